@@ -1,0 +1,103 @@
+package dtlsserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+// Errors of Server and Session. ErrServerClosed and ErrSessionClosed unwrap to
+// net.ErrClosed.
+var (
+	// ErrServerClosed is what Serve returns after Close or Shutdown, and what
+	// Session.Write returns afterwards.
+	ErrServerClosed error = closedError("dtlsserver: server closed")
+	// ErrSessionClosed is what Session.Write returns once the session is over.
+	ErrSessionClosed error = closedError("dtlsserver: session closed")
+	// ErrHandshakeIncomplete is what Session.Write returns before the
+	// handshake is complete.
+	ErrHandshakeIncomplete = errors.New("dtlsserver: handshake not complete")
+	// ErrMessageTooLong is what Session.Write returns for a message that does
+	// not fit a record or a datagram.
+	ErrMessageTooLong = errors.New("dtlsserver: message too long")
+	// ErrWriteDropped is what Session.Write returns when the socket is full.
+	// The datagram is gone, as one lost in the network; the session lives.
+	ErrWriteDropped = errors.New("dtlsserver: socket full, datagram dropped")
+	// ErrAlreadyServing is what Serve returns when the server is serving.
+	ErrAlreadyServing = errors.New("dtlsserver: already serving")
+	// ErrUnknownPSKIdentity is what a PSKFunc returns for an identity that it
+	// does not know.
+	ErrUnknownPSKIdentity = errors.New("dtlsserver: unknown PSK identity")
+)
+
+// Reasons why a session or a handshake ended, in Event.Err. Another is
+// *AlertError.
+var (
+	// ErrPeerClosed: the peer sent close_notify.
+	ErrPeerClosed = errors.New("dtlsserver: closed by the peer")
+	// ErrIdleTimeout: nothing came from the peer for IdleTimeout.
+	ErrIdleTimeout = errors.New("dtlsserver: idle for too long")
+	// ErrReconnected: the peer has completed a new handshake from the same
+	// address (RFC 6347 section 4.2.8).
+	ErrReconnected = errors.New("dtlsserver: replaced by a new handshake of the peer")
+	// ErrHandshakeTimeout: the handshake was not complete after
+	// HandshakeTimeout.
+	ErrHandshakeTimeout = errors.New("dtlsserver: handshake timed out")
+	// ErrWrongPSK: the handshake timed out after the peer's Finished did not
+	// open. The peer has a different key, or its identity is unknown.
+	ErrWrongPSK = errors.New("dtlsserver: handshake timed out: the peer's Finished does not open: wrong key or unknown identity")
+	// ErrEvicted: the handshake gave way to newer ones at MaxHandshakes.
+	ErrEvicted = errors.New("dtlsserver: gave way to newer handshakes")
+	// ErrRecordsExhausted: no record sequence number is left (RFC 6347
+	// section 4.1).
+	ErrRecordsExhausted = errors.New("dtlsserver: record sequence numbers exhausted")
+)
+
+// closedError is an error that is a net.ErrClosed with words of its own.
+type closedError string
+
+func (e closedError) Error() string { return string(e) }
+func (e closedError) Unwrap() error { return net.ErrClosed }
+
+// AlertError is the alert that ended a handshake or a session (RFC 5246
+// section 7.2).
+type AlertError struct {
+	// Code is the alert's description, for example 40 for handshake_failure.
+	Code uint8
+	// Sent is true when this server sent the alert, false when the peer did.
+	Sent bool
+	// Reason says in words what was wrong, where the server knows.
+	Reason string
+}
+
+func (e *AlertError) Error() string {
+	by := "peer sent"
+	if e.Sent {
+		by = "sent"
+	}
+	text := fmt.Sprintf("dtlsserver: %s alert %s", by, alertName(e.Code))
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
+}
+
+// alertName returns the name of an alert as the RFCs give it.
+func alertName(code uint8) string {
+	if name, ok := alertNames[code]; ok {
+		return name
+	}
+	return fmt.Sprintf("%d", code)
+}
+
+var alertNames = map[uint8]string{
+	0: "close_notify", 10: "unexpected_message", 20: "bad_record_mac",
+	22: "record_overflow", 40: "handshake_failure", 42: "bad_certificate",
+	43: "unsupported_certificate", 44: "certificate_revoked",
+	45: "certificate_expired", 46: "certificate_unknown",
+	47: "illegal_parameter", 48: "unknown_ca", 49: "access_denied",
+	50: "decode_error", 51: "decrypt_error", 70: "protocol_version",
+	71: "insufficient_security", 80: "internal_error", 90: "user_canceled",
+	100: "no_renegotiation", 110: "unsupported_extension",
+	115: "unknown_psk_identity", 120: "no_application_protocol",
+}

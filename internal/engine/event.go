@@ -1,0 +1,85 @@
+package engine
+
+import "github.com/dtlsserver/dtlsserver/internal/wire"
+
+// EventKind says what an Event is about.
+type EventKind uint8
+
+// The kinds of event.
+const (
+	// EventPSKNeeded asks for the key of Identity. The answer goes to
+	// AnswerPSK, at any later time.
+	EventPSKNeeded EventKind = iota + 1
+	// EventEstablished: the handshake is complete.
+	EventEstablished
+	// EventData: application data arrived.
+	EventData
+	// EventWarningAlert: the peer sent a warning other than close_notify.
+	EventWarningAlert
+	// EventClosed is the last event of an engine, for the Cause it names.
+	EventClosed
+)
+
+// Cause is why an engine closed.
+type Cause uint8
+
+// The causes.
+const (
+	CauseLocal      Cause = iota + 1 // Close or Abandon
+	CausePeerClosed                  // close_notify
+	CausePeerAlert                   // fatal alert of the peer, authenticated
+	CauseHandshake                   // the peer's handshake was refused with Alert
+	CauseTimeout                     // the handshake took too long
+	CauseExhausted                   // no sequence number left
+	CauseEntropy                     // no random bytes to be had
+)
+
+// Event is something the caller should know.
+type Event struct {
+	Kind     EventKind
+	Identity []byte // EventPSKNeeded, EventEstablished; the receiver's to keep
+	Record   []byte // EventData: the record as received, header included
+	Data     []byte // EventData: its content
+
+	// EventEstablished
+	ExtendedMasterSecret bool
+
+	// EventClosed, and Alert also for EventWarningAlert
+	Cause Cause
+	Alert wire.AlertDescription
+	Why   string // CauseHandshake: what was wrong
+	Err   error  // CauseEntropy
+	// WrongKey: with CauseTimeout, a Finished came that did not open, as
+	// when the peer has another key.
+	WrongKey bool
+}
+
+// Event returns the next event.
+func (e *Engine) Event() (Event, bool) {
+	if e.taken == len(e.events) {
+		clear(e.events)
+		e.events, e.taken = e.events[:0], 0
+		return Event{}, false
+	}
+	e.taken++
+	return e.events[e.taken-1], true
+}
+
+func (e *Engine) raise(ev Event) { e.events = append(e.events, ev) }
+
+// Drop is why a record was dropped.
+type Drop uint8
+
+// The reasons.
+const (
+	DropNone            Drop = iota // it was of use
+	DropMalformed                   // not what its type says
+	DropEpoch                       // an epoch that has not begun and is not next
+	DropReplayed                    // seen before, or behind the window
+	DropForged                      // does not open with the key of its epoch
+	DropUnauthenticated             // plaintext where it has no say
+	DropEarlyData                   // application data before Finished
+	DropUnexpected                  // a message out of its place
+	DropLimit                       // beyond what is kept for one peer
+	DropClosed                      // the association is over
+)

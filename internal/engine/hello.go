@@ -1,0 +1,41 @@
+package engine
+
+import "github.com/dtlsserver/dtlsserver/internal/wire"
+
+// Hello is a ClientHello at the head of a datagram, as far as a server without
+// state must read it. It aliases the datagram.
+type Hello struct {
+	RecordSeq  uint64
+	MessageSeq uint16
+	wire.ClientHello
+}
+
+// ParseHello reads the ClientHello at the head of a datagram: the first
+// record must hold it whole, in epoch 0.
+func ParseHello(datagram []byte) (Hello, bool) {
+	r, _, ok := wire.ParseRecord(datagram)
+	if !ok || r.Type != wire.ContentHandshake || r.Epoch != 0 || r.Version>>8 != 0xfe {
+		return Hello{}, false
+	}
+	f, _, ok := wire.ParseFragment(r.Payload)
+	if !ok || f.Type != wire.TypeClientHello || !f.Whole() || f.Length > maxClientHello {
+		return Hello{}, false
+	}
+	h, ok := wire.ParseClientHello(f.Body)
+	if !ok || h.Version>>8 != 0xfe {
+		return Hello{}, false
+	}
+	return Hello{RecordSeq: r.Seq, MessageSeq: f.MessageSeq, ClientHello: h}, true
+}
+
+// AppendHelloVerifyRequest appends the datagram that asks the sender of the
+// hello to return the cookie. It echoes the hello's record sequence number and
+// message_seq (RFC 6347 section 4.2.1 and erratum 5186); its versions are
+// those of DTLS 1.0, which says nothing of what will be negotiated.
+func (h *Hello) AppendHelloVerifyRequest(dst, cookie []byte) []byte {
+	const fixed = 2 + 1 // server_version and the cookie's length
+	length := fixed + len(cookie)
+	dst = wire.AppendRecordHeader(dst, wire.ContentHandshake, wire.VersionDTLS10, 0, h.RecordSeq, wire.HandshakeHeaderLen+length)
+	dst = wire.AppendHandshakeHeader(dst, wire.TypeHelloVerifyRequest, length, h.MessageSeq, 0, length)
+	return wire.AppendHelloVerifyRequest(dst, wire.VersionDTLS10, cookie)
+}

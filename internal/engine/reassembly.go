@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+const (
+	// maxClientHello bounds a ClientHello, and maxClientKeyExchange a
+	// ClientKeyExchange whose identity is not allowed to be longer.
+	maxClientHello       = 16 << 10
+	maxClientKeyExchange = 2 << 10
+	// maxPieces bounds how many separate pieces of a message are kept track
+	// of. Fragments that come in order make one.
+	maxPieces = 32
+)
+
+// piece is a run of bytes that has been received.
+type piece struct{ start, end int }
+
+// reassembler puts the fragments of one message together (RFC 6347 section
+// 4.2.3). They may come in any order, repeat and overlap. Its memory is bounded
+// before it is taken: by the length that the first fragment declares, which
+// the others must repeat.
+type reassembler struct {
+	typ    wire.HandshakeType
+	body   []byte  // nil: no fragment yet
+	pieces []piece // sorted, apart from each other
+}
+
+// add takes a fragment and returns the body of the message once it is whole,
+// in which case it starts anew.
+func (a *reassembler) add(f wire.Fragment, maxLen int) (body []byte, drop Drop) {
+	switch {
+	case int(f.Length) > maxLen:
+		return nil, DropLimit
+	case f.Whole(): // also when fragments of it, or of a forgery, came before
+		*a = reassembler{}
+		return f.Body, DropNone
+	case len(f.Body) == 0:
+		return nil, DropMalformed
+	case a.body == nil:
+		a.typ = f.Type
+		a.body = make([]byte, f.Length)
+	case f.Type != a.typ || int(f.Length) != len(a.body):
+		return nil, DropMalformed
+	}
+	start := int(f.Offset)
+	if !a.mark(piece{start, start + len(f.Body)}) {
+		return nil, DropLimit
+	}
+	copy(a.body[start:], f.Body)
+	if a.pieces[0] != (piece{0, len(a.body)}) {
+		return nil, DropNone
+	}
+	body = a.body
+	*a = reassembler{}
+	return body, DropNone
+}
+
+// mark adds a piece, joined with all that it touches, unless that would make
+// too many.
+func (a *reassembler) mark(p piece) bool {
+	from := 0
+	for from < len(a.pieces) && a.pieces[from].end < p.start {
+		from++
+	}
+	to := from
+	for to < len(a.pieces) && a.pieces[to].start <= p.end {
+		p.start = min(p.start, a.pieces[to].start)
+		p.end = max(p.end, a.pieces[to].end)
+		to++
+	}
+	if from == to && len(a.pieces) == maxPieces {
+		return false
+	}
+	a.pieces = slices.Replace(a.pieces, from, to, p)
+	return true
+}

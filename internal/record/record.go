@@ -1,0 +1,155 @@
+// Package record protects and opens the records of one epoch (RFC 6347 section
+// 4.1, RFC 5246 section 6.2.3.3) and keeps the replay window (RFC 6347 section
+// 4.1.2.6). It appends to what the caller gives it and allocates nothing.
+package record
+
+import (
+	"crypto/cipher"
+	"encoding/binary"
+	"errors"
+
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// The errors of Sealer and Opener.
+var (
+	// ErrExhausted: the epoch has no sequence number left. They never wrap,
+	// since that would repeat a nonce (RFC 6347 section 4.1).
+	ErrExhausted = errors.New("record: sequence numbers exhausted")
+	// ErrReplayed: the window has seen the record or is past it.
+	ErrReplayed = errors.New("record: replayed")
+	// ErrForged: the record does not open with the key of its epoch.
+	ErrForged = errors.New("record: authentication failed")
+)
+
+// additionalLen is the length of the additional data: epoch and sequence,
+// type, version, length.
+const additionalLen = 13
+
+// protection is one direction's AEAD with its nonce. The scratch arrays live
+// here because what an interface method is given escapes.
+type protection struct {
+	aead       cipher.AEAD // nil in epoch 0
+	explicit   int         // bytes of nonce in each record
+	iv         [suite.NonceLen]byte
+	nonce      [suite.NonceLen]byte
+	additional [additionalLen]byte
+}
+
+func newProtection(s *suite.Suite, key, iv []byte) (protection, error) {
+	aead, err := s.NewAEAD(key)
+	p := protection{aead: aead, explicit: s.ExplicitNonceLen()}
+	copy(p.iv[:], iv)
+	return p, err
+}
+
+// setNonce makes the nonce of RFC 5288 section 3, with the epoch and sequence
+// number as its explicit part, or that of RFC 7905 section 2.
+func (p *protection) setNonce(epochAndSeq uint64) {
+	p.nonce = p.iv
+	tail := p.nonce[suite.NonceLen-8:]
+	binary.BigEndian.PutUint64(tail, binary.BigEndian.Uint64(tail)^epochAndSeq)
+}
+
+func (p *protection) setAdditional(epochAndSeq uint64, t wire.ContentType, version uint16, length int) {
+	a := p.additional[:0]
+	a = binary.BigEndian.AppendUint64(a, epochAndSeq)
+	a = append(a, byte(t))
+	a = binary.BigEndian.AppendUint16(a, version)
+	binary.BigEndian.AppendUint16(a, uint16(length))
+}
+
+// Sealer makes the records of one epoch and numbers them.
+type Sealer struct {
+	protection
+	epoch uint16
+	next  uint64 // sequence number
+}
+
+// NewPlaintextSealer returns the sealer of epoch 0, whose first record gets
+// the sequence number first.
+func NewPlaintextSealer(first uint64) *Sealer { return &Sealer{next: first} }
+
+// NewSealer returns the sealer of an epoch with keys.
+func NewSealer(s *suite.Suite, epoch uint16, key, iv []byte) (*Sealer, error) {
+	p, err := newProtection(s, key, iv)
+	return &Sealer{protection: p, epoch: epoch}, err
+}
+
+// Overhead is by how many bytes a record is longer than its content, header
+// included.
+func (s *Sealer) Overhead() int {
+	if s.aead == nil {
+		return wire.RecordHeaderLen
+	}
+	return wire.RecordHeaderLen + s.explicit + s.aead.Overhead()
+}
+
+// Sealed is how many records the epoch has had.
+func (s *Sealer) Sealed() uint64 { return s.next }
+
+// Left is how many more records the epoch may have.
+func (s *Sealer) Left() uint64 {
+	if s.next > wire.MaxSequence {
+		return 0
+	}
+	return wire.MaxSequence - s.next + 1
+}
+
+// Append appends one record with the content to dst. Content must not overlap
+// the free room of dst.
+func (s *Sealer) Append(dst []byte, t wire.ContentType, content []byte) ([]byte, error) {
+	if s.Left() == 0 {
+		return dst, ErrExhausted
+	}
+	length := s.Overhead() - wire.RecordHeaderLen + len(content)
+	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, s.epoch, s.next, length)
+	epochAndSeq := uint64(s.epoch)<<48 | s.next
+	s.next++
+	if s.aead == nil {
+		return append(dst, content...), nil
+	}
+	s.setNonce(epochAndSeq)
+	s.setAdditional(epochAndSeq, t, wire.VersionDTLS12, len(content))
+	if s.explicit > 0 {
+		dst = append(dst, s.nonce[suite.NonceLen-s.explicit:]...)
+	}
+	return s.aead.Seal(dst, s.nonce[:], content, s.additional[:]), nil
+}
+
+// Opener opens the records of one epoch, each at most once.
+type Opener struct {
+	protection
+	window Window
+}
+
+// NewOpener returns the opener of an epoch with keys.
+func NewOpener(s *suite.Suite, key, iv []byte) (*Opener, error) {
+	p, err := newProtection(s, key, iv)
+	return &Opener{protection: p}, err
+}
+
+// Open appends the content of r to dst. Only a record that opens marks the
+// replay window.
+func (o *Opener) Open(dst []byte, r wire.Record) ([]byte, error) {
+	if !o.window.Fresh(r.Seq) {
+		return dst, ErrReplayed
+	}
+	length := len(r.Payload) - o.explicit - o.aead.Overhead()
+	if length < 0 || length > wire.MaxPlaintext {
+		return dst, ErrForged
+	}
+	epochAndSeq := uint64(r.Epoch)<<48 | r.Seq
+	o.setNonce(epochAndSeq)
+	if o.explicit > 0 { // the peer's choice, RFC 5288 section 3
+		copy(o.nonce[suite.NonceLen-o.explicit:], r.Payload)
+	}
+	o.setAdditional(epochAndSeq, r.Type, r.Version, length)
+	out, err := o.aead.Open(dst, o.nonce[:], r.Payload[o.explicit:], o.additional[:])
+	if err != nil {
+		return dst, ErrForged
+	}
+	o.window.Mark(r.Seq)
+	return out, nil
+}

@@ -1,0 +1,100 @@
+// Package suite holds the cipher suites of the server and the key schedule of
+// TLS 1.2: the PRF, the master secret, the key block and verify_data
+// (RFC 5246 sections 5, 6.3, 7.4.9 and 8.1; RFC 4279; RFC 7627).
+//
+// Every suite is an AEAD (RFC 5116): GCM (RFC 5487), CCM and CCM_8 (RFC 6655)
+// and ChaCha20-Poly1305 (RFC 7905). There is no CBC.
+package suite
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"crypto/sha512"
+	"hash"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// KeyExchange is the way the peers of a suite agree on a premaster secret.
+type KeyExchange uint8
+
+// The key exchanges.
+const (
+	PSK KeyExchange = iota + 1 // RFC 4279 section 2
+)
+
+// NonceLen is the length of the nonce of every suite.
+const NonceLen = 12
+
+// Suite is one cipher suite.
+type Suite struct {
+	ID          uint16
+	Name        string // as IANA registers it
+	KeyExchange KeyExchange
+	Hash        func() hash.Hash // of the PRF and of the transcript
+	KeyLen      int              // bytes
+	// FixedIVLen is the length of the implicit part of the nonce: 4 bytes
+	// with 8 explicit ones in each record (RFC 5288 section 3), or all 12,
+	// which the sequence number is XORed into (RFC 7905 section 2).
+	FixedIVLen int
+	TagLen     int
+	newAEAD    func(key []byte) (cipher.AEAD, error)
+}
+
+// ExplicitNonceLen is how many bytes of the nonce travel in each record.
+func (s *Suite) ExplicitNonceLen() int { return NonceLen - s.FixedIVLen }
+
+// Overhead is by how many bytes a sealed record's payload is longer than its
+// plaintext.
+func (s *Suite) Overhead() int { return s.ExplicitNonceLen() + s.TagLen }
+
+// NewAEAD returns the suite's AEAD for a key of KeyLen bytes. It is not safe
+// for concurrent use.
+func (s *Suite) NewAEAD(key []byte) (cipher.AEAD, error) { return s.newAEAD(key) }
+
+// The suites by their registered numbers.
+const (
+	PSKWithAES128GCM  uint16 = 0x00a8
+	PSKWithAES256GCM  uint16 = 0x00a9
+	PSKWithChaCha20   uint16 = 0xccab
+	PSKWithAES128CCM  uint16 = 0xc0a4
+	PSKWithAES256CCM  uint16 = 0xc0a5
+	PSKWithAES128CCM8 uint16 = 0xc0a8
+	PSKWithAES256CCM8 uint16 = 0xc0a9
+)
+
+// all is in order of preference.
+var all = []*Suite{
+	{PSKWithAES128GCM, "TLS_PSK_WITH_AES_128_GCM_SHA256", PSK, sha256.New, 16, 4, 16, newGCM},
+	{PSKWithAES256GCM, "TLS_PSK_WITH_AES_256_GCM_SHA384", PSK, sha512.New384, 32, 4, 16, newGCM},
+	{PSKWithChaCha20, "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", PSK, sha256.New, 32, 12, 16, chacha20poly1305.New},
+	{PSKWithAES128CCM, "TLS_PSK_WITH_AES_128_CCM", PSK, sha256.New, 16, 4, 16, newCCM16},
+	{PSKWithAES256CCM, "TLS_PSK_WITH_AES_256_CCM", PSK, sha256.New, 32, 4, 16, newCCM16},
+	{PSKWithAES128CCM8, "TLS_PSK_WITH_AES_128_CCM_8", PSK, sha256.New, 16, 4, 8, newCCM8},
+	{PSKWithAES256CCM8, "TLS_PSK_WITH_AES_256_CCM_8", PSK, sha256.New, 32, 4, 8, newCCM8},
+}
+
+// All returns every suite in order of preference.
+func All() []*Suite { return append([]*Suite(nil), all...) }
+
+// ByID returns the suite with the number, or nil.
+func ByID(id uint16) *Suite {
+	for _, s := range all {
+		if s.ID == id {
+			return s
+		}
+	}
+	return nil
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+func newCCM16(key []byte) (cipher.AEAD, error) { return newCCM(key, 16) }
+func newCCM8(key []byte) (cipher.AEAD, error)  { return newCCM(key, 8) }

@@ -1,0 +1,97 @@
+// Package wire reads and writes the bytes of DTLS 1.2: records (RFC 6347
+// section 4.1), handshake fragments (section 4.2.2), the messages a server
+// receives and sends (RFC 5246 section 7.4, RFC 4279), their extensions and
+// alerts. It parses and appends; it holds no policy, no keys and no state.
+//
+// Parsers return false for anything that is not exactly the structure they
+// name. What they return aliases their input.
+package wire
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// ContentType is the type of a record (RFC 5246 section 6.2.1).
+type ContentType uint8
+
+// The content types that occur in DTLS 1.2.
+const (
+	ContentChangeCipherSpec ContentType = 20
+	ContentAlert            ContentType = 21
+	ContentHandshake        ContentType = 22
+	ContentApplicationData  ContentType = 23
+)
+
+// Protocol versions as they stand on the wire: the ones' complement of the
+// version number (RFC 6347 section 4.1).
+const (
+	VersionDTLS10 uint16 = 0xfeff
+	VersionDTLS12 uint16 = 0xfefd
+)
+
+const (
+	// RecordHeaderLen is the length of a record header without connection ID.
+	RecordHeaderLen = 13
+	// MaxPlaintext bounds the content of one record (RFC 5246 section 6.2.1).
+	MaxPlaintext = 1 << 14
+	// MaxSequence is the highest record sequence number.
+	MaxSequence = 1<<48 - 1
+)
+
+// Record is one record of a datagram.
+type Record struct {
+	Type    ContentType
+	Version uint16
+	Epoch   uint16
+	Seq     uint64 // 48 bits
+	Raw     []byte // the whole record, header included
+	Payload []byte // what follows the header
+}
+
+// ParseRecord splits the first record off a datagram. Any content type and
+// version is accepted; the length must lie within the datagram.
+func ParseRecord(datagram []byte) (r Record, rest []byte, ok bool) {
+	if len(datagram) < RecordHeaderLen {
+		return Record{}, nil, false
+	}
+	end := RecordHeaderLen + int(binary.BigEndian.Uint16(datagram[11:]))
+	if len(datagram) < end {
+		return Record{}, nil, false
+	}
+	epochAndSeq := binary.BigEndian.Uint64(datagram[3:])
+	return Record{
+		Type:    ContentType(datagram[0]),
+		Version: binary.BigEndian.Uint16(datagram[1:]),
+		Epoch:   uint16(epochAndSeq >> 48),
+		Seq:     epochAndSeq & MaxSequence,
+		Raw:     datagram[:end:end],
+		Payload: datagram[RecordHeaderLen:end:end],
+	}, datagram[end:], true
+}
+
+// AppendRecordHeader appends the header of a record with length bytes of
+// payload.
+func AppendRecordHeader(dst []byte, t ContentType, version, epoch uint16, seq uint64, length int) []byte {
+	dst = append(dst, byte(t))
+	dst = binary.BigEndian.AppendUint16(dst, version)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(epoch)<<48|seq)
+	return binary.BigEndian.AppendUint16(dst, uint16(length))
+}
+
+// vector8 reads a vector with a one-byte length.
+func vector8(s *cryptobyte.String, out *[]byte) bool {
+	return s.ReadUint8LengthPrefixed((*cryptobyte.String)(out))
+}
+
+// vector16 reads a vector with a two-byte length.
+func vector16(s *cryptobyte.String, out *[]byte) bool {
+	return s.ReadUint16LengthPrefixed((*cryptobyte.String)(out))
+}
+
+// appendVector16 appends v behind its two-byte length.
+func appendVector16(dst, v []byte) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(v)))
+	return append(dst, v...)
+}

@@ -1,0 +1,210 @@
+package dtlsserver
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// The peer map of a loop. A peer is the pair of its address and the local
+// address that it writes to; sessions of one remote address hang together by
+// their siblings. While a known peer makes a new handshake, the handshake is
+// the successor of the open session, which alone is in the map.
+
+var (
+	errMaxSessions   = errors.New("dtlsserver: MaxSessions")
+	errMaxHandshakes = errors.New("dtlsserver: MaxHandshakes")
+	errShuttingDown  = errors.New("dtlsserver: shutting down")
+)
+
+// lookup returns the session of a peer: open, or else in handshake.
+func (l *loop) lookup(remote netip.AddrPort, local netip.Addr) *Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lookupLocked(remote, local)
+}
+
+func (l *loop) lookupLocked(remote netip.AddrPort, local netip.Addr) *Session {
+	for s := l.peers[remote]; s != nil; s = s.sibling {
+		if s.local.Addr() == local {
+			return s
+		}
+	}
+	return nil
+}
+
+// split says which is the handshake and which the open session of the peer
+// whose session, either of them, s is.
+func (l *loop) split(s *Session) (handshake, open *Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.halfOpen {
+		return s, s.predecessor
+	}
+	return s.successor, s
+}
+
+// openSession returns the open session of a remote address.
+func (l *loop) openSession(remote netip.AddrPort) (*Session, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := l.peers[remote]; s != nil; s = s.sibling {
+		if !s.halfOpen {
+			return s, true
+		}
+	}
+	return nil, false
+}
+
+// sessions returns the open sessions, and on request the handshakes too.
+func (l *loop) sessions(handshakes bool) []*Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*Session, 0, l.open+l.halfOpen)
+	for _, s := range l.peers {
+		for ; s != nil; s = s.sibling {
+			if handshakes || !s.halfOpen {
+				all = append(all, s)
+			}
+			if handshakes && s.successor != nil {
+				all = append(all, s.successor)
+			}
+		}
+	}
+	return all
+}
+
+// add admits a handshake, or says why not. At MaxHandshakes the oldest one
+// must give way, which the caller has to end.
+func (l *loop) add(s *Session) (evicted *Session, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closing:
+		return nil, ErrServerClosed
+	case l.drained != nil:
+		return nil, errShuttingDown
+	case s.predecessor == nil && l.open >= l.cfg.maxSessions:
+		return nil, errMaxSessions
+	}
+	if l.halfOpen >= l.cfg.maxHandshakes {
+		evicted = l.oldest
+	}
+	s.halfOpen = true
+	l.halfOpen++
+	if s.older = l.newest; s.older != nil {
+		s.older.newer = s
+	} else {
+		l.oldest = s
+	}
+	l.newest = s
+	if s.predecessor != nil {
+		s.predecessor.successor = s
+	} else {
+		l.insertLocked(s)
+	}
+	return evicted, nil
+}
+
+// promote makes a handshake an open session and returns the one that it
+// replaces.
+func (l *loop) promote(s *Session) (replaced *Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leaveHandshakesLocked(s)
+	l.open++
+	if replaced = s.predecessor; replaced != nil {
+		s.predecessor, replaced.successor = nil, nil
+		l.deleteLocked(replaced)
+		l.insertLocked(s)
+	}
+	return replaced
+}
+
+// remove forgets a session that is over.
+func (l *loop) remove(s *Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.halfOpen {
+		l.leaveHandshakesLocked(s)
+	} else {
+		l.open--
+	}
+	l.deleteLocked(s)
+	if s.predecessor != nil {
+		s.predecessor.successor = nil
+		s.predecessor = nil
+	}
+	if next := s.successor; next != nil {
+		s.successor, next.predecessor = nil, nil
+		l.insertLocked(next)
+	}
+}
+
+func (l *loop) insertLocked(s *Session) {
+	s.sibling = l.peers[s.remote]
+	l.peers[s.remote] = s
+}
+
+// deleteLocked takes s out of the map if it is there.
+func (l *loop) deleteLocked(s *Session) {
+	first := l.peers[s.remote]
+	switch {
+	case first == s && s.sibling == nil:
+		delete(l.peers, s.remote)
+	case first == s:
+		l.peers[s.remote] = s.sibling
+	default:
+		for p := first; p != nil; p = p.sibling {
+			if p.sibling == s {
+				p.sibling = s.sibling
+				break
+			}
+		}
+	}
+	s.sibling = nil
+}
+
+// leaveHandshakesLocked takes s out of the handshakes in progress.
+func (l *loop) leaveHandshakesLocked(s *Session) {
+	if s.older != nil {
+		s.older.newer = s.newer
+	} else {
+		l.oldest = s.newer
+	}
+	if s.newer != nil {
+		s.newer.older = s.older
+	} else {
+		l.newest = s.older
+	}
+	s.older, s.newer, s.halfOpen = nil, nil, false
+	l.halfOpen--
+	l.checkDrainedLocked()
+}
+
+// drain refuses new peers from now on and returns a channel that is closed
+// when no handshake is in progress.
+func (l *loop) drain() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.drained == nil {
+		l.drained = make(chan struct{})
+		l.checkDrainedLocked()
+	}
+	return l.drained
+}
+
+func (l *loop) checkDrainedLocked() {
+	if l.drained != nil && l.halfOpen == 0 {
+		select {
+		case <-l.drained:
+		default:
+			close(l.drained)
+		}
+	}
+}
+
+func (l *loop) isClosing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closing
+}

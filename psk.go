@@ -1,0 +1,79 @@
+package dtlsserver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+)
+
+// PSKFunc finds the pre-shared key of a client (RFC 4279). It is called once in
+// each handshake, in a goroutine of its own, so it may block, for example on a
+// database; no other peer waits for it. Its context is done when the handshake
+// is given up or the server closes.
+//
+// For an identity that it does not know it returns ErrUnknownPSKIdentity, or
+// an error that wraps it, or an empty key. The client cannot tell that from a
+// wrong key, nor from any other error; the operator can: an unknown identity
+// is a Warning, any other error is an Error event.
+type PSKFunc func(ctx context.Context, req PSKRequest) (PSK, error)
+
+// PSKRequest is what a PSKFunc knows of the client.
+type PSKRequest struct {
+	// Identity is psk_identity as the client sent it: any bytes, at most
+	// Server.MaxPSKIdentity of them, perhaps none.
+	Identity string
+	// Remote is the client's address, which it has proven.
+	Remote netip.AddrPort
+	// Local is the address that the client wrote to.
+	Local netip.AddrPort
+}
+
+// PSK is the answer of a PSKFunc. Its String, Format and LogValue methods show
+// no key.
+type PSK struct {
+	// Key is the pre-shared key. It is read until the PSKFunc's caller has
+	// derived the session's keys and neither kept nor changed.
+	Key []byte
+	// Value becomes Session.Value once the client has proven that it has the
+	// key: an account, say.
+	Value any
+}
+
+// String returns a text without the key.
+func (k PSK) String() string { return fmt.Sprintf("PSK(%d bytes)", len(k.Key)) }
+
+// GoString returns a text without the key.
+func (k PSK) GoString() string { return k.String() }
+
+// Format writes a text without the key, whatever the verb.
+func (k PSK) Format(f fmt.State, _ rune) { fmt.Fprint(f, k.String()) }
+
+// LogValue returns a text without the key (log/slog).
+func (k PSK) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// StaticPSK returns a PSKFunc that looks identities up in a copy of keys.
+func StaticPSK(keys map[string][]byte) PSKFunc {
+	keys = maps.Clone(keys)
+	for identity, key := range keys {
+		keys[identity] = bytes.Clone(key)
+	}
+	return func(_ context.Context, req PSKRequest) (PSK, error) {
+		key, ok := keys[req.Identity]
+		if !ok {
+			return PSK{}, ErrUnknownPSKIdentity
+		}
+		return PSK{Key: key}, nil
+	}
+}
+
+// PSKCallback returns a PSKFunc that asks a plain function, as other DTLS
+// libraries have it. The function owns the identity that it is given.
+func PSKCallback(callback func(identity []byte) ([]byte, error)) PSKFunc {
+	return func(_ context.Context, req PSKRequest) (PSK, error) {
+		key, err := callback([]byte(req.Identity))
+		return PSK{Key: key}, err
+	}
+}

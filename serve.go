@@ -1,0 +1,442 @@
+package dtlsserver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/engine"
+	"github.com/dtlsserver/dtlsserver/internal/timers"
+	"github.com/dtlsserver/dtlsserver/internal/udpio"
+)
+
+// loop serves one socket, from Listen or Serve to Close. One goroutine
+// receives, routes, runs the timers and tells the handler; other goroutines
+// come in through Session.Write and Close, Server.Close and the answers of the
+// PSK hook.
+//
+// Locks are taken in this order: Server.mu, Session.mu of a successor,
+// Session.mu of its predecessor, loop.mu, outbox.mu. No lock is held while a
+// handler or the PSK hook runs.
+type loop struct {
+	cfg      *config
+	counters *counters
+	conn     *udpio.Conn
+	outbox   outbox
+	done     chan struct{}  // closed when run has returned
+	hooks    sync.WaitGroup // PSK hooks that run
+	asleep   atomic.Bool    // run waits for a datagram, or is about to
+
+	// The loop goroutine's own.
+	timers   timers.Queue[*Session]
+	message  udpio.Message
+	plain    []byte    // receives what records hold
+	answer   []byte    // HelloVerifyRequest
+	deadline time.Time // for reads; zero: none
+	// deadlineSet: the socket has the deadline, and it has not come.
+	deadlineSet bool
+
+	mu       sync.Mutex // guards all following
+	peers    map[netip.AddrPort]*Session
+	open     int // sessions that are established
+	halfOpen int // and those that are not
+	oldest   *Session
+	newest   *Session // handshakes in progress, in order of their start
+	answers  []pskAnswer
+	closing  bool
+	ended    bool          // the handler is told nothing more
+	reason   error         // why it closes
+	drained  chan struct{} // not nil: no new peers; closed when no handshake is left
+}
+
+// pskAnswer is what the PSK hook said about a session.
+type pskAnswer struct {
+	session *Session
+	psk     PSK
+	err     error
+}
+
+const (
+	// maxReadFailures is how often in a row the socket may fail.
+	maxReadFailures = 16
+	// staleHandshake is how long a handshake must have been silent before
+	// another hello from its address, with another random, may take its
+	// place. It is longer than clients take to say something again.
+	staleHandshake = 5 * time.Second
+)
+
+func newLoop(cfg *config, counters *counters, conn *udpio.Conn) *loop {
+	return &loop{
+		cfg:      cfg,
+		counters: counters,
+		conn:     conn,
+		done:     make(chan struct{}),
+		message:  udpio.Message{Buf: make([]byte, udpio.MaxDatagram)},
+		plain:    make([]byte, 0, udpio.MaxDatagram),
+		answer:   make([]byte, 0, 64),
+		peers:    make(map[netip.AddrPort]*Session),
+	}
+}
+
+// run serves until the socket is closed and returns why.
+func (l *loop) run() error {
+	defer close(l.done)
+	l.outbox.put(Event{Kind: KindListening, Time: time.Now(), Local: l.conn.LocalAddr()})
+	failures := 0
+	for {
+		l.sleepUntil(l.housekeep(time.Now()))
+		l.asleep.Store(true)
+		if l.hasWork() { // came after housekeep had looked
+			l.asleep.Store(false)
+			continue
+		}
+		err := l.conn.Receive(&l.message)
+		l.asleep.Store(false)
+		switch {
+		case err == nil:
+			failures = 0
+			l.receive(time.Now(), &l.message)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			l.deadlineSet = false
+		case errors.Is(err, net.ErrClosed), l.isClosing():
+			return l.finish(ErrServerClosed)
+		default:
+			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})
+			if failures++; failures == maxReadFailures {
+				return l.finish(err)
+			}
+			time.Sleep(min(time.Millisecond<<failures, 100*time.Millisecond))
+		}
+	}
+}
+
+// housekeep does what is due by now, tells the handler, and says when it must
+// be called next.
+func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
+	for _, a := range l.takeAnswers() {
+		a.session.answerPSK(now, a.psk, a.err)
+		l.schedule(a.session)
+		l.deliver()
+	}
+	for {
+		s, ok := l.timers.Expire(now)
+		if !ok {
+			break
+		}
+		if next, ok := s.timeout(now); ok {
+			l.timers.Set(&s.timer, next)
+		}
+		l.deliver()
+	}
+	next, ok = l.outbox.flush(now, false)
+	l.deliver()
+	if at, set := l.timers.Next(); set && (!ok || at.Before(next)) {
+		next, ok = at, true
+	}
+	return next, ok
+}
+
+// sleepUntil makes the next Receive end at the time given, or never. A
+// deadline that comes too early does no harm, so most calls change nothing.
+func (l *loop) sleepUntil(at time.Time, ok bool) {
+	if !ok {
+		at = time.Time{}
+	}
+	later := !l.deadline.IsZero() && (at.IsZero() || at.After(l.deadline))
+	if l.deadlineSet && (later || at.Equal(l.deadline)) {
+		return
+	}
+	l.deadline, l.deadlineSet = at, true
+	_ = l.conn.SetReadDeadline(at) // fails only when closed, which Receive says
+}
+
+// wake ends the loop's sleep.
+func (l *loop) wake() {
+	if l.asleep.Load() {
+		_ = l.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// hasWork reports whether somebody has left work for the loop.
+func (l *loop) hasWork() bool {
+	l.mu.Lock()
+	answers := len(l.answers)
+	l.mu.Unlock()
+	return answers > 0 || l.outbox.waiting()
+}
+
+// deliver tells the handler what is in the outbox.
+func (l *loop) deliver() {
+	h := l.cfg.handler
+	for {
+		it, ok := l.outbox.take()
+		if !ok {
+			return
+		}
+		switch {
+		case it.kind == kindData:
+			l.counters.messagesReceived.Add(1)
+			h.DatagramReceived(it.session, it.cipherText, it.plainText)
+		case it.kind == kindGone:
+			l.timers.Unset(&it.session.timer)
+		default:
+			tell(h, *it.event)
+		}
+	}
+}
+
+// tell calls the method of the handler that the event's kind belongs to.
+func tell(h EventHandler, ev Event) {
+	switch ev.Kind.Level() {
+	case slog.LevelError:
+		h.Error(ev)
+	case slog.LevelWarn:
+		h.Warning(ev)
+	default:
+		h.Info(ev)
+	}
+}
+
+// receive routes one datagram.
+func (l *loop) receive(now time.Time, m *udpio.Message) {
+	l.counters.datagramsReceived.Add(1)
+	l.counters.bytesReceived.Add(uint64(m.N))
+	if m.Truncated {
+		l.counters.drop(dropTruncated)
+		return
+	}
+	datagram := m.Buf[:m.N]
+	if hello, ok := engine.ParseHello(datagram); ok {
+		l.receiveHello(now, m, &hello)
+		return
+	}
+	s := l.lookup(m.Remote, m.Local)
+	if s == nil {
+		l.counters.drop(dropJunk)
+		l.outbox.put(Event{Kind: KindJunk, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
+		return
+	}
+	l.receiveRecords(now, s, datagram)
+}
+
+// receiveHello takes a ClientHello. Whoever sends it, whatever is known of the
+// address: without a right cookie it gets a new one and changes nothing (RFC
+// 6347 sections 4.2.1 and 4.2.8).
+func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
+	verdict, answer := l.cfg.verifier.verifyHello(l.answer[:0], hello, m.Remote, now)
+	if verdict == Answer {
+		l.counters.helloVerifyRequests.Add(1)
+		_ = l.send(answer, m.Remote, m.Local) // counted; the client asks again
+		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
+		return
+	}
+	current := l.lookup(m.Remote, m.Local)
+	var handshake, open *Session
+	if current != nil {
+		if handshake, open = l.split(current); open != nil && open.sameHello(hello) {
+			l.counters.drop(dropReplayedHello)
+			return
+		}
+	}
+	if handshake != nil {
+		if handshake.sameHello(hello) {
+			handshake.helloAgain(now)
+			return
+		}
+		if !handshake.silentSince(now.Add(-staleHandshake)) {
+			l.counters.drop(dropReplayedHello)
+			return
+		}
+		handshake.end(ErrHandshakeTimeout, false)
+	}
+	l.startHandshake(now, m, hello, open)
+}
+
+// startHandshake makes a session for a verified hello, beside the open session
+// of its address if there is one, and lets it answer.
+func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, open *Session) {
+	s := &Session{
+		loop:        l,
+		remote:      m.Remote,
+		predecessor: open,
+		eng:         engine.New(l.cfg.engine, now, hello),
+		started:     now,
+		heard:       now,
+	}
+	s.timer.Owner = s
+	if m.Local.IsValid() {
+		s.local = netip.AddrPortFrom(m.Local, l.conn.LocalAddr().Port())
+	}
+	evicted, err := l.add(s)
+	if err != nil {
+		l.counters.drop(dropRefused)
+		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
+		return
+	}
+	if evicted != nil {
+		l.counters.drop(dropEvicted)
+		evicted.end(ErrEvicted, false)
+		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: evicted.remote, Local: evicted.LocalAddr(), Err: errMaxHandshakes})
+	}
+	l.counters.handshakesStarted.Add(1)
+	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
+	l.receiveRecords(now, s, m.Buf[:m.N])
+}
+
+// receiveRecords gives the records of a datagram to a session, and what each
+// leads to to the handler before the next is opened.
+func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
+	for len(datagram) > 0 {
+		r, rest, ok := engine.NextRecord(datagram)
+		if !ok {
+			s.countDrop(now, engine.DropMalformed)
+			break
+		}
+		datagram = rest
+		l.receiveRecord(now, s, r)
+		l.deliver()
+	}
+}
+
+// receiveRecord gives a record to a session or to the handshake that may
+// replace it: what is plaintext to the handshake; what is sealed first to the
+// handshake if it has keys, then to the session, and last to the handshake
+// that may have keys soon. A record that does not open marks no replay window.
+func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) {
+	handshake, open := l.split(s)
+	if handshake == nil || open == nil {
+		if drop := s.receive(now, r, l.plain); drop != engine.DropNone {
+			s.countDrop(now, drop)
+		}
+		l.schedule(s)
+		return
+	}
+	defer l.schedule(handshake)
+	opening := r.Epoch != 0 && handshake.opening()
+	if r.Epoch == 0 || opening {
+		drop := handshake.receive(now, r, l.plain)
+		if drop == engine.DropNone {
+			return
+		}
+		if r.Epoch == 0 || drop != engine.DropForged && drop != engine.DropReplayed {
+			handshake.countDrop(now, drop)
+			return
+		}
+	}
+	drop := open.receive(now, r, l.plain)
+	if drop == engine.DropForged && !opening {
+		drop = handshake.receive(now, r, l.plain)
+	}
+	if drop != engine.DropNone {
+		open.countDrop(now, drop)
+	}
+}
+
+// schedule sets the session's timer to what it waits for. The deadlines of an
+// open session only move on, which its timer finds out when it comes up.
+func (l *loop) schedule(s *Session) {
+	if s.settled {
+		return
+	}
+	at, complete, ok := s.deadline()
+	if ok {
+		l.timers.SetNoLater(&s.timer, at)
+		s.settled = complete
+	}
+}
+
+// askPSK asks the PSK hook in a goroutine of its own. There are at most as
+// many as handshakes.
+func (l *loop) askPSK(ctx context.Context, req PSKRequest, s *Session) {
+	l.hooks.Go(func() {
+		psk, err := l.cfg.psk(ctx, req)
+		l.mu.Lock()
+		l.answers = append(l.answers, pskAnswer{s, psk, err})
+		l.mu.Unlock()
+		l.wake()
+	})
+}
+
+func (l *loop) takeAnswers() []pskAnswer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	answers := l.answers
+	l.answers = nil
+	return answers
+}
+
+// send sends a datagram and counts it.
+func (l *loop) send(datagram []byte, remote netip.AddrPort, local netip.Addr) error {
+	err := l.conn.Send(datagram, remote, local)
+	switch {
+	case err == nil:
+		l.counters.datagramsSent.Add(1)
+		l.counters.bytesSent.Add(uint64(len(datagram)))
+	case err == udpio.ErrFull:
+		l.counters.drop(dropSendFull)
+	default:
+		l.counters.drop(dropSendFailed)
+	}
+	return err
+}
+
+// leave puts an event into the outbox, unless run has ended.
+func (l *loop) leave(ev Event) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	l.outbox.put(ev)
+	return true
+}
+
+// stop closes every session for the reason, telling the peers, and then the
+// socket, which ends run. Only the first call does anything.
+func (l *loop) stop(reason error) error {
+	l.mu.Lock()
+	if l.closing {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closing, l.reason = true, reason
+	l.mu.Unlock()
+	for _, s := range l.sessions(true) {
+		s.end(reason, true)
+	}
+	return l.conn.Close()
+}
+
+// finish ends run: it closes what is left and tells the handler the rest.
+func (l *loop) finish(reason error) error {
+	_ = l.stop(reason)
+	l.mu.Lock()
+	reason = l.reason
+	l.mu.Unlock()
+	for _, s := range l.sessions(true) { // begun while stop was under way
+		s.end(reason, false)
+	}
+	now := time.Now()
+	l.outbox.flush(now, true)
+	l.deliver()
+	stopped := Event{Kind: KindStopped, Time: now, Local: l.conn.LocalAddr()}
+	if reason != ErrServerClosed {
+		stopped.Err = reason
+	}
+	l.outbox.put(stopped)
+	for {
+		l.deliver()
+		l.mu.Lock()
+		l.ended = !l.outbox.waiting()
+		l.mu.Unlock()
+		if l.ended { // written by this goroutine only
+			return reason
+		}
+	}
+}

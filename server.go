@@ -1,0 +1,345 @@
+package dtlsserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/udpio"
+)
+
+// Server is a DTLS 1.2 server on one UDP socket. With a PSK it is ready to
+// Listen; every other field has a useful zero value. The fields must not be
+// changed between Listen, or the call of Serve, and the Close that ends it.
+//
+// A Server must not be copied. Its methods are safe for concurrent use.
+type Server struct {
+	// Handler is told what happens. Nil: nobody is.
+	Handler EventHandler
+
+	// PSK finds the pre-shared key of a client. It is required.
+	PSK PSKFunc
+	// PSKIdentityHint is sent to clients to help them choose their identity
+	// (RFC 4279 section 5.2). At most 1024 bytes. Empty: no hint is sent.
+	PSKIdentityHint string
+	// MaxPSKIdentity is the longest identity that PSK is asked for, in bytes,
+	// at most 65535. A longer one is treated as unknown. Zero:
+	// DefaultMaxPSKIdentity.
+	MaxPSKIdentity int
+
+	// Verifier makes the cookies by which clients prove their address. Nil: one
+	// with a random secret, which is enough for a single server.
+	Verifier *Verifier
+
+	// CipherSuites are the cipher suites that may be used, in order of
+	// preference, as IANA numbers them. The server's order decides. Nil:
+	// DefaultCipherSuites.
+	CipherSuites []uint16
+
+	// KeyLogWriter receives the secrets of all sessions in the NSS key log
+	// format, for debugging with a packet analyzer. Whoever reads it can read
+	// the sessions. Nil: no key log.
+	KeyLogWriter io.Writer
+
+	// HandshakeTimeout bounds the time from the returned cookie to the
+	// client's Finished. Zero: DefaultHandshakeTimeout.
+	HandshakeTimeout time.Duration
+	// IdleTimeout is after how long without a word from its peer a session is
+	// closed. Zero: DefaultIdleTimeout.
+	IdleTimeout time.Duration
+
+	// MaxSessions bounds the open sessions. At the bound, hellos of new peers
+	// are refused, and only handshakes that have begun are still completed.
+	// Zero: DefaultMaxSessions.
+	MaxSessions int
+	// MaxHandshakes bounds the handshakes in progress. At the bound, the
+	// oldest gives way to the newest. Zero: DefaultMaxHandshakes.
+	MaxHandshakes int
+
+	// MTU is the largest UDP payload sent in a handshake, in bytes, from 128
+	// to 65507. Zero: DefaultMTU.
+	MTU int
+	// ReadBuffer and WriteBuffer are the sizes in bytes that the system is
+	// asked for as buffers of the socket. It may give less. Zero:
+	// DefaultReadBuffer, DefaultWriteBuffer.
+	ReadBuffer, WriteBuffer int
+
+	// ListenPacket opens the socket for Listen. Nil: net.ListenPacket.
+	ListenPacket func(network, address string) (net.PacketConn, error)
+
+	counters counters
+	keyLogMu sync.Mutex // held while KeyLogWriter writes
+
+	mu       sync.Mutex // guards all following
+	loop     *loop      // nil: not listening
+	endpoint endpoint   // of loop
+	last     *loop      // the loop before, which may still be telling its handler
+	own      *Verifier  // when Verifier is nil
+}
+
+// endpoint is what two calls of Listen must have in common to mean the same
+// socket.
+type endpoint struct {
+	family int // 4, 6, 0: both, -1: a socket that Serve was given
+	addr   netip.AddrPort
+}
+
+// Listen binds a UDP socket and starts serving. The network is "udp", "udp4" or
+// "udp6"; the address is as for net.ListenPacket. When Listen returns nil,
+// clients can connect.
+//
+// Listen on the address that is already being served does nothing and returns
+// nil; addresses are compared after resolution, and port 0 is never the same.
+// Listen on another address closes every session, with close_notify, and the
+// socket, and binds the new one. An error in the fields or in the address
+// leaves a running server as it is. When the address cannot be bound, the error
+// is returned, KindListenFailed is raised and the server is not listening.
+//
+// After Close, Listen may be called again.
+func (s *Server) Listen(network, address string) error {
+	cfg, configErr := s.config()
+	where, err := resolve(network, address)
+	if err = errors.Join(configErr, err); err != nil {
+		return err
+	}
+
+	s.mu.Lock()
+	if s.loop != nil && where.addr.Port() != 0 && s.endpoint == where {
+		s.mu.Unlock()
+		return nil
+	}
+	s.stopLocked()
+	l, err := s.bindLocked(cfg, network, where)
+	last := s.last
+	s.mu.Unlock()
+	if err != nil {
+		err = fmt.Errorf("dtlsserver: listen %s %s: %w", network, address, err)
+		ev := Event{Kind: KindListenFailed, Time: time.Now(), Local: where.addr, Count: 1, Err: err}
+		if last == nil || !last.leave(ev) { // it may be in a handler that called us
+			tell(cfg.handler, ev)
+		}
+		return err
+	}
+	go func() {
+		_ = l.run() // told by KindStopped
+		s.ended(l)
+	}()
+	return nil
+}
+
+// bindLocked opens the socket and makes its loop the server's.
+func (s *Server) bindLocked(cfg *config, network string, where endpoint) (*loop, error) {
+	listen := s.ListenPacket
+	if listen == nil {
+		listen = net.ListenPacket
+	}
+	address := where.addr.String()
+	if where.family == 0 { // an address would bind one family only
+		address = fmt.Sprintf(":%d", where.addr.Port())
+	}
+	pc, err := listen(network, address)
+	if err != nil {
+		return nil, err
+	}
+	return s.adoptLocked(cfg, pc, where)
+}
+
+// adoptLocked makes a loop for the socket, which it takes over, and makes it
+// the server's.
+func (s *Server) adoptLocked(cfg *config, pc net.PacketConn, where endpoint) (*loop, error) {
+	if cfg.verifier == nil {
+		if s.own == nil {
+			own, err := newRandomVerifier()
+			if err != nil {
+				pc.Close()
+				return nil, err
+			}
+			s.own = own
+		}
+		cfg.verifier = s.own
+	}
+	conn, err := udpio.New(pc)
+	if err != nil {
+		pc.Close()
+		return nil, err
+	}
+	_ = conn.SetBuffers(cfg.readBuffer, cfg.writeBuffer) // what the system gives is enough to run
+	s.loop = newLoop(cfg, &s.counters, conn)
+	where.addr = netip.AddrPortFrom(where.addr.Addr(), conn.LocalAddr().Port())
+	s.endpoint = where
+	return s.loop, nil
+}
+
+// Serve serves on conn and takes it over. It returns after Close or Shutdown
+// with ErrServerClosed, when the handler has been told of the last closed
+// session, or with the error that made the socket useless. Errors in the
+// fields, and ErrAlreadyServing, are returned at once and leave conn alone.
+func (s *Server) Serve(conn net.PacketConn) error {
+	cfg, err := s.config()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.loop != nil {
+		s.mu.Unlock()
+		return ErrAlreadyServing
+	}
+	l, err := s.adoptLocked(cfg, conn, endpoint{family: -1})
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("dtlsserver: serve: %w", err)
+	}
+	defer s.ended(l)
+	return l.run()
+}
+
+// ended notes that the loop has ended, perhaps by itself.
+func (s *Server) ended(l *loop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.loop == l {
+		s.loop = nil
+	}
+	if s.last == l {
+		s.last = nil
+	}
+}
+
+// IsListening reports whether the server has a socket that clients can reach.
+func (s *Server) IsListening() bool { return s.current() != nil }
+
+// current is the loop that serves, or nil.
+func (s *Server) current() *loop {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loop
+}
+
+// Addr is the address that the server listens on, with the port that it was
+// given, or the zero AddrPort when it is not listening.
+func (s *Server) Addr() netip.AddrPort {
+	if l := s.current(); l != nil {
+		return l.conn.LocalAddr()
+	}
+	return netip.AddrPort{}
+}
+
+// Close closes every session, with close_notify, and the socket. It does not
+// wait: the handler is told of the closed sessions afterwards, and at last of
+// KindStopped. Handshakes in progress are given up and the contexts of their
+// PSK hooks are done. Closing a server that is not listening does nothing.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopLocked()
+}
+
+func (s *Server) stopLocked() error {
+	l := s.loop
+	if l == nil {
+		return nil
+	}
+	s.loop, s.last = nil, l
+	return l.stop(ErrServerClosed)
+}
+
+// Shutdown refuses new peers, waits until the handshakes in progress have come
+// to an end, then does what Close does and waits until the handler has been
+// told everything and PSK hooks have returned. When ctx is done first it closes
+// at once and returns the context's error.
+//
+// It must not be called from a handler, which it would wait for.
+func (s *Server) Shutdown(ctx context.Context) error {
+	l := s.current()
+	if l == nil {
+		return nil
+	}
+	select {
+	case <-l.drain():
+	case <-l.done:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	if s.loop == l {
+		s.stopLocked()
+	}
+	s.mu.Unlock()
+
+	idle := make(chan struct{})
+	go func() {
+		<-l.done
+		l.hooks.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Session returns the open session of the peer at remote. On a wildcard socket
+// a peer may have one for each local address that it writes to; then it is any
+// of them.
+func (s *Server) Session(remote netip.AddrPort) (*Session, bool) {
+	if l := s.current(); l != nil {
+		return l.openSession(netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()))
+	}
+	return nil, false
+}
+
+// Sessions returns the sessions that are open when it is called, in no order.
+func (s *Server) Sessions() iter.Seq[*Session] {
+	l := s.current()
+	if l == nil {
+		return func(func(*Session) bool) {}
+	}
+	return slices.Values(l.sessions(false))
+}
+
+// Stats returns the server's figures.
+func (s *Server) Stats() Stats {
+	stats := s.counters.stats()
+	if l := s.current(); l != nil {
+		l.mu.Lock()
+		stats.Sessions, stats.HalfOpen = l.open, l.halfOpen
+		l.mu.Unlock()
+	}
+	return stats
+}
+
+// resolve returns what a network and an address mean.
+func resolve(network, address string) (endpoint, error) {
+	switch network {
+	case "udp", "udp4", "udp6":
+	default:
+		return endpoint{}, fmt.Errorf("dtlsserver: Listen: network %q is not udp, udp4 or udp6", network)
+	}
+	udp, err := net.ResolveUDPAddr(network, address)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("dtlsserver: Listen: address %q: %w", address, err)
+	}
+	addr, port := udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port()
+	switch {
+	case network == "udp4" && !addr.IsValid():
+		addr = netip.IPv4Unspecified()
+	case !addr.IsValid():
+		addr = netip.IPv6Unspecified()
+	}
+	where := endpoint{family: 6, addr: netip.AddrPortFrom(addr, port)}
+	switch {
+	case addr.Is4():
+		where.family = 4
+	case network == "udp" && addr == netip.IPv6Unspecified():
+		where.family = 0
+	}
+	return where, nil
+}

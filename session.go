@@ -1,0 +1,485 @@
+package dtlsserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/engine"
+	"github.com/dtlsserver/dtlsserver/internal/timers"
+	"github.com/dtlsserver/dtlsserver/internal/udpio"
+)
+
+// Session is one peer: a handshake in progress, then an open association,
+// until it is closed. Its methods are safe for concurrent use and may be
+// called from handlers.
+type Session struct {
+	loop   *loop
+	remote netip.AddrPort
+	local  netip.AddrPort // to answer from; the address is zero when there is but one
+
+	timer   timers.Timer[*Session] // the loop's own
+	settled bool                   // the loop's own: the timer is set for an open session
+
+	// Guarded by loop.mu.
+	sibling     *Session // same remote address, another local one
+	predecessor *Session // the open session that this handshake may replace
+	successor   *Session // the handshake that may replace this session
+	older       *Session // handshakes in progress, in order of their start
+	newer       *Session
+	halfOpen    bool // it is in that order
+
+	mu       sync.Mutex // guards all following
+	eng      *engine.Engine
+	started  time.Time
+	heard    time.Time // when the peer last said something of use
+	state    ConnectionState
+	value    any
+	pskValue any // value once the key is proven
+	reason   error
+	ctx      context.Context // nil until somebody asks
+	cancel   context.CancelCauseFunc
+	worn     bool // KindKeyWornOut was told
+	stats    SessionStats
+}
+
+// ConnectionState is what a handshake has settled.
+type ConnectionState struct {
+	Version              uint16 // 0xfefd: DTLS 1.2
+	CipherSuite          uint16 // as IANA registers it
+	PSKIdentity          string // any bytes
+	ExtendedMasterSecret bool   // RFC 7627
+	HandshakeComplete    bool
+	cipherSuiteName      string
+}
+
+// CipherSuiteName returns the suite's registered name, for example
+// "TLS_PSK_WITH_AES_128_GCM_SHA256". Before a suite is chosen it is empty.
+func (c ConnectionState) CipherSuiteName() string { return c.cipherSuiteName }
+
+// SessionStats are the figures of one Session.
+type SessionStats struct {
+	Started          time.Time // when the cookie was returned
+	LastReceived     time.Time // when the peer last sent something that opened
+	MessagesReceived uint64
+	MessagesSent     uint64
+	RecordsDropped   uint64 // forged, replayed or otherwise of no use
+}
+
+// VersionDTLS12 is ConnectionState.Version.
+const VersionDTLS12 = 0xfefd
+
+func versionName(v uint16) string {
+	if v == VersionDTLS12 {
+		return "DTLS 1.2"
+	}
+	return fmt.Sprintf("version %#04x", v)
+}
+
+// RemoteAddr is the peer's address.
+func (s *Session) RemoteAddr() netip.AddrPort { return s.remote }
+
+// LocalAddr is the address that the peer wrote to. On systems that do not tell
+// it and a wildcard socket, it is the wildcard.
+func (s *Session) LocalAddr() netip.AddrPort {
+	if !s.local.Addr().IsValid() {
+		return s.loop.conn.LocalAddr()
+	}
+	return s.local
+}
+
+// String returns the peer's address.
+func (s *Session) String() string { return s.remote.String() }
+
+// ConnectionState returns what the handshake has settled so far.
+func (s *Session) ConnectionState() ConnectionState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Stats returns the session's figures.
+func (s *Session) Stats() SessionStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats := s.stats
+	stats.Started, stats.LastReceived = s.started, s.heard
+	return stats
+}
+
+// Value returns what SetValue set last, or else PSK.Value once the handshake
+// is complete.
+func (s *Session) Value() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.value
+}
+
+// SetValue attaches a value to the session.
+func (s *Session) SetValue(v any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.value = v
+}
+
+// Context returns a context that is done when the session is over. Its cause
+// (context.Cause) is then the reason that KindSessionClosed gives.
+func (s *Session) Context() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.contextLocked()
+}
+
+func (s *Session) contextLocked() context.Context {
+	if s.ctx == nil {
+		s.ctx, s.cancel = context.WithCancelCause(context.Background())
+		if s.eng.Closed() {
+			s.cancel(s.reason)
+		}
+	}
+	return s.ctx
+}
+
+// Write sends b to the peer, as one record in one datagram. It may be empty,
+// and may be reused on return. Write never waits for the peer or for the
+// socket.
+//
+// The errors are ErrHandshakeIncomplete, ErrSessionClosed, ErrServerClosed,
+// ErrMessageTooLong for more than 16384 bytes or more than the socket takes,
+// ErrWriteDropped when the socket is full, and what else the system says. After
+// the last three the session lives on: the datagram is lost, as any may be.
+func (s *Session) Write(b []byte) (int, error) {
+	if len(b) > engine.MaxPlaintext {
+		return 0, ErrMessageTooLong
+	}
+	buf := writeBuffers.Get().(*[]byte)
+	defer writeBuffers.Put(buf)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	datagram, err := s.eng.Seal((*buf)[:0], b)
+	*buf = datagram[:0]
+	if err != nil {
+		s.pumpLocked(time.Now()) // Seal may have used up the sequence numbers
+		if err == engine.ErrNotEstablished {
+			return 0, ErrHandshakeIncomplete
+		}
+		if errors.Is(s.reason, ErrServerClosed) {
+			return 0, ErrServerClosed
+		}
+		return 0, ErrSessionClosed
+	}
+	if err := s.sendLocked(datagram); err != nil {
+		switch {
+		case err == udpio.ErrFull:
+			return 0, ErrWriteDropped
+		case err == udpio.ErrTooLong:
+			return 0, ErrMessageTooLong
+		default:
+			return 0, fmt.Errorf("dtlsserver: write to %v: %w", s.remote, err)
+		}
+	}
+	s.stats.MessagesSent++
+	s.loop.counters.messagesSent.Add(1)
+	if s.eng.Sealed() > maxSealed && !s.worn {
+		s.worn = true
+		s.raiseLocked(Event{Kind: KindKeyWornOut})
+	}
+	return len(b), nil
+}
+
+// maxSealed is 2^24.5 (RFC 8446 section 5.5).
+const maxSealed = 23726566
+
+// writeBuffers holds *[]byte.
+var writeBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// Close closes the session and sends the peer close_notify. KindSessionClosed
+// follows, with ErrSessionClosed. A handshake in progress is given up.
+// Closing twice does nothing.
+func (s *Session) Close() error {
+	s.end(ErrSessionClosed, true)
+	return nil
+}
+
+// end closes the session for the reason, and tells the peer or not.
+func (s *Session) end(reason error, tell bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endLocked(reason, tell)
+}
+
+func (s *Session) endLocked(reason error, tell bool) {
+	if s.reason == nil {
+		s.reason = reason
+	}
+	if tell {
+		s.eng.Close()
+	} else {
+		s.eng.Abandon()
+	}
+	s.pumpLocked(time.Now())
+}
+
+// receive gives a record to the engine. The outbox must be emptied before buf
+// is used again.
+func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Drop {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	drop := s.eng.Receive(now, r, buf)
+	if drop == engine.DropNone && (r.Epoch > 0 || !s.state.HandshakeComplete) {
+		s.heard = now
+	}
+	s.pumpLocked(now)
+	return drop
+}
+
+// countDrop notes a record of no use.
+func (s *Session) countDrop(now time.Time, why engine.Drop) {
+	s.loop.counters.drop(why)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.RecordsDropped++
+	s.raiseLocked(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why]})
+}
+
+// helloAgain notes that the verified hello came again.
+func (s *Session) helloAgain(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard = now
+	s.eng.HelloAgain(now)
+	s.pumpLocked(now)
+}
+
+// sameHello reports whether the session began with this hello.
+func (s *Session) sameHello(hello *engine.Hello) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random)
+}
+
+// silentSince reports whether the peer has said nothing since t.
+func (s *Session) silentSince(t time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.heard.After(t)
+}
+
+// opening reports whether records of epoch 1 may be tried.
+func (s *Session) opening() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.eng.Opening()
+}
+
+// answerPSK takes what the PSK hook said.
+func (s *Session) answerPSK(now time.Time, psk PSK, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.eng.Closed() {
+		return
+	}
+	if err == nil && len(psk.Key) > maxPSK {
+		err = fmt.Errorf("dtlsserver: PSK of %d bytes is longer than %d", len(psk.Key), maxPSK)
+	}
+	switch {
+	case errors.Is(err, ErrUnknownPSKIdentity), err == nil && len(psk.Key) == 0:
+		psk = PSK{}
+		s.raiseLocked(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity})
+	case err != nil:
+		psk = PSK{}
+		s.raiseLocked(Event{Kind: KindPSKFailed, Time: now, Identity: s.state.PSKIdentity, Err: err})
+	}
+	s.pskValue = psk.Value
+	s.eng.AnswerPSK(now, psk.Key)
+	s.pumpLocked(now)
+}
+
+// maxPSK is the longest pre-shared key (RFC 4279 section 2).
+const maxPSK = 1<<16 - 1
+
+// timeout does what is due by now and says when the next thing is.
+func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.HandshakeComplete && !now.Before(s.heard.Add(s.loop.cfg.idleTimeout)) {
+		s.endLocked(ErrIdleTimeout, true)
+	} else {
+		s.eng.Timeout(now)
+		s.pumpLocked(now)
+	}
+	return s.deadlineLocked()
+}
+
+// deadline is when timeout must be called next, and whether the handshake is
+// complete.
+func (s *Session) deadline() (at time.Time, complete, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok = s.deadlineLocked()
+	return at, s.state.HandshakeComplete, ok
+}
+
+func (s *Session) deadlineLocked() (time.Time, bool) {
+	if s.eng.Closed() {
+		return time.Time{}, false
+	}
+	at := s.eng.Deadline()
+	if s.state.HandshakeComplete {
+		if idle := s.heard.Add(s.loop.cfg.idleTimeout); at.IsZero() || idle.Before(at) {
+			at = idle
+		}
+	}
+	return at, true
+}
+
+// pumpLocked sends what the engine has to send and turns its events into ours.
+func (s *Session) pumpLocked(now time.Time) {
+	var buf *[]byte
+	for {
+		if buf == nil {
+			buf = writeBuffers.Get().(*[]byte)
+			defer writeBuffers.Put(buf)
+		}
+		datagram := s.eng.AppendDatagram((*buf)[:0])
+		*buf = datagram[:0]
+		if len(datagram) == 0 {
+			break
+		}
+		s.sendLocked(datagram) // a loss is repaired by retransmission
+	}
+	for {
+		ev, ok := s.eng.Event()
+		if !ok {
+			return
+		}
+		switch ev.Kind {
+		case engine.EventData:
+			s.stats.MessagesReceived++
+			s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: ev.Record, plainText: ev.Data})
+		case engine.EventPSKNeeded:
+			s.state.PSKIdentity = string(ev.Identity)
+			s.raiseLocked(Event{Kind: KindPSKRequested, Time: now, Identity: s.state.PSKIdentity})
+			if len(ev.Identity) > s.loop.cfg.maxPSKIdentity {
+				s.raiseLocked(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity[:s.loop.cfg.maxPSKIdentity], Err: errIdentityTooLong})
+			} else {
+				req := PSKRequest{Identity: s.state.PSKIdentity, Remote: s.remote, Local: s.LocalAddr()}
+				s.loop.askPSK(s.contextLocked(), req, s)
+			}
+		case engine.EventEstablished:
+			s.establishedLocked(now, ev)
+		case engine.EventWarningAlert:
+			s.raiseLocked(Event{Kind: KindPeerAlert, Time: now, Err: &AlertError{Code: uint8(ev.Alert)}})
+		case engine.EventClosed:
+			s.closedLocked(now, ev)
+		}
+	}
+}
+
+func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
+	s.state.Version = VersionDTLS12
+	s.state.CipherSuite = s.eng.Suite().ID
+	s.state.cipherSuiteName = s.eng.Suite().Name
+	s.state.ExtendedMasterSecret = ev.ExtendedMasterSecret
+	s.state.HandshakeComplete = true
+	if s.value == nil {
+		s.value = s.pskValue
+	}
+	s.pskValue = nil
+	if old := s.loop.promote(s); old != nil {
+		// Its peer has forgotten it: there is nobody to tell.
+		old.end(ErrReconnected, false)
+	}
+	s.loop.counters.handshakesCompleted.Add(1)
+	s.raiseLocked(Event{Kind: KindHandshakeComplete, Time: now, Identity: s.state.PSKIdentity})
+}
+
+func (s *Session) closedLocked(now time.Time, ev engine.Event) {
+	if s.reason == nil {
+		s.reason = closeReason(ev)
+	}
+	if s.cancel != nil {
+		s.cancel(s.reason)
+	}
+	s.loop.remove(s)
+	switch {
+	case s.state.HandshakeComplete:
+		s.loop.counters.sessionsClosed.Add(1)
+		s.raiseLocked(Event{Kind: KindSessionClosed, Time: now, Identity: s.state.PSKIdentity, Err: s.reason})
+	default:
+		s.loop.counters.handshakesFailed.Add(1)
+		kind := KindHandshakeFailed
+		if ev.Cause == engine.CauseEntropy {
+			kind = KindEntropyFailed
+		}
+		s.raiseLocked(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason})
+	}
+	s.loop.outbox.putItem(item{kind: kindGone, session: s})
+	s.loop.wake()
+}
+
+// closeReason turns the engine's cause into an error.
+func closeReason(ev engine.Event) error {
+	switch ev.Cause {
+	case engine.CausePeerClosed:
+		return ErrPeerClosed
+	case engine.CausePeerAlert:
+		return &AlertError{Code: uint8(ev.Alert)}
+	case engine.CauseHandshake:
+		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: ev.Why}
+	case engine.CauseTimeout:
+		if ev.WrongKey {
+			return ErrWrongPSK
+		}
+		return ErrHandshakeTimeout
+	case engine.CauseExhausted:
+		return ErrRecordsExhausted
+	case engine.CauseEntropy:
+		return fmt.Errorf("dtlsserver: random bytes: %w", ev.Err)
+	default:
+		return ErrSessionClosed
+	}
+}
+
+// raiseLocked puts an event about the session into the outbox.
+func (s *Session) raiseLocked(ev Event) {
+	if ev.Time.IsZero() {
+		ev.Time = time.Now()
+	}
+	ev.Session, ev.Remote, ev.Local = s, s.remote, s.LocalAddr()
+	s.loop.outbox.put(ev)
+}
+
+// sendLocked sends a datagram to the peer and counts it.
+func (s *Session) sendLocked(datagram []byte) error {
+	err := s.loop.send(datagram, s.remote, s.local.Addr())
+	switch {
+	case err == nil:
+	case err == udpio.ErrFull:
+		s.raiseLocked(Event{Kind: KindWriteDropped})
+	case s.loop.isClosing():
+	default:
+		s.raiseLocked(Event{Kind: KindWriteFailed, Err: err})
+	}
+	return err
+}
+
+// errIdentityTooLong says why an identity was not looked up.
+var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentity")
+
+var dropErrors = [...]error{
+	engine.DropMalformed:       errors.New("malformed"),
+	engine.DropEpoch:           errors.New("epoch that has not begun or is over"),
+	engine.DropReplayed:        errors.New("replayed or too old"),
+	engine.DropForged:          errors.New("does not open"),
+	engine.DropUnauthenticated: errors.New("plaintext"),
+	engine.DropEarlyData:       errors.New("application data before the handshake is complete"),
+	engine.DropUnexpected:      errors.New("handshake message out of place"),
+	engine.DropLimit:           errors.New("beyond what is kept for one handshake"),
+	engine.DropClosed:          errors.New("session closed"),
+}

@@ -1,0 +1,113 @@
+package dtlsserver
+
+import (
+	"sync/atomic"
+
+	"github.com/dtlsserver/dtlsserver/internal/engine"
+)
+
+// Stats are the figures of a Server. Those up to HalfOpen say how things are;
+// the others count since the Server was made.
+type Stats struct {
+	Sessions int // open: the handshake is complete
+	HalfOpen int // handshakes in progress
+
+	DatagramsReceived uint64
+	BytesReceived     uint64
+	DatagramsSent     uint64
+	BytesSent         uint64
+
+	HelloVerifyRequests uint64 // cookies sent
+	HandshakesStarted   uint64 // cookies returned
+	HandshakesCompleted uint64
+	HandshakesFailed    uint64
+	SessionsClosed      uint64
+
+	MessagesReceived uint64 // given to DatagramReceived
+	MessagesSent     uint64 // by Session.Write
+
+	Dropped Drops
+}
+
+// Drops count what was received or to be sent and had to be dropped, by
+// reason. None of it does any harm.
+type Drops struct {
+	Junk            uint64 // datagrams of unknown peers that are no ClientHello
+	Truncated       uint64 // datagrams longer than the receive buffer
+	Malformed       uint64 // records that are not what their type says
+	Epoch           uint64 // records of an epoch that has not begun or is over
+	Replayed        uint64 // records seen before, or too old to tell
+	Forged          uint64 // records that do not open
+	Unauthenticated uint64 // plaintext records where they have no say
+	EarlyData       uint64 // application data before the handshake was complete
+	Unexpected      uint64 // handshake messages out of their place
+	Limit           uint64 // beyond what is kept for one peer in a handshake
+	Closed          uint64 // records for a session that has just ended
+	ReplayedHellos  uint64 // hellos with a right cookie that were used before
+	Refused         uint64 // hellos with a right cookie at MaxSessions or while shutting down
+	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes
+	SendFull        uint64 // datagrams that the socket had no room for
+	SendFailed      uint64 // datagrams that the socket refused
+}
+
+// counters are the live figures behind Stats.
+type counters struct {
+	datagramsReceived, bytesReceived       atomic.Uint64
+	datagramsSent, bytesSent               atomic.Uint64
+	helloVerifyRequests, handshakesStarted atomic.Uint64
+	handshakesCompleted, handshakesFailed  atomic.Uint64
+	sessionsClosed                         atomic.Uint64
+	messagesReceived, messagesSent         atomic.Uint64
+	dropped                                [numDrops]atomic.Uint64
+}
+
+// dropReason extends the engine's reasons with those of the server.
+type dropReason = engine.Drop
+
+const (
+	dropJunk dropReason = engine.DropClosed + 1 + iota
+	dropTruncated
+	dropReplayedHello
+	dropRefused
+	dropEvicted
+	dropSendFull
+	dropSendFailed
+	numDrops
+)
+
+func (c *counters) drop(why dropReason) { c.dropped[why].Add(1) }
+
+func (c *counters) stats() Stats {
+	dropped := func(why dropReason) uint64 { return c.dropped[why].Load() }
+	return Stats{
+		DatagramsReceived:   c.datagramsReceived.Load(),
+		BytesReceived:       c.bytesReceived.Load(),
+		DatagramsSent:       c.datagramsSent.Load(),
+		BytesSent:           c.bytesSent.Load(),
+		HelloVerifyRequests: c.helloVerifyRequests.Load(),
+		HandshakesStarted:   c.handshakesStarted.Load(),
+		HandshakesCompleted: c.handshakesCompleted.Load(),
+		HandshakesFailed:    c.handshakesFailed.Load(),
+		SessionsClosed:      c.sessionsClosed.Load(),
+		MessagesReceived:    c.messagesReceived.Load(),
+		MessagesSent:        c.messagesSent.Load(),
+		Dropped: Drops{
+			Junk:            dropped(dropJunk),
+			Truncated:       dropped(dropTruncated),
+			Malformed:       dropped(engine.DropMalformed),
+			Epoch:           dropped(engine.DropEpoch),
+			Replayed:        dropped(engine.DropReplayed),
+			Forged:          dropped(engine.DropForged),
+			Unauthenticated: dropped(engine.DropUnauthenticated),
+			EarlyData:       dropped(engine.DropEarlyData),
+			Unexpected:      dropped(engine.DropUnexpected),
+			Limit:           dropped(engine.DropLimit),
+			Closed:          dropped(engine.DropClosed),
+			ReplayedHellos:  dropped(dropReplayedHello),
+			Refused:         dropped(dropRefused),
+			Evicted:         dropped(dropEvicted),
+			SendFull:        dropped(dropSendFull),
+			SendFailed:      dropped(dropSendFailed),
+		},
+	}
+}

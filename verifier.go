@@ -1,0 +1,235 @@
+package dtlsserver
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/engine"
+)
+
+// MinCookieSecret is the least length in bytes of a Verifier's secret.
+const MinCookieSecret = 32
+
+const (
+	// cookieLen is the length of a cookie. Some clients refuse or drop longer
+	// ones, and a longer one would make the answer larger than the smallest
+	// hello.
+	cookieLen = 32
+	// cookieInterval is how long one cookie key is used. A cookie is good in
+	// the interval that it was made in and in the two beside it.
+	cookieInterval = 30 * time.Second
+	// cookieDomain keeps cookies apart from other uses of the secret.
+	cookieDomain = "dtlsserver cookie 1"
+)
+
+// Verdict is what a Verifier makes of a datagram.
+type Verdict uint8
+
+// The verdicts.
+const (
+	// NotHello: the datagram does not begin with a ClientHello. Drop it.
+	NotHello Verdict = iota
+	// Answer: the sender has not proven its address. Send it the answer.
+	Answer
+	// Verified: the sender has proven its address. Start a handshake.
+	Verified
+)
+
+// String returns the verdict's name.
+func (v Verdict) String() string {
+	switch v {
+	case NotHello:
+		return "NotHello"
+	case Answer:
+		return "Answer"
+	case Verified:
+		return "Verified"
+	}
+	return fmt.Sprintf("Verdict(%d)", uint8(v))
+}
+
+// Verifier makes clients prove that they can receive at the address that they
+// send from, before the server keeps anything of them: the stateless cookie
+// exchange of DTLS (RFC 6347 section 4.2.1).
+//
+// A cookie is an HMAC-SHA-256 over the client's address and port and the parts
+// of its hello that stay the same in the second one. Its key is derived from
+// the secret and the time and changes every 30 s; a cookie is good for 30 to
+// 60 s, and for one made by a clock that is up to 30 s ahead. Servers with
+// the same secret accept each other's cookies.
+//
+// A Verifier keeps nothing about clients and may be used by several goroutines
+// at once, and by several servers.
+type Verifier struct {
+	scope   []byte
+	secrets *atomic.Pointer[[][]byte] // current first; shared with WithScope's
+	pool    sync.Pool                 // of *cookieMAC
+}
+
+// NewVerifier returns a Verifier with a secret of at least MinCookieSecret
+// random bytes. Cookies made with one of the previous secrets are still
+// accepted. The secrets are copied.
+func NewVerifier(secret []byte, previous ...[]byte) (*Verifier, error) {
+	v := &Verifier{secrets: new(atomic.Pointer[[][]byte])}
+	if err := v.SetSecret(secret, previous...); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// newRandomVerifier returns a Verifier with a secret of its own.
+func newRandomVerifier() (*Verifier, error) {
+	secret := make([]byte, MinCookieSecret)
+	if _, err := rand.Read(secret); err != nil {
+		return nil, fmt.Errorf("dtlsserver: cookie secret: %w", err)
+	}
+	return NewVerifier(secret)
+}
+
+// SetSecret replaces the secret, as NewVerifier does, also while the Verifier
+// is in use. To rotate, give the old secret as previous for two minutes.
+func (v *Verifier) SetSecret(secret []byte, previous ...[]byte) error {
+	secrets := make([][]byte, 0, 1+len(previous))
+	for i, s := range append([][]byte{secret}, previous...) {
+		if len(s) < MinCookieSecret {
+			which := "secret"
+			if i > 0 {
+				which = fmt.Sprintf("previous secret %d", i)
+			}
+			return fmt.Errorf("dtlsserver: Verifier: %s has %d bytes, need at least %d", which, len(s), MinCookieSecret)
+		}
+		secrets = append(secrets, bytes.Clone(s))
+	}
+	v.secrets.Store(&secrets)
+	return nil
+}
+
+// WithScope returns a Verifier with the same secrets whose cookies are good
+// only in the scope: say, the name of one of several services that share the
+// secret. The scope is copied.
+func (v *Verifier) WithScope(scope []byte) *Verifier {
+	return &Verifier{scope: bytes.Clone(scope), secrets: v.secrets}
+}
+
+// Verify looks at a datagram that came from remote at the time now. With the
+// verdict Answer it appends to dst the datagram, of 60 bytes, that must be sent
+// to remote; otherwise it returns dst as it is. Nothing of the arguments is
+// kept. A hello whose cookie is wrong, stale or of another address is treated
+// as one without cookie.
+func (v *Verifier) Verify(dst, datagram []byte, remote netip.AddrPort, now time.Time) (Verdict, []byte) {
+	hello, ok := engine.ParseHello(datagram)
+	if !ok {
+		return NotHello, dst
+	}
+	return v.verifyHello(dst, &hello, remote, now)
+}
+
+func (v *Verifier) verifyHello(dst []byte, hello *engine.Hello, remote netip.AddrPort, now time.Time) (Verdict, []byte) {
+	m, _ := v.pool.Get().(*cookieMAC)
+	if m == nil {
+		m = new(cookieMAC)
+	}
+	defer v.pool.Put(m)
+	m.use(v.secrets.Load())
+
+	interval := now.UnixNano() / int64(cookieInterval)
+	if len(hello.Cookie) == cookieLen {
+		for i := interval - 1; i <= interval+1; i++ {
+			if byte(i) != hello.Cookie[0] {
+				continue
+			}
+			for which := range *m.secrets {
+				m.sum(i, which, v.scope, hello, remote)
+				if subtle.ConstantTimeCompare(m.cookie[:cookieLen], hello.Cookie) == 1 {
+					return Verified, dst
+				}
+			}
+		}
+	}
+	m.sum(interval, 0, v.scope, hello, remote)
+	return Answer, hello.AppendHelloVerifyRequest(dst, m.cookie[:cookieLen])
+}
+
+// cookieMAC computes cookies and allocates only when the interval or the
+// secret is new to it.
+type cookieMAC struct {
+	secrets *[][]byte
+	keyed   [4]struct { // the last intervals used, by their lowest bits
+		interval int64
+		macs     []hash.Hash // by secret; nil: not made yet
+	}
+	fixed  [64]byte // scratch for numbers and addresses
+	cookie [1 + sha256.Size]byte
+}
+
+// use makes m compute with the secrets.
+func (m *cookieMAC) use(secrets *[][]byte) {
+	if m.secrets != secrets {
+		*m = cookieMAC{secrets: secrets}
+	}
+}
+
+// mac returns the HMAC with the key of the interval: HMAC(secret, interval).
+func (m *cookieMAC) mac(interval int64, which int) hash.Hash {
+	k := &m.keyed[interval&3]
+	if k.macs == nil || k.interval != interval {
+		k.interval = interval
+		k.macs = make([]hash.Hash, len(*m.secrets))
+		for i, secret := range *m.secrets {
+			derive := hmac.New(sha256.New, secret)
+			derive.Write(binary.BigEndian.AppendUint64([]byte(cookieDomain), uint64(interval)))
+			k.macs[i] = hmac.New(sha256.New, derive.Sum(nil))
+		}
+	}
+	k.macs[which].Reset()
+	return k.macs[which]
+}
+
+// sum computes the cookie into m.cookie. Extensions, the hello's length and the
+// local address stay out: the first two change in some clients' second hello,
+// and servers behind one address share the secret.
+func (m *cookieMAC) sum(interval int64, which int, scope []byte, hello *engine.Hello, remote netip.AddrPort) {
+	mac := m.mac(interval, which)
+	addr := remote.Addr().Unmap()
+	ip := addr.As16()
+	b := m.fixed[:0]
+	b = binary.BigEndian.AppendUint16(b, remote.Port())
+	b = append(b, ip[:]...)
+	if addr.Is4() {
+		b = append(b, 4)
+	} else {
+		b = append(b, 6)
+	}
+	b = binary.BigEndian.AppendUint16(b, hello.Version)
+	mac.Write(b)
+	m.writeVector(mac, scope)
+	m.writeString(mac, addr.Zone())
+	m.writeVector(mac, hello.Random)
+	m.writeVector(mac, hello.SessionID)
+	m.writeVector(mac, hello.CipherSuites)
+	m.writeVector(mac, hello.CompressionMethods)
+	m.cookie[0] = byte(interval)
+	mac.Sum(m.cookie[:1])
+}
+
+// writeVector writes b behind its length.
+func (m *cookieMAC) writeVector(mac hash.Hash, b []byte) {
+	mac.Write(binary.BigEndian.AppendUint32(m.fixed[:0], uint32(len(b))))
+	mac.Write(b)
+}
+
+// writeString writes s behind its length.
+func (m *cookieMAC) writeString(mac hash.Hash, s string) {
+	mac.Write(binary.BigEndian.AppendUint32(m.fixed[:0], uint32(len(s))))
+	mac.Write([]byte(s))
+}
