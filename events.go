@@ -42,6 +42,8 @@ type EventKind uint8
 // or an IPv6 /64: the first is told at once, then at most one a second, whose
 // Count says for how many it stands. Where anybody could have sent what they
 // tell of, as before an address is proven, all sources fold together.
+// The fields of an event that stands for several are those of the latest, and
+// by then events of other kinds that happened later may have been told.
 // HandshakeComplete and SessionClosed are not folded: they come exactly once
 // for each session.
 const (
@@ -150,6 +152,14 @@ func (k EventKind) Level() slog.Level {
 	return slog.LevelInfo
 }
 
+// text returns what the kind means, for people.
+func (k EventKind) text() string {
+	if k < numKinds && kinds[k].text != "" {
+		return kinds[k].text
+	}
+	return k.String()
+}
+
 // Event is one thing that happened. Fields without a meaning for its Kind are
 // zero. It holds no secret.
 type Event struct {
@@ -169,6 +179,8 @@ type Event struct {
 	Identity string
 	// Err is the reason or the failure.
 	Err error
+
+	detail dropReason // events of a kind that differ in it are not folded
 }
 
 // String returns the event as a line for a person, for example
@@ -179,19 +191,17 @@ func (e Event) String() string {
 	if e.Remote.IsValid() {
 		fmt.Fprintf(&b, "%v: ", e.Remote)
 	}
-	if e.Kind < numKinds && kinds[e.Kind].text != "" {
-		b.WriteString(kinds[e.Kind].text)
-	} else {
-		b.WriteString(e.Kind.String())
-	}
+	b.WriteString(e.Kind.text())
 	switch e.Kind {
 	case KindListening, KindStopped, KindListenFailed:
 		if e.Local.IsValid() {
 			fmt.Fprintf(&b, " on %v", e.Local)
 		}
 	case KindHandshakeComplete:
-		state := e.Session.ConnectionState()
-		fmt.Fprintf(&b, ", encrypted with %s, %s", versionName(state.Version), state.CipherSuiteName())
+		if e.Session != nil {
+			state := e.Session.ConnectionState()
+			fmt.Fprintf(&b, ", encrypted with %s, %s", versionName(state.Version), state.CipherSuiteName())
+		}
 	}
 	if e.Identity != "" || e.Kind == KindPSKRequested || e.Kind == KindUnknownPSKIdentity {
 		fmt.Fprintf(&b, ", identity %q", e.Identity)
@@ -308,7 +318,7 @@ func (h logHandler) log(e Event) {
 	if e.Identity != "" {
 		attrs = append(attrs, slog.String("identity", fmt.Sprintf("%q", e.Identity)))
 	}
-	if e.Kind == KindHandshakeComplete {
+	if e.Kind == KindHandshakeComplete && e.Session != nil {
 		attrs = append(attrs, slog.String("suite", e.Session.ConnectionState().CipherSuiteName()))
 	}
 	if e.Count > 1 {
@@ -317,7 +327,7 @@ func (h logHandler) log(e Event) {
 	if e.Err != nil {
 		attrs = append(attrs, slog.Any("err", e.Err))
 	}
-	h.logger.LogAttrs(ctx, level, kinds[e.Kind].text, attrs...)
+	h.logger.LogAttrs(ctx, level, e.Kind.text(), attrs...)
 }
 
 func (h logHandler) DatagramReceived(s *Session, cipherText, plainText []byte) {

@@ -106,6 +106,7 @@ type folder struct {
 
 type foldKey struct {
 	kind   EventKind
+	detail dropReason
 	source netip.Addr // zero: all sources together
 }
 
@@ -118,7 +119,7 @@ type foldWindowState struct {
 // first reports whether ev opens a window, so that it is told at once.
 // Otherwise ev is added to those pending, of which the latest is kept.
 func (f *folder) first(ev *Event) bool {
-	key := foldKey{kind: ev.Kind}
+	key := foldKey{kind: ev.Kind, detail: ev.detail}
 	if kinds[ev.Kind].fold == foldSource {
 		key.source = sourceOf(ev.Remote.Addr())
 	}

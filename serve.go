@@ -291,15 +291,21 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 
 // receiveRecords gives the records of a datagram to a session, and what each
 // leads to to the handler before the next is opened.
+//
+// A bad record costs that record and not the datagram, but a datagram made of
+// bad records is not read to its end.
 func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
-	for len(datagram) > 0 {
+	const maxBad = 16
+	for bad := 0; len(datagram) > 0 && bad < maxBad; {
 		r, rest, ok := engine.NextRecord(datagram)
 		if !ok {
 			s.countDrop(now, engine.DropMalformed)
 			break
 		}
 		datagram = rest
-		l.receiveRecord(now, s, r)
+		if !l.receiveRecord(now, s, r) {
+			bad++
+		}
 		l.deliver()
 	}
 }
@@ -308,34 +314,40 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 // replace it: what is plaintext to the handshake; what is sealed first to the
 // handshake if it has keys, then to the session, and last to the handshake
 // that may have keys soon. A record that does not open marks no replay window.
-func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) {
+// It reports whether the record was of use.
+func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) bool {
 	handshake, open := l.split(s)
-	if handshake == nil || open == nil {
-		if drop := s.receive(now, r, l.plain); drop != engine.DropNone {
-			s.countDrop(now, drop)
-		}
-		l.schedule(s)
-		return
-	}
-	defer l.schedule(handshake)
-	opening := r.Epoch != 0 && handshake.opening()
-	if r.Epoch == 0 || opening {
-		drop := handshake.receive(now, r, l.plain)
-		if drop == engine.DropNone {
-			return
-		}
-		if r.Epoch == 0 || drop != engine.DropForged && drop != engine.DropReplayed {
-			handshake.countDrop(now, drop)
-			return
-		}
-	}
-	drop := open.receive(now, r, l.plain)
-	if drop == engine.DropForged && !opening {
+	var drop engine.Drop
+	switch {
+	case handshake == nil || open == nil:
+		drop = s.receive(now, r, l.plain)
+	case r.Epoch == 0:
+		s = handshake
 		drop = handshake.receive(now, r, l.plain)
+	case handshake.opening():
+		s = handshake
+		if drop = handshake.receive(now, r, l.plain); notOpened(drop) {
+			drop = open.receive(now, r, l.plain)
+		}
+	default:
+		s = open
+		if drop = open.receive(now, r, l.plain); notOpened(drop) {
+			drop = handshake.receive(now, r, l.plain)
+		}
+	}
+	if handshake != nil {
+		l.schedule(handshake)
 	}
 	if drop != engine.DropNone {
-		open.countDrop(now, drop)
+		s.countDrop(now, drop)
 	}
+	return drop == engine.DropNone
+}
+
+// notOpened reports whether a record may belong to another association of the
+// same address. One may have used a sequence number that is new to the other.
+func notOpened(drop engine.Drop) bool {
+	return drop == engine.DropForged || drop == engine.DropReplayed
 }
 
 // schedule sets the session's timer to what it waits for. The deadlines of an

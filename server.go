@@ -120,7 +120,7 @@ func (s *Server) Listen(network, address string) error {
 	last := s.last
 	s.mu.Unlock()
 	if err != nil {
-		err = fmt.Errorf("dtlsserver: listen %s %s: %w", network, address, err)
+		err = fmt.Errorf("dtlsserver: %w", err) // which names the address
 		ev := Event{Kind: KindListenFailed, Time: time.Now(), Local: where.addr, Count: 1, Err: err}
 		if last == nil || !last.leave(ev) { // it may be in a handler that called us
 			tell(cfg.handler, ev)
@@ -253,11 +253,17 @@ func (s *Server) stopLocked() error {
 // Shutdown refuses new peers, waits until the handshakes in progress have come
 // to an end, then does what Close does and waits until the handler has been
 // told everything and PSK hooks have returned. When ctx is done first it closes
-// at once and returns the context's error.
+// at once, waits no longer and returns the context's error. After Close it only
+// waits.
 //
 // It must not be called from a handler, which it would wait for.
 func (s *Server) Shutdown(ctx context.Context) error {
-	l := s.current()
+	s.mu.Lock()
+	l := s.loop
+	if l == nil {
+		l = s.last // closed, but it may still be telling its handler
+	}
+	s.mu.Unlock()
 	if l == nil {
 		return nil
 	}

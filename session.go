@@ -240,11 +240,19 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 
 // countDrop notes a record of no use.
 func (s *Session) countDrop(now time.Time, why engine.Drop) {
-	s.loop.counters.drop(why)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.countDropLocked(now, why)
+}
+
+// countDropLocked also tells the handler, but for what honest peers cause: a
+// repeated flight, and a record that has crossed our close_notify.
+func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
+	s.loop.counters.drop(why)
 	s.stats.RecordsDropped++
-	s.raiseLocked(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why]})
+	if why != engine.DropClosed && why != engine.DropRepeated {
+		s.raiseLocked(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], detail: why})
+	}
 }
 
 // helloAgain notes that the verified hello came again.
@@ -363,22 +371,31 @@ func (s *Session) pumpLocked(now time.Time) {
 			s.stats.MessagesReceived++
 			s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: ev.Record, plainText: ev.Data})
 		case engine.EventPSKNeeded:
-			s.state.PSKIdentity = string(ev.Identity)
-			s.raiseLocked(Event{Kind: KindPSKRequested, Time: now, Identity: s.state.PSKIdentity})
-			if len(ev.Identity) > s.loop.cfg.maxPSKIdentity {
-				s.raiseLocked(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity[:s.loop.cfg.maxPSKIdentity], Err: errIdentityTooLong})
-			} else {
-				req := PSKRequest{Identity: s.state.PSKIdentity, Remote: s.remote, Local: s.LocalAddr()}
-				s.loop.askPSK(s.contextLocked(), req, s)
-			}
+			s.askPSKLocked(now, ev.Identity)
 		case engine.EventEstablished:
 			s.establishedLocked(now, ev)
+		case engine.EventDropped:
+			s.countDropLocked(now, ev.Drop)
 		case engine.EventWarningAlert:
 			s.raiseLocked(Event{Kind: KindPeerAlert, Time: now, Err: &AlertError{Code: uint8(ev.Alert)}})
 		case engine.EventClosed:
 			s.closedLocked(now, ev)
 		}
 	}
+}
+
+// askPSKLocked has the key of an identity looked up. For one that is too long
+// the engine does not wait.
+func (s *Session) askPSKLocked(now time.Time, identity []byte) {
+	if longest := s.loop.cfg.maxPSKIdentity; len(identity) > longest {
+		s.state.PSKIdentity = string(identity[:longest])
+		s.raiseLocked(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity, Err: errIdentityTooLong})
+		return
+	}
+	s.state.PSKIdentity = string(identity)
+	s.raiseLocked(Event{Kind: KindPSKRequested, Time: now, Identity: s.state.PSKIdentity})
+	req := PSKRequest{Identity: s.state.PSKIdentity, Remote: s.remote, Local: s.LocalAddr()}
+	s.loop.askPSK(s.contextLocked(), req, s)
 }
 
 func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
@@ -470,7 +487,7 @@ func (s *Session) sendLocked(datagram []byte) error {
 }
 
 // errIdentityTooLong says why an identity was not looked up.
-var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentity")
+var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentity, cut off here")
 
 var dropErrors = [...]error{
 	engine.DropMalformed:       errors.New("malformed"),
@@ -481,5 +498,4 @@ var dropErrors = [...]error{
 	engine.DropEarlyData:       errors.New("application data before the handshake is complete"),
 	engine.DropUnexpected:      errors.New("handshake message out of place"),
 	engine.DropLimit:           errors.New("beyond what is kept for one handshake"),
-	engine.DropClosed:          errors.New("session closed"),
 }

@@ -39,6 +39,7 @@ type Drops struct {
 	Replayed        uint64 // records seen before, or too old to tell
 	Forged          uint64 // records that do not open
 	Unauthenticated uint64 // plaintext records where they have no say
+	Repeated        uint64 // handshake messages that had been received, as when an answer was lost
 	EarlyData       uint64 // application data before the handshake was complete
 	Unexpected      uint64 // handshake messages out of their place
 	Limit           uint64 // beyond what is kept for one peer in a handshake
@@ -99,6 +100,7 @@ func (c *counters) stats() Stats {
 			Replayed:        dropped(engine.DropReplayed),
 			Forged:          dropped(engine.DropForged),
 			Unauthenticated: dropped(engine.DropUnauthenticated),
+			Repeated:        dropped(engine.DropRepeated),
 			EarlyData:       dropped(engine.DropEarlyData),
 			Unexpected:      dropped(engine.DropUnexpected),
 			Limit:           dropped(engine.DropLimit),

@@ -58,10 +58,11 @@ type Config struct {
 // Record is one record of a datagram.
 type Record = wire.Record
 
-// NextRecord splits the first record off a datagram. It fails when the rest of
-// the datagram cannot be a record.
+// NextRecord splits the first record off a datagram. It fails when what is
+// there cannot be a record of any version of DTLS.
 func NextRecord(datagram []byte) (r Record, rest []byte, ok bool) {
-	return wire.ParseRecord(datagram)
+	r, rest, ok = wire.ParseRecord(datagram)
+	return r, rest, ok && r.Version>>8 == 0xfe
 }
 
 // MaxPlaintext is the most that one Seal takes.
@@ -176,14 +177,14 @@ func (e *Engine) Sealed() uint64 {
 // other record leaves at most other events and datagrams. A record that the
 // engine has no use for is dropped, for the reason returned.
 func (e *Engine) Receive(now time.Time, r Record, buf []byte) Drop {
-	if r.Version>>8 != 0xfe || len(r.Payload) > wire.MaxPlaintext+256 {
+	if len(r.Payload) > wire.MaxPlaintext+256 {
 		return DropMalformed
 	}
 	switch {
 	case e.state == closed:
 		return DropClosed
 	case r.Epoch == 0 && e.state == established:
-		return DropUnauthenticated
+		return e.receivePlainLate(r)
 	case r.Epoch == 0:
 		return e.receivePlain(now, r)
 	case r.Epoch == 1:
@@ -223,6 +224,16 @@ func (e *Engine) receivePlain(now time.Time, r Record) Drop {
 	default:
 		return DropUnauthenticated
 	}
+}
+
+// receivePlainLate takes a record of epoch 0 after the handshake. A client that
+// has not seen our last flight repeats its own, the beginning of which is
+// plaintext; it is the Finished in it that is answered.
+func (e *Engine) receivePlainLate(r Record) Drop {
+	if len(e.flight.messages) > 0 && (r.Type == wire.ContentHandshake || r.Type == wire.ContentChangeCipherSpec) {
+		return DropRepeated
+	}
+	return DropUnauthenticated
 }
 
 // receiveSealed takes a record of epoch 1.

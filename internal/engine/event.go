@@ -16,6 +16,9 @@ const (
 	EventData
 	// EventWarningAlert: the peer sent a warning other than close_notify.
 	EventWarningAlert
+	// EventDropped: a record that was kept, having come too early, was of no
+	// use after all, for the reason Drop.
+	EventDropped
 	// EventClosed is the last event of an engine, for the Cause it names.
 	EventClosed
 )
@@ -43,6 +46,8 @@ type Event struct {
 
 	// EventEstablished
 	ExtendedMasterSecret bool
+
+	Drop Drop // EventDropped
 
 	// EventClosed, and Alert also for EventWarningAlert
 	Cause Cause
@@ -79,6 +84,7 @@ const (
 	DropForged                      // does not open with the key of its epoch
 	DropUnauthenticated             // plaintext where it has no say
 	DropEarlyData                   // application data before Finished
+	DropRepeated                    // part of a flight that has been received
 	DropUnexpected                  // a message out of its place
 	DropLimit                       // beyond what is kept for one peer
 	DropClosed                      // the association is over

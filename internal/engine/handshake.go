@@ -70,7 +70,9 @@ func (e *Engine) receiveEarly(now time.Time) {
 			return
 		}
 		r, _, _ := wire.ParseRecord(raw)
-		e.receiveSealed(now, r, nil)
+		if drop := e.receiveSealed(now, r, nil); drop != DropNone {
+			e.raise(Event{Kind: EventDropped, Drop: drop})
+		}
 	}
 }
 
@@ -96,7 +98,10 @@ func (e *Engine) receiveFragments(now time.Time, content []byte, epoch uint16) D
 
 func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) Drop {
 	hs := e.hs
-	if !e.expects(f, epoch) {
+	switch {
+	case f.MessageSeq < hs.nextReceive:
+		return DropRepeated
+	case !e.expects(f, epoch):
 		return DropUnexpected
 	}
 	body, drop := hs.incoming.add(f, e.maxLen(f.Type))

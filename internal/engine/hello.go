@@ -13,8 +13,8 @@ type Hello struct {
 // ParseHello reads the ClientHello at the head of a datagram: the first
 // record must hold it whole, in epoch 0.
 func ParseHello(datagram []byte) (Hello, bool) {
-	r, _, ok := wire.ParseRecord(datagram)
-	if !ok || r.Type != wire.ContentHandshake || r.Epoch != 0 || r.Version>>8 != 0xfe {
+	r, _, ok := NextRecord(datagram)
+	if !ok || r.Type != wire.ContentHandshake || r.Epoch != 0 {
 		return Hello{}, false
 	}
 	f, _, ok := wire.ParseFragment(r.Payload)

@@ -8,21 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controlLen holds the control message of either family.
-var controlLen = unix.CmsgSpace(unix.SizeofInet6Pktinfo)
+// controlLen holds the control messages of both families.
+var controlLen = unix.CmsgSpace(unix.SizeofInet6Pktinfo) + unix.CmsgSpace(unix.SizeofInet4Pktinfo)
 
 // packetInfo says which local address a datagram came to, and makes an answer
 // leave from it: IP_PKTINFO (ip(7)) and IPV6_PKTINFO (RFC 3542 section 6). An
-// IPv6 socket gives and takes IPv4 addresses mapped.
+// IPv6 socket takes IPv4 addresses mapped; asked for both, it gives both for an
+// IPv4 datagram.
 type packetInfo struct{ v6 bool }
 
 func (p packetInfo) enable(raw syscall.RawConn) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 		if p.v6 {
 			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-		} else {
-			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 		}
 	})
 	if err != nil {
@@ -33,7 +33,7 @@ func (p packetInfo) enable(raw syscall.RawConn) error {
 
 // parse returns the local address that a received datagram's control messages
 // name, or the zero Addr.
-func (p packetInfo) parse(oob []byte) netip.Addr {
+func (p packetInfo) parse(oob []byte) (local netip.Addr) {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
@@ -42,17 +42,15 @@ func (p packetInfo) parse(oob []byte) netip.Addr {
 		oob = rest
 		switch {
 		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			// ipi_spec_dst: for a broadcast the address to answer from.
+			// ipi_spec_dst: for a broadcast, too, the address to answer from.
 			return netip.AddrFrom4([4]byte(data[4:8]))
 		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-			a := netip.AddrFrom16([16]byte(data[:16])).Unmap()
-			if a.IsMulticast() {
-				return netip.Addr{}
+			if a := netip.AddrFrom16([16]byte(data[:16])).Unmap(); !a.IsMulticast() {
+				local = a
 			}
-			return a
 		}
 	}
-	return netip.Addr{}
+	return local
 }
 
 // append appends the control message that makes a datagram leave from local.

@@ -1,0 +1,334 @@
+package dtlsserver
+
+// What the tests of this package share: a network in memory on the test's
+// clock, a handler that records, and clients.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	piondtls "github.com/pion/dtls/v2"
+	"github.com/pion/transport/v2/deadline"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+)
+
+const (
+	testIdentity = "device 7"
+	testKey      = "sixteen byte key"
+)
+
+var testPSK = StaticPSK(map[string][]byte{testIdentity: []byte(testKey)})
+
+var serverAddr = netip.MustParseAddrPort("192.0.2.1:4433")
+
+// clientAddr is the address of the n-th client, each on a host of its own.
+func clientAddr(n int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 5000)
+}
+
+// network carries datagrams between its ends.
+type network struct {
+	mu   sync.Mutex // guards all following
+	ends map[netip.AddrPort]*end
+	// carry says after what times copies of a datagram arrive. None: it is
+	// lost. Nil: at once, once.
+	carry func(from, to netip.AddrPort, b []byte) []time.Duration
+}
+
+func newNetwork() *network { return &network{ends: make(map[netip.AddrPort]*end)} }
+
+// end is a net.PacketConn of the network.
+type end struct {
+	network *network
+	addr    netip.AddrPort
+	in      chan datagram
+	closed  chan struct{}
+	once    sync.Once
+	read    *deadline.Deadline
+}
+
+type datagram struct {
+	from netip.AddrPort
+	b    []byte
+}
+
+func (n *network) listen(addr netip.AddrPort) *end {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	e := &end{network: n, addr: addr, in: make(chan datagram, 4096), closed: make(chan struct{}), read: deadline.New()}
+	n.ends[addr] = e
+	return e
+}
+
+func (n *network) send(from, to netip.AddrPort, b []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delays := []time.Duration{0}
+	if n.carry != nil {
+		delays = n.carry(from, to, b)
+	}
+	for _, delay := range delays {
+		d := datagram{from, bytes.Clone(b)}
+		if delay > 0 {
+			time.AfterFunc(delay, func() {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				n.arriveLocked(to, d)
+			})
+		} else {
+			n.arriveLocked(to, d)
+		}
+	}
+}
+
+func (n *network) arriveLocked(to netip.AddrPort, d datagram) {
+	if e := n.ends[to]; e != nil {
+		select {
+		case e.in <- d:
+		default: // full, as sockets may be
+		}
+	}
+}
+
+func (e *end) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case <-e.closed:
+		return 0, nil, net.ErrClosed
+	case <-e.read.Done():
+		return 0, nil, os.ErrDeadlineExceeded
+	case d := <-e.in:
+		return copy(b, d.b), net.UDPAddrFromAddrPort(d.from), nil
+	}
+}
+
+func (e *end) WriteTo(b []byte, to net.Addr) (int, error) {
+	select {
+	case <-e.closed:
+		return 0, net.ErrClosed
+	default:
+	}
+	e.network.send(e.addr, to.(*net.UDPAddr).AddrPort(), b)
+	return len(b), nil
+}
+
+func (e *end) Close() error {
+	e.once.Do(func() {
+		close(e.closed)
+		e.network.mu.Lock()
+		defer e.network.mu.Unlock()
+		if e.network.ends[e.addr] == e {
+			delete(e.network.ends, e.addr)
+		}
+	})
+	return nil
+}
+
+func (e *end) LocalAddr() net.Addr                { return net.UDPAddrFromAddrPort(e.addr) }
+func (e *end) SetDeadline(t time.Time) error      { return e.SetReadDeadline(t) }
+func (e *end) SetReadDeadline(t time.Time) error  { e.read.Set(t); return nil }
+func (e *end) SetWriteDeadline(t time.Time) error { return nil }
+
+// pipe is an end that speaks with one peer only: a net.Conn for clients.
+type pipe struct {
+	*end
+	peer netip.AddrPort
+}
+
+func (n *network) dial(from, to netip.AddrPort) *pipe { return &pipe{n.listen(from), to} }
+
+func (p *pipe) Read(b []byte) (int, error)  { n, _, err := p.ReadFrom(b); return n, err }
+func (p *pipe) Write(b []byte) (int, error) { return p.WriteTo(b, net.UDPAddrFromAddrPort(p.peer)) }
+func (p *pipe) RemoteAddr() net.Addr        { return net.UDPAddrFromAddrPort(p.peer) }
+
+// recorder is an EventHandler that keeps what it is told, and hands it on.
+type recorder struct {
+	then HandlerFuncs
+
+	mu     sync.Mutex // guards all following
+	events []Event
+	data   []string // "remote: plain text"
+	log    []string // kinds and data, in order
+}
+
+func (r *recorder) record(e Event, then func(Event)) {
+	r.mu.Lock()
+	r.events = append(r.events, e)
+	r.log = append(r.log, e.Kind.String())
+	r.mu.Unlock()
+	call(then, e)
+}
+
+func (r *recorder) Error(e Event)   { r.record(e, r.then.OnError) }
+func (r *recorder) Warning(e Event) { r.record(e, r.then.OnWarning) }
+func (r *recorder) Info(e Event)    { r.record(e, r.then.OnInfo) }
+
+func (r *recorder) DatagramReceived(s *Session, cipherText, plainText []byte) {
+	r.mu.Lock()
+	r.data = append(r.data, fmt.Sprintf("%v: %s", s, plainText))
+	r.log = append(r.log, "data")
+	r.mu.Unlock()
+	r.then.DatagramReceived(s, cipherText, plainText)
+}
+
+// of returns the events of a kind.
+func (r *recorder) of(kind EventKind) []Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []Event
+	for _, e := range r.events {
+		if e.Kind == kind {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// want wants exactly n events of a kind, folded ones counted, and returns the
+// last.
+func (r *recorder) want(t *testing.T, kind EventKind, n uint64, why string) Event {
+	t.Helper()
+	var count uint64
+	var last Event
+	for _, e := range r.of(kind) {
+		count += e.Count
+		last = e
+	}
+	if count != n {
+		t.Fatalf("%s: %d events %v, want %d; all: %v", why, count, kind, n, r.lines())
+	}
+	return last
+}
+
+func (r *recorder) lines() (lines []string) {
+	r.mu.Lock()
+	events := slices.Clone(r.events)
+	r.mu.Unlock()
+	for _, e := range events {
+		lines = append(lines, e.Kind.Level().String()+" "+e.String())
+	}
+	return lines
+}
+
+// bubble is a server on a network in memory, in a synctest bubble.
+type bubble struct {
+	t       *testing.T
+	network *network
+	server  *Server
+	rec     *recorder
+	conn    *end
+	served  chan error
+}
+
+// inBubble runs f in a synctest bubble with a server that has been given the
+// edits. The server is closed at the end if f has not done it.
+func inBubble(t *testing.T, edit func(*Server), f func(b *bubble)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{t: t, network: newNetwork(), rec: &recorder{}, served: make(chan error, 1)}
+		b.server = &Server{PSK: testPSK, Handler: b.rec}
+		if edit != nil {
+			edit(b.server)
+		}
+		b.conn = b.network.listen(serverAddr)
+		go func() { b.served <- b.server.Serve(b.conn) }()
+		synctest.Wait()
+		defer func() { // also when f ends by FailNow
+			b.server.Close()
+			if err := <-b.served; !errors.Is(err, ErrServerClosed) {
+				t.Errorf("Serve: %v", err)
+			}
+		}()
+		f(b)
+	})
+}
+
+// peer is a client driven by hand, over the network.
+type peer struct {
+	*testpeer.Client
+	t    *testing.T
+	pipe *pipe
+}
+
+// peer returns the n-th client, driven by hand.
+func (b *bubble) peer(n int) *peer {
+	p := &peer{testpeer.New(testIdentity, []byte(testKey), uint64(n)), b.t, b.network.dial(clientAddr(n), serverAddr)}
+	b.t.Cleanup(func() { p.pipe.Close() })
+	return p
+}
+
+func (p *peer) send(datagrams ...[]byte) {
+	for _, d := range datagrams {
+		p.pipe.Write(d)
+	}
+	synctest.Wait()
+}
+
+// receive takes all that has come, and returns how many datagrams that were.
+func (p *peer) receive() int {
+	p.t.Helper()
+	synctest.Wait()
+	for n := 0; ; n++ {
+		select {
+		case d := <-p.pipe.in:
+			if err := p.Client.Receive(d.b); err != nil {
+				p.t.Fatalf("client %v: %v", p.pipe.addr, err)
+			}
+		default:
+			return n
+		}
+	}
+}
+
+// verify makes the cookie exchange and sends the verified hello.
+func (p *peer) verify() {
+	p.t.Helper()
+	p.send(p.Hello())
+	p.receive()
+	if p.Cookie == nil {
+		p.t.Fatal("no HelloVerifyRequest")
+	}
+	p.send(p.Hello())
+	p.receive()
+	if !p.HelloDone {
+		p.t.Fatal("no ServerHelloDone")
+	}
+}
+
+// establish runs a whole handshake.
+func (p *peer) establish() {
+	p.t.Helper()
+	p.verify()
+	p.send(p.Flight())
+	p.receive()
+	if !p.Complete {
+		p.t.Fatal("no Finished")
+	}
+}
+
+// pionConfig is the configuration of pion's client with a key.
+func pionConfig(identity, key string) *piondtls.Config {
+	return &piondtls.Config{
+		PSK:             func([]byte) ([]byte, error) { return []byte(key), nil },
+		PSKIdentityHint: []byte(identity),
+		CipherSuites:    []piondtls.CipherSuiteID{piondtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
+	}
+}
+
+// dialPion connects pion's client over conn.
+func dialPion(t *testing.T, conn net.Conn, cfg *piondtls.Config, timeout time.Duration) (*piondtls.Conn, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return piondtls.ClientWithContext(ctx, conn, cfg)
+}

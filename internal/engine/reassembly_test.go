@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// fragment cuts a fragment out of a message.
+func fragment(t wire.HandshakeType, seq uint16, body []byte, from, to int) []byte {
+	b := wire.AppendHandshakeHeader(nil, t, len(body), seq, from, to-from)
+	return append(b, body[from:to]...)
+}
+
+// TestFragmentedClientFlight cuts ClientKeyExchange and Finished into every
+// size, in order and in a random one, with everything twice.
+func TestFragmentedClientFlight(t *testing.T) {
+	t.Parallel()
+	for size := 1; size < 14; size++ {
+		for _, shuffled := range []bool{false, true} {
+			d := newDriver(t, newConfig())
+			d.hello()
+			d.toClient()
+			cke, ccs, _ := d.client.KeyExchange()
+			r, _, _ := wire.ParseRecord(cke)
+			var records [][]byte
+			cut := func(message []byte, seal func(content []byte) []byte) {
+				f, _, _ := wire.ParseFragment(message)
+				for from := 0; from < len(f.Body); from += size {
+					to := min(from+size, len(f.Body))
+					records = append(records, seal(fragment(f.Type, f.MessageSeq, f.Body, from, to)))
+				}
+				records = append(records, records...)
+			}
+			send := func() {
+				if shuffled {
+					rand.New(rand.NewPCG(1, uint64(size))).Shuffle(len(records), func(i, j int) {
+						records[i], records[j] = records[j], records[i]
+					})
+				}
+				for _, record := range records {
+					d.receive(record)
+				}
+				records = nil
+			}
+			cut(r.Payload, func(b []byte) []byte { return d.client.Plain(wire.ContentHandshake, b) })
+			send()
+			d.receive(ccs)
+			cut(d.client.FinishedMessage(), func(b []byte) []byte { return d.client.Sealed(wire.ContentHandshake, b) })
+			send()
+			if !d.e.Established() {
+				t.Errorf("fragments of %d bytes, shuffled %v: not established", size, shuffled)
+			}
+		}
+	}
+}
+
+// TestServerFragments: flights are cut to the MTU and reassemble to the same
+// transcript, datagrams being filled but for the last.
+func TestServerFragments(t *testing.T) {
+	t.Parallel()
+	for _, mtu := range []int{MinMTU, 200, 576, 1200} {
+		cfg := newConfig()
+		cfg.MTU = mtu
+		cfg.PSKIdentityHint = bytes.Repeat([]byte("hint"), 250)
+		d := newDriver(t, cfg)
+		d.hello()
+		for i, datagram := range d.sent {
+			if i < len(d.sent)-2 && i > 0 && len(datagram) != mtu {
+				t.Errorf("MTU %d: datagram %d of %d has %d bytes", mtu, i, len(d.sent), len(datagram))
+			}
+		}
+		d.toClient()
+		if split := d.client.Fragments > 0; split != (mtu < 1100) {
+			t.Errorf("MTU %d: fragmented %v", mtu, split)
+		}
+		d.receive(d.client.Flight())
+		d.wantEstablished("with fragments")
+		d.toClient()
+		if !d.client.Complete {
+			t.Errorf("MTU %d: the client's transcript is another", mtu)
+		}
+	}
+}
+
+// TestReassembler: bounds before memory, overlaps, and fragments that disagree.
+func TestReassembler(t *testing.T) {
+	t.Parallel()
+	const cke = wire.TypeClientKeyExchange
+	piece := func(length, offset uint32, body string) wire.Fragment {
+		return wire.Fragment{Type: cke, Length: length, Offset: offset, Body: []byte(body)}
+	}
+	tests := []struct {
+		name string
+		add  []wire.Fragment
+		drop []Drop
+		want string // "": not whole
+	}{
+		{"whole", []wire.Fragment{piece(3, 0, "abc")}, []Drop{DropNone}, "abc"},
+		{"in order", []wire.Fragment{piece(3, 0, "a"), piece(3, 1, "bc")}, []Drop{DropNone, DropNone}, "abc"},
+		{"backwards", []wire.Fragment{piece(3, 2, "c"), piece(3, 1, "b"), piece(3, 0, "a")}, []Drop{DropNone, DropNone, DropNone}, "abc"},
+		{"overlap", []wire.Fragment{piece(4, 0, "abc"), piece(4, 1, "bcd")}, []Drop{DropNone, DropNone}, "abcd"},
+		{"enclosed", []wire.Fragment{piece(4, 1, "b"), piece(4, 3, "d"), piece(4, 0, "abc")}, []Drop{DropNone, DropNone, DropNone}, "abcd"},
+		{"repeated", []wire.Fragment{piece(4, 0, "ab"), piece(4, 0, "ab"), piece(4, 2, "cd")}, []Drop{DropNone, DropNone, DropNone}, "abcd"},
+		{"gap", []wire.Fragment{piece(4, 0, "ab"), piece(4, 3, "d")}, []Drop{DropNone, DropNone}, ""},
+		{"empty", []wire.Fragment{piece(4, 0, ""), piece(4, 4, "")}, []Drop{DropMalformed, DropMalformed}, ""},
+		{"another length", []wire.Fragment{piece(4, 0, "ab"), piece(5, 2, "cd"), piece(4, 2, "cd")}, []Drop{DropNone, DropMalformed, DropNone}, "abcd"},
+		{"too long", []wire.Fragment{piece(65, 0, "ab"), piece(1<<24-1, 0, "ab")}, []Drop{DropLimit, DropLimit}, ""},
+		{"whole after a forgery", []wire.Fragment{piece(9, 0, "xy"), piece(3, 0, "abc")}, []Drop{DropNone, DropNone}, "abc"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var a reassembler
+			got := ""
+			for i, f := range tt.add {
+				body, drop := a.add(f, 64)
+				if drop != tt.drop[i] {
+					t.Errorf("fragment %d: drop %d, want %d", i, drop, tt.drop[i])
+				}
+				got += string(body)
+			}
+			if got != tt.want {
+				t.Errorf("message %q, want %q", got, tt.want)
+			}
+			if tt.name == "too long" && a.body != nil {
+				t.Error("memory was taken")
+			}
+		})
+	}
+}
+
+// TestReassemblerIsBounded: every second byte alone makes too many pieces; one
+// after the other makes one.
+func TestReassemblerIsBounded(t *testing.T) {
+	t.Parallel()
+	const length = 2 << 10
+	var a reassembler
+	for i := uint32(0); i < length; i += 2 {
+		a.add(wire.Fragment{Type: wire.TypeClientKeyExchange, Length: length, Offset: i, Body: []byte{1}}, length)
+	}
+	if len(a.pieces) != maxPieces {
+		t.Errorf("%d pieces are kept track of, want %d", len(a.pieces), maxPieces)
+	}
+	var body []byte
+	for i := range uint32(length) {
+		body, _ = a.add(wire.Fragment{Type: wire.TypeClientKeyExchange, Length: length, Offset: i, Body: []byte{1}}, length)
+	}
+	if !bytes.Equal(body, bytes.Repeat([]byte{1}, length)) {
+		t.Error("the message is not whole")
+	}
+}
+
+// TestReassemblerModel holds random fragments against a plain bitmap.
+func TestReassemblerModel(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 2000 {
+		message := make([]byte, 2+rng.IntN(60))
+		for i := range message {
+			message[i] = byte(rng.Uint32())
+		}
+		var a reassembler
+		have := make([]bool, len(message))
+		for whole := false; !whole; {
+			from := rng.IntN(len(message))
+			to := from + rng.IntN(len(message)-from) + 1
+			body, drop := a.add(wire.Fragment{
+				Type: wire.TypeClientKeyExchange, Length: uint32(len(message)), Offset: uint32(from), Body: message[from:to],
+			}, 64)
+			if drop != DropNone {
+				t.Fatalf("dropped for %d", drop)
+			}
+			for i := from; i < to; i++ {
+				have[i] = true
+			}
+			whole = !bytes.Contains(boolBytes(have), []byte{0}) || to-from == len(message)
+			if (body != nil) != whole {
+				t.Fatalf("message given out: %v, all bytes there: %v", body != nil, whole)
+			}
+			if whole && !bytes.Equal(body, message) {
+				t.Fatal("another message")
+			}
+		}
+	}
+}
+
+func boolBytes(v []bool) []byte {
+	b := make([]byte, len(v))
+	for i := range v {
+		if v[i] {
+			b[i] = 1
+		}
+	}
+	return b
+}
+
+// FuzzEngine feeds an engine with any records after a right hello, and lets
+// time pass. Whatever comes, it neither panics nor completes: the fuzzer has
+// no key.
+func FuzzEngine(f *testing.F) {
+	c := testpeer.New(identity, []byte(key), 1)
+	f.Add(c.Plain(wire.ContentHandshake, testpeer.Message(wire.TypeClientKeyExchange, 2, []byte{0, 1, 'a'})))
+	f.Add(append(c.Plain(wire.ContentChangeCipherSpec, []byte{1}), c.Plain(wire.ContentAlert, []byte{2, 40})...))
+	f.Fuzz(func(t *testing.T, datagram []byte) {
+		d := &driver{t: t, cfg: newConfig(), client: testpeer.New(identity, []byte(key), 1)}
+		d.client.MessageSeq = 1
+		d.answer = func([]byte) []byte { return []byte(key) }
+		d.hello()
+		for len(datagram) > 0 {
+			r, rest, ok := NextRecord(datagram)
+			if !ok {
+				break
+			}
+			datagram = rest
+			d.receive(r.Raw)
+			d.advance(10_000_000)
+		}
+		if d.e.Established() {
+			t.Error("established without the key")
+		}
+	})
+}

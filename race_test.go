@@ -1,0 +1,5 @@
+//go:build race
+
+package dtlsserver
+
+const raceEnabled = true

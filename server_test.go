@@ -1,0 +1,693 @@
+package dtlsserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	piondtls "github.com/pion/dtls/v2"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// TestLife follows one session through its events, in order.
+func TestLife(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) {
+		s.PSKIdentityHint = "a hint"
+		s.Handler.(*recorder).then.OnDatagram = func(s *Session, _, plainText []byte) {
+			fmt.Fprintf(s, "to %v: %s", s, plainText)
+		}
+	}, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		if string(p.Hint) != "a hint" {
+			t.Errorf("hint %q", p.Hint)
+		}
+		p.send(p.Sealed(wire.ContentApplicationData, []byte("hello")))
+		p.receive()
+		if want := fmt.Sprintf("to %v: hello", p.pipe.addr); len(p.Data) != 1 || string(p.Data[0]) != want {
+			t.Errorf("client got %q, want %q", p.Data, want)
+		}
+		s, ok := b.server.Session(p.pipe.addr)
+		if !ok || s.RemoteAddr() != p.pipe.addr || s.LocalAddr() != serverAddr {
+			t.Fatalf("Session: %v %v", s, ok)
+		}
+		state := s.ConnectionState()
+		if state.CipherSuiteName() != "TLS_PSK_WITH_AES_128_GCM_SHA256" || state.PSKIdentity != testIdentity || !state.HandshakeComplete || !state.ExtendedMasterSecret || state.Version != VersionDTLS12 {
+			t.Errorf("ConnectionState %+v", state)
+		}
+		ctx := s.Context()
+		p.send(p.Sealed(wire.ContentAlert, []byte{1, 0}))
+		p.receive()
+		if len(p.Alerts) != 1 || p.Alerts[0].Description != wire.AlertCloseNotify {
+			t.Errorf("close_notify was answered with %v", p.Alerts)
+		}
+		if ctx.Err() == nil || context.Cause(ctx) != ErrPeerClosed {
+			t.Errorf("the session's context: %v, cause %v", ctx.Err(), context.Cause(ctx))
+		}
+		if _, err := s.Write([]byte("late")); err != ErrSessionClosed || !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Write after close_notify: %v", err)
+		}
+		if _, ok := b.server.Session(p.pipe.addr); ok {
+			t.Error("the session is still found")
+		}
+		b.server.Close()
+		synctest.Wait()
+		want := []string{"Listening", "HelloVerifyRequest", "HelloVerified", "PSKRequested", "HandshakeComplete", "data", "SessionClosed", "Stopped"}
+		if !slices.Equal(b.rec.log, want) {
+			t.Errorf("events %v\nwant   %v", b.rec.log, want)
+		}
+		if e := b.rec.want(t, KindSessionClosed, 1, "in the end"); e.Err != ErrPeerClosed || e.Session != s || e.Identity != testIdentity {
+			t.Errorf("SessionClosed: %+v", e)
+		}
+		stats := b.server.Stats()
+		if stats.Sessions != 0 || stats.HalfOpen != 0 || stats.HandshakesCompleted != 1 || stats.SessionsClosed != 1 || stats.MessagesReceived != 1 || stats.MessagesSent != 1 || stats.Dropped != (Drops{}) {
+			t.Errorf("Stats %+v", stats)
+		}
+	})
+}
+
+// floodConn is a net.PacketConn that receives one bare hello from each of many
+// addresses and then, once told so, is closed.
+type floodConn struct {
+	hello     []byte
+	next      uint32
+	n         uint32
+	flooded   chan struct{}
+	closed    chan struct{}
+	answers   int
+	wrongSize int
+	from      net.UDPAddr
+}
+
+func (c *floodConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	if c.next == c.n {
+		close(c.flooded)
+		<-c.closed
+		return 0, nil, net.ErrClosed
+	}
+	c.next++
+	c.from.IP = append(c.from.IP[:0], 10, byte(c.next>>16), byte(c.next>>8), byte(c.next))
+	return copy(b, c.hello), &c.from, nil
+}
+
+func (c *floodConn) WriteTo(b []byte, _ net.Addr) (int, error) {
+	c.answers++
+	if len(b) != 60 {
+		c.wrongSize++
+	}
+	return len(b), nil
+}
+
+func (c *floodConn) Close() error                     { close(c.closed); return nil }
+func (c *floodConn) LocalAddr() net.Addr              { return net.UDPAddrFromAddrPort(serverAddr) }
+func (c *floodConn) SetDeadline(time.Time) error      { return nil }
+func (c *floodConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *floodConn) SetWriteDeadline(time.Time) error { return nil }
+
+// TestFloodKeepsNothing: 100,000 bare hellos from as many addresses leave no
+// goroutine, no session and no memory behind, and get 60 bytes each. Not
+// parallel, since it counts goroutines and heap.
+func TestFloodKeepsNothing(t *testing.T) {
+	const n = 100_000
+	rec := &recorder{}
+	s := &Server{PSK: testPSK, Handler: rec}
+	conn := &floodConn{
+		hello: testpeer.New("", nil, 1).Hello(), n: n,
+		flooded: make(chan struct{}), closed: make(chan struct{}), from: net.UDPAddr{Port: 5000},
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	goroutines, before := runtime.NumGoroutine(), heap()
+	done := make(chan error)
+	go func() { done <- s.Serve(conn) }()
+	<-conn.flooded
+	l := s.current()
+	if after := heap(); after > before+512<<10 { // the loop's own buffers are 128 KiB
+		t.Errorf("the heap grew by %d bytes", after-before)
+	}
+	if extra := runtime.NumGoroutine() - goroutines; extra != 1 {
+		t.Errorf("%d goroutines more, want that of Serve", extra)
+	}
+	l.mu.Lock()
+	peers := len(l.peers)
+	l.mu.Unlock()
+	if peers != 0 || l.timers.Len() != 0 {
+		t.Errorf("%d peers, %d timers", peers, l.timers.Len())
+	}
+	if conn.answers != n || conn.wrongSize != 0 {
+		t.Errorf("%d answers, %d not of 60 bytes", conn.answers, conn.wrongSize)
+	}
+	s.Close()
+	<-done
+	rec.want(t, KindHelloVerifyRequest, n, "after the flood")
+	if lines := len(rec.of(KindHelloVerifyRequest)); lines > 20 {
+		t.Errorf("%d events for the flood", lines)
+	}
+}
+
+// TestLossOfEachDatagram drops, doubles and delays each single datagram of the
+// handshake with pion's client, in turn. All complete, a loss costing what the
+// retransmission of RFC 6347 section 4.2.4.1 takes, and data flows after.
+func TestLossOfEachDatagram(t *testing.T) {
+	t.Parallel()
+	const datagrams = 6 // hello, HelloVerifyRequest, hello, flights 4, 5 and 6
+	fates := []struct {
+		name string
+		fate []time.Duration
+		want time.Duration // at the most
+	}{
+		{"dropped", nil, time.Second},
+		{"doubled", []time.Duration{0, 0}, 0},
+		{"doubled later", []time.Duration{0, 300 * time.Millisecond}, 0},
+		{"delayed", []time.Duration{300 * time.Millisecond}, 300 * time.Millisecond},
+		{"delayed past a retransmission", []time.Duration{1500 * time.Millisecond}, 1500 * time.Millisecond},
+	}
+	for _, fate := range fates {
+		for which := range datagrams {
+			t.Run(fmt.Sprintf("%s/%d", fate.name, which), func(t *testing.T) {
+				t.Parallel()
+				inBubble(t, nil, func(b *bubble) {
+					n := -1
+					b.network.carry = func(netip.AddrPort, netip.AddrPort, []byte) []time.Duration {
+						if n++; n == which {
+							return fate.fate
+						}
+						return []time.Duration{0}
+					}
+					start := time.Now()
+					c, err := dialPion(t, b.network.dial(clientAddr(1), serverAddr), pionConfig(testIdentity, testKey), time.Minute)
+					if err != nil {
+						t.Fatalf("pion: %v; server: %v", err, b.rec.lines())
+					}
+					defer c.Close()
+					if took := time.Since(start); took > fate.want {
+						t.Errorf("took %v, want at most %v", took, fate.want)
+					}
+					c.Write([]byte("after it"))
+					time.Sleep(3 * time.Second) // virtual: what is still under way arrives
+					synctest.Wait()
+					if b.rec.want(t, KindHandshakeComplete, 1, "with one session"); len(b.rec.data) != 1 {
+						t.Errorf("data %q", b.rec.data)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestReorderedFlight5 delays each of the client's last three records past the
+// others.
+func TestReorderedFlight5(t *testing.T) {
+	t.Parallel()
+	for _, order := range [][3]int{{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, nil, func(b *bubble) {
+				p := b.peer(1)
+				p.verify()
+				var records [3][]byte
+				records[0], records[1], records[2] = p.KeyExchange()
+				p.send(records[order[0]], records[order[1]], records[order[2]])
+				if p.receive(); !p.Complete {
+					t.Error("not complete")
+				}
+			})
+		})
+	}
+}
+
+// TestRetransmissionTimes: a client that is silent after its hello gets the
+// first flight again after 1, 3, 7 and 15 s, and is given up after 30.
+func TestRetransmissionTimes(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		p := b.peer(1)
+		p.verify()
+		start := time.Now()
+		var at []time.Duration
+		for range 40 {
+			time.Sleep(time.Second) // virtual
+			for range p.receive() {
+				at = append(at, time.Since(start))
+			}
+		}
+		if want := []time.Duration{1 * time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second}; !slices.Equal(at, want) {
+			t.Errorf("retransmitted after %v, want %v", at, want)
+		}
+		e := b.rec.want(t, KindHandshakeFailed, 1, "after 40 s")
+		if e.Err != ErrHandshakeTimeout || e.Time.Sub(start) != 30*time.Second {
+			t.Errorf("given up after %v: %v", e.Time.Sub(start), e.Err)
+		}
+		if stats := b.server.Stats(); stats.HalfOpen != 0 {
+			t.Errorf("%d handshakes left", stats.HalfOpen)
+		}
+	})
+}
+
+// TestBlockedPSKHook: one client's hook blocks for 10 s; the others do not
+// notice, and its own handshake completes after it.
+func TestBlockedPSKHook(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) {
+		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+			if req.Remote == clientAddr(1) {
+				time.Sleep(10 * time.Second)
+			}
+			return testPSK(ctx, req)
+		}
+	}, func(b *bubble) {
+		start := time.Now()
+		slow := b.peer(1)
+		slow.verify()
+		slow.send(slow.Flight())
+		for n := 2; n < 50; n++ {
+			b.peer(n).establish()
+		}
+		if took := time.Since(start); took != 0 {
+			t.Errorf("the others took %v", took)
+		}
+		if slow.receive(); slow.Complete {
+			t.Error("complete without the key")
+		}
+		time.Sleep(10 * time.Second)
+		if n := slow.receive(); n != 1 || !slow.Complete {
+			t.Errorf("after 10 s: %d datagrams, complete %v", n, slow.Complete)
+		}
+	})
+}
+
+// TestPSKFailures: what the hook may answer, what the client sees of it, which
+// is nothing, and what the operator is told.
+func TestPSKFailures(t *testing.T) {
+	t.Parallel()
+	const secret = "the database's password"
+	tests := []struct {
+		name string
+		psk  PSK
+		err  error
+		kind EventKind
+	}{
+		{"wrong key", PSK{Key: []byte("another key")}, nil, 0},
+		{"unknown", PSK{}, ErrUnknownPSKIdentity, KindUnknownPSKIdentity},
+		{"unknown, wrapped, with a key", PSK{Key: []byte(testKey)}, fmt.Errorf("no: %w", ErrUnknownPSKIdentity), KindUnknownPSKIdentity},
+		{"empty key", PSK{}, nil, KindUnknownPSKIdentity},
+		{"failure", PSK{Key: []byte(testKey)}, errors.New("database is down"), KindPSKFailed},
+		{"key too long", PSK{Key: make([]byte, 1<<16)}, nil, KindPSKFailed},
+	}
+	var first []string
+	for _, tt := range tests {
+		var trace []string
+		inBubble(t, func(s *Server) {
+			s.PSK = func(context.Context, PSKRequest) (PSK, error) { return tt.psk, tt.err }
+		}, func(b *bubble) {
+			start := time.Now()
+			b.network.carry = func(from, _ netip.AddrPort, d []byte) []time.Duration {
+				if from == serverAddr {
+					trace = append(trace, fmt.Sprint(time.Since(start), " ", len(d)))
+				}
+				return []time.Duration{0}
+			}
+			p := b.peer(1)
+			p.verify()
+			p.send(p.Flight())
+			time.Sleep(time.Minute)
+			p.receive()
+			if p.Complete {
+				t.Errorf("%s: complete", tt.name)
+			}
+			e := b.rec.want(t, KindHandshakeFailed, 1, tt.name)
+			if e.Err != ErrWrongPSK || e.Identity != testIdentity || e.Remote != p.pipe.addr {
+				t.Errorf("%s: %+v", tt.name, e)
+			}
+			if tt.kind != 0 {
+				if e := b.rec.want(t, tt.kind, 1, tt.name); e.Identity != testIdentity || e.Remote != p.pipe.addr {
+					t.Errorf("%s: %+v", tt.name, e)
+				}
+			}
+		})
+		if first == nil {
+			first = trace
+		}
+		if !slices.Equal(trace, first) {
+			t.Errorf("%s shows on the wire:\n%v\nwant\n%v", tt.name, trace, first)
+		}
+	}
+	if strings.Contains(strings.Join(first, ""), secret) || len(first) != 6 {
+		t.Errorf("sent %v, want a HelloVerifyRequest and five flights", first)
+	}
+}
+
+// TestPionWrongKey: pion's client with a wrong key does not get in.
+func TestPionWrongKey(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		if c, err := dialPion(t, b.network.dial(clientAddr(1), serverAddr), pionConfig(testIdentity, "not the key"), 10*time.Second); err == nil {
+			c.Close()
+			t.Fatal("pion's client with a wrong key is connected")
+		}
+		time.Sleep(time.Minute)
+		if e := b.rec.want(t, KindHandshakeFailed, 1, "after a minute"); e.Err != ErrWrongPSK {
+			t.Errorf("%v", e)
+		}
+	})
+}
+
+// TestReconnect: a device that has lost its memory comes back from the same
+// port. The old session lives until the new handshake is complete.
+func TestReconnect(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		old, _ := b.server.Session(p.pipe.addr)
+		again := &peer{testpeer.New(testIdentity, []byte(testKey), 99), t, p.pipe}
+		again.verify()
+		if now, _ := b.server.Session(p.pipe.addr); now != old {
+			t.Error("the old session is gone before the new one is there")
+		}
+		p.send(p.Sealed(wire.ContentApplicationData, []byte("still here")))
+		if p.receive(); len(p.Data) != 1 {
+			t.Error("the old session no longer answers")
+		}
+		again.send(again.Flight())
+		if again.receive(); !again.Complete {
+			t.Fatal("the new handshake did not complete")
+		}
+		now, ok := b.server.Session(p.pipe.addr)
+		if !ok || now == old {
+			t.Error("the new session is not found")
+		}
+		if e := b.rec.want(t, KindSessionClosed, 1, "after the re-connect"); e.Err != ErrReconnected || e.Session != old {
+			t.Errorf("SessionClosed %+v", e)
+		}
+		if _, err := old.Write(nil); err != ErrSessionClosed {
+			t.Errorf("Write to the old session: %v", err)
+		}
+		again.send(again.Sealed(wire.ContentApplicationData, []byte("new")))
+		if again.receive(); len(again.Data) != 1 || string(again.Data[0]) != "new" {
+			t.Errorf("the new session answers %q", again.Data)
+		}
+		if stats := b.server.Stats(); stats.Sessions != 1 || stats.HalfOpen != 0 {
+			t.Errorf("Stats %+v", stats)
+		}
+		want := []string{"SessionClosed", "HandshakeComplete", "data"}
+		if got := b.rec.log[len(b.rec.log)-3:]; !slices.Equal(got, want) {
+			t.Errorf("events %v, want %v", got, want)
+		}
+	})
+}
+
+func echo(s *Session, _, plainText []byte) { s.Write(plainText) }
+
+// TestReconnectThatFails leaves the old session as it was: a made-up cookie, a
+// replayed hello, a wrong key.
+func TestReconnectThatFails(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
+		p := b.peer(1)
+		p.send(p.Hello())
+		p.receive()
+		verified := p.Hello()
+		p.send(verified)
+		p.receive()
+		p.send(p.Flight())
+		p.receive()
+		session, _ := b.server.Session(p.pipe.addr)
+		wantAlive := func(why string) {
+			t.Helper()
+			p.Data = nil
+			p.send(p.Sealed(wire.ContentApplicationData, []byte(why)))
+			if p.receive(); len(p.Data) != 1 || string(p.Data[0]) != why {
+				t.Fatalf("after %s the session answers %q", why, p.Data)
+			}
+			if now, _ := b.server.Session(p.pipe.addr); now != session {
+				t.Fatalf("after %s there is another session", why)
+			}
+		}
+
+		for range 1000 {
+			p.send(verified)
+		}
+		if n := p.receive(); n != 0 {
+			t.Errorf("1,000 replayed hellos got %d answers", n)
+		}
+		wantAlive("replayed hellos")
+
+		madeUp := testpeer.New(testIdentity, []byte(testKey), 3)
+		madeUp.Cookie = bytes.Repeat([]byte{7}, 32)
+		p.send(madeUp.Hello())
+		if n := p.receive(); n != 1 {
+			t.Errorf("a made-up cookie got %d answers, want a HelloVerifyRequest", n)
+		}
+		wantAlive("a made-up cookie")
+
+		wrong := &peer{testpeer.New(testIdentity, []byte("wrong"), 4), t, p.pipe}
+		wrong.verify()
+		wrong.send(wrong.Flight())
+		wantAlive("a wrong key")
+		time.Sleep(time.Minute) // the attempt is given up
+		for len(p.pipe.in) > 0 {
+			<-p.pipe.in // its retransmissions
+		}
+		wantAlive("the attempt is given up")
+		b.rec.want(t, KindHandshakeFailed, 1, "after it")
+		b.rec.want(t, KindSessionClosed, 0, "after it")
+	})
+}
+
+// TestCloseTellsPeers: every session gets close_notify, also on the way of its
+// handshake, and the handler is told of each once.
+func TestCloseTellsPeers(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		var clients []*piondtls.Conn
+		for n := range 3 {
+			c, err := dialPion(t, b.network.dial(clientAddr(n), serverAddr), pionConfig(testIdentity, testKey), time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			clients = append(clients, c)
+		}
+		half := b.peer(9)
+		half.verify()
+		sessions := slices.Collect(b.server.Sessions())
+		if len(sessions) != 3 {
+			t.Errorf("%d sessions, want 3", len(sessions))
+		}
+		b.server.Close()
+		if b.server.IsListening() || b.server.Addr().IsValid() {
+			t.Error("listening after Close")
+		}
+		for _, c := range clients {
+			if _, err := c.Read(make([]byte, 10)); err == nil {
+				t.Error("a client reads on after Close")
+			}
+			c.Close()
+		}
+		synctest.Wait()
+		if half.receive(); len(half.Alerts) != 1 {
+			t.Errorf("the handshake in progress got alerts %v", half.Alerts)
+		}
+		for _, e := range b.rec.of(KindSessionClosed) {
+			if e.Err != ErrServerClosed {
+				t.Errorf("closed with %v", e.Err)
+			}
+			if _, err := e.Session.Write(nil); err != ErrServerClosed {
+				t.Errorf("Write: %v", err)
+			}
+		}
+		b.rec.want(t, KindSessionClosed, 3, "after Close")
+		if last := b.rec.log[len(b.rec.log)-1]; last != "Stopped" {
+			t.Errorf("the last event is %s", last)
+		}
+	})
+}
+
+// TestIdleTimeout closes a session whose peer is silent, and no other.
+func TestIdleTimeout(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) { s.IdleTimeout = time.Minute }, func(b *bubble) {
+		silent, busy := b.peer(1), b.peer(2)
+		silent.establish()
+		busy.establish()
+		start := time.Now()
+		for range 5 {
+			time.Sleep(30 * time.Second)
+			busy.send(busy.Sealed(wire.ContentApplicationData, nil))
+			s, ok := b.server.Session(silent.pipe.addr)
+			if ok {
+				s.Write([]byte("anybody there?")) // does not count: nobody may be
+			}
+		}
+		e := b.rec.want(t, KindSessionClosed, 1, "after 150 s")
+		if e.Err != ErrIdleTimeout || e.Remote != silent.pipe.addr || e.Time.Sub(start) != time.Minute {
+			t.Errorf("%v after %v", e, e.Time.Sub(start))
+		}
+		silent.receive()
+		if len(silent.Alerts) != 1 {
+			t.Errorf("the silent peer got alerts %v", silent.Alerts)
+		}
+	})
+}
+
+// TestLimits in their simple form: the oldest handshake gives way at
+// MaxHandshakes, new peers are refused at MaxSessions.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) { s.MaxHandshakes, s.MaxSessions = 10, 3 }, func(b *bubble) {
+		oldest := b.peer(100)
+		oldest.verify()
+		for n := range 10 {
+			b.peer(n).verify()
+		}
+		if stats := b.server.Stats(); stats.HalfOpen != 10 || stats.Dropped.Evicted != 1 {
+			t.Errorf("Stats %+v", stats)
+		}
+		if e := b.rec.want(t, KindHandshakeFailed, 1, "at MaxHandshakes"); e.Err != ErrEvicted || e.Remote != oldest.pipe.addr {
+			t.Errorf("%v", e)
+		}
+		for n := range 3 {
+			b.peer(200 + n).establish()
+		}
+		refused := b.peer(300)
+		refused.send(refused.Hello())
+		refused.receive()
+		refused.send(refused.Hello())
+		if refused.receive(); refused.HelloDone {
+			t.Error("a fourth session")
+		}
+		if stats := b.server.Stats(); stats.Sessions != 3 || stats.Dropped.Refused != 1 {
+			t.Errorf("Stats %+v", stats)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if stats := b.server.Stats(); stats.HalfOpen != 0 {
+			t.Errorf("%d handshakes left", stats.HalfOpen)
+		}
+	})
+}
+
+// TestSpoofedPlaintext: from an established peer's address come plaintext
+// alerts, data, and junk; nothing is answered, delivered or ended.
+func TestSpoofedPlaintext(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		spoof := testpeer.New("", nil, 5)
+		p.send(
+			spoof.Plain(wire.ContentAlert, []byte{2, 40}),
+			spoof.Plain(wire.ContentAlert, []byte{1, 0}),
+			spoof.Plain(wire.ContentApplicationData, []byte("data")),
+			spoof.Plain(wire.ContentChangeCipherSpec, []byte{1}),
+			spoof.Plain(wire.ContentHandshake, testpeer.Message(wire.TypeFinished, 3, make([]byte, 12))),
+			[]byte("junk"), nil, make([]byte, 2000),
+		)
+		if n := p.receive(); n != 0 {
+			t.Errorf("%d answers", n)
+		}
+		p.send(p.Sealed(wire.ContentApplicationData, []byte("x")))
+		if p.receive(); len(p.Data) != 1 {
+			t.Error("the session no longer answers")
+		}
+		if len(b.rec.data) != 1 {
+			t.Errorf("delivered %q", b.rec.data)
+		}
+		if d := b.server.Stats().Dropped; d.Unauthenticated != 3 || d.Repeated != 2 || d.Malformed != 2 {
+			t.Errorf("Dropped %+v", d)
+		}
+	})
+}
+
+// TestBadRecordInDatagram: good, bad, good in one datagram.
+func TestBadRecordInDatagram(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		bad := p.Sealed(wire.ContentApplicationData, []byte("bad"))
+		bad[len(bad)-1] ^= 1
+		p.send(bytes.Join([][]byte{
+			p.Sealed(wire.ContentApplicationData, []byte("one")), bad,
+			p.Sealed(wire.ContentApplicationData, []byte("two")),
+		}, nil))
+		want := []string{fmt.Sprintf("%v: one", p.pipe.addr), fmt.Sprintf("%v: two", p.pipe.addr)}
+		if !slices.Equal(b.rec.data, want) {
+			t.Errorf("got %q, want %q", b.rec.data, want)
+		}
+	})
+}
+
+// TestWrite: its errors and its limits.
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) {
+		s.Handler.(*recorder).then.OnInfo = func(e Event) {
+			if e.Kind == KindHelloVerified {
+				if _, err := e.Session.Write(nil); err != ErrHandshakeIncomplete {
+					t.Errorf("Write in a handshake: %v", err)
+				}
+			}
+		}
+	}, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		s, _ := b.server.Session(p.pipe.addr)
+		if n, err := s.Write(make([]byte, 16385)); n != 0 || err != ErrMessageTooLong {
+			t.Errorf("16385 bytes: %d, %v", n, err)
+		}
+		for _, size := range []int{0, 1, 16384} {
+			if n, err := s.Write(make([]byte, size)); n != size || err != nil {
+				t.Errorf("%d bytes: %d, %v", size, n, err)
+			}
+		}
+		if p.receive(); len(p.Data) != 3 || len(p.Data[0]) != 0 || len(p.Data[2]) != 16384 {
+			t.Errorf("client got %d messages", len(p.Data))
+		}
+	})
+}
+
+// TestValue: PSK.Value becomes the session's once the key is proven.
+func TestValue(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) {
+		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+			psk, err := testPSK(ctx, req)
+			psk.Value = "account of " + req.Identity
+			return psk, err
+		}
+		s.Handler.(*recorder).then.OnInfo = func(e Event) {
+			if e.Kind == KindPSKRequested && e.Session.Value() != nil {
+				t.Error("there is a value before the key is proven")
+			}
+		}
+	}, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		s, _ := b.server.Session(p.pipe.addr)
+		if s.Value() != "account of "+testIdentity {
+			t.Errorf("Value %v", s.Value())
+		}
+		s.SetValue(5)
+		if s.Value() != 5 {
+			t.Errorf("Value %v", s.Value())
+		}
+	})
+}
