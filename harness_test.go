@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	piondtls "github.com/pion/dtls/v2"
+	"github.com/pion/logging"
 	"github.com/pion/transport/v2/deadline"
 
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
@@ -331,4 +334,13 @@ func dialPion(t *testing.T, conn net.Conn, cfg *piondtls.Config, timeout time.Du
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return piondtls.ClientWithContext(ctx, conn, cfg)
+}
+
+var discardLogger = slog.New(slog.DiscardHandler)
+
+// quiet is a logger factory for pion's vnet.
+type quiet struct{}
+
+func (quiet) NewLogger(string) logging.LeveledLogger {
+	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,7 +175,7 @@ func TestTwoLocalAddresses(t *testing.T) {
 		}
 	}
 	for i, session := range []*Session{all[1], all[2], all[0]} {
-		l.remove(session)
+		l.remove(session, Event{Kind: KindSessionClosed})
 		if l.lookup(remote, session.local.Addr()) != nil {
 			t.Errorf("%v is still found", session.local)
 		}
@@ -194,9 +195,7 @@ func newTestLoop(t *testing.T, s *Server) *loop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l, err := s.adoptLocked(cfg, newNetwork().listen(serverAddr), endpoint{})
+	l, err := s.adopt(cfg, newNetwork().listen(serverAddr), endpoint{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -471,12 +470,12 @@ func TestCloseWithBlockedHook(t *testing.T) {
 	for _, how := range []string{"Close", "Shutdown"} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNetwork()
-			var asked, released bool
+			var asked, released atomic.Bool
 			s := &Server{PSK: func(ctx context.Context, _ PSKRequest) (PSK, error) {
-				asked = true
+				asked.Store(true)
 				<-ctx.Done()
 				time.Sleep(time.Second) // takes its time to notice
-				released = true
+				released.Store(true)
 				return PSK{Key: []byte(testKey)}, nil
 			}}
 			served := make(chan error)
@@ -486,7 +485,7 @@ func TestCloseWithBlockedHook(t *testing.T) {
 			synctest.Wait()
 			p.verify()
 			p.send(p.Flight())
-			if !asked {
+			if !asked.Load() {
 				t.Fatal("the hook was not asked")
 			}
 			start := time.Now()
@@ -509,7 +508,7 @@ func TestCloseWithBlockedHook(t *testing.T) {
 				t.Errorf("Shutdown took %v", time.Since(start))
 			}
 			time.Sleep(2 * time.Second)
-			if !released {
+			if !released.Load() {
 				t.Error("the hook's context is not done")
 			}
 		})

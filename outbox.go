@@ -36,7 +36,9 @@ func (o *outbox) put(ev Event) {
 	if kinds[ev.Kind].fold != foldNot && !o.fold.first(&ev) {
 		return
 	}
-	o.items = append(o.items, item{kind: ev.Kind, event: &ev})
+	told := new(Event) // only now, since most are folded away
+	*told = ev
+	o.items = append(o.items, item{kind: ev.Kind, event: told})
 }
 
 // putItem adds what is no Event.

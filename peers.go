@@ -13,6 +13,7 @@ import (
 var (
 	errMaxSessions   = errors.New("dtlsserver: MaxSessions")
 	errMaxHandshakes = errors.New("dtlsserver: MaxHandshakes")
+	errMaxHooks      = errors.New("dtlsserver: MaxHandshakes PSK hooks are running")
 	errShuttingDown  = errors.New("dtlsserver: shutting down")
 )
 
@@ -73,11 +74,19 @@ func (l *loop) sessions(handshakes bool) []*Session {
 	return all
 }
 
-// add admits a handshake, or says why not. At MaxHandshakes the oldest one
-// must give way, which the caller has to end.
+// add admits a handshake, beside the open session of its address if there is
+// one, or says why not. At MaxHandshakes the oldest one must give way, which
+// the caller has to end.
 func (l *loop) add(s *Session) (evicted *Session, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	gives := false // another handshake of the address, which the caller ends
+	if open := l.lookupLocked(s.remote, s.local.Addr()); open != nil {
+		if gives = open.halfOpen; !gives {
+			gives = open.successor != nil
+			s.predecessor = open
+		}
+	}
 	switch {
 	case l.closing:
 		return nil, ErrServerClosed
@@ -85,8 +94,10 @@ func (l *loop) add(s *Session) (evicted *Session, err error) {
 		return nil, errShuttingDown
 	case s.predecessor == nil && l.open >= l.cfg.maxSessions:
 		return nil, errMaxSessions
+	case l.asking >= l.cfg.maxHandshakes:
+		return nil, errMaxHooks
 	}
-	if l.halfOpen >= l.cfg.maxHandshakes {
+	if l.halfOpen >= l.cfg.maxHandshakes && !gives {
 		evicted = l.oldest
 	}
 	s.halfOpen = true
@@ -120,19 +131,25 @@ func (l *loop) promote(s *Session) (replaced *Session) {
 	return replaced
 }
 
-// remove forgets a session that is over.
-func (l *loop) remove(s *Session) {
+// remove forgets a session that is over and puts its last event into the
+// outbox, in one step: the loop must not end between them.
+func (l *loop) remove(s *Session, last Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.outbox.put(last)
+	l.outbox.putItem(item{kind: kindGone, session: s})
+	l.unaskLocked(s)
 	if s.halfOpen {
 		l.leaveHandshakesLocked(s)
 	} else {
 		l.open--
 	}
 	l.deleteLocked(s)
-	if s.predecessor != nil {
-		s.predecessor.successor = nil
+	if open := s.predecessor; open != nil {
 		s.predecessor = nil
+		if open.successor == s {
+			open.successor = nil
+		}
 	}
 	if next := s.successor; next != nil {
 		s.successor, next.predecessor = nil, nil

@@ -32,7 +32,8 @@ type PSKRequest struct {
 }
 
 // PSK is the answer of a PSKFunc. Its String, Format and LogValue methods show
-// no key.
+// no key; of a PSK in an unexported field of something else, package fmt shows
+// all, as of any value.
 type PSK struct {
 	// Key is the pre-shared key. It is read until the PSKFunc's caller has
 	// derived the session's keys and neither kept nor changed.

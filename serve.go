@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,8 @@ type loop struct {
 	counters *counters
 	conn     *udpio.Conn
 	outbox   outbox
+	before   *loop          // whose handler must have been told all first; nil: none
+	detach   func(*loop)    // takes the loop from its server
 	done     chan struct{}  // closed when run has returned
 	hooks    sync.WaitGroup // PSK hooks that run
 	asleep   atomic.Bool    // run waits for a datagram, or is about to
@@ -42,17 +45,26 @@ type loop struct {
 	// deadlineSet: the socket has the deadline, and it has not come.
 	deadlineSet bool
 
-	mu       sync.Mutex // guards all following
-	peers    map[netip.AddrPort]*Session
-	open     int // sessions that are established
-	halfOpen int // and those that are not
-	oldest   *Session
-	newest   *Session // handshakes in progress, in order of their start
-	answers  []pskAnswer
-	closing  bool
-	ended    bool          // the handler is told nothing more
-	reason   error         // why it closes
-	drained  chan struct{} // not nil: no new peers; closed when no handshake is left
+	mu        sync.Mutex // guards all following
+	peers     map[netip.AddrPort]*Session
+	open      int // sessions that are established
+	halfOpen  int // and those that are not
+	oldest    *Session
+	newest    *Session      // handshakes in progress, in order of their start
+	asking    int           // PSK hooks that run
+	questions []pskQuestion // when no more may
+	answers   []pskAnswer
+	closing   bool
+	ended     bool          // the handler is told nothing more
+	reason    error         // why it closes
+	drained   chan struct{} // not nil: no new peers; closed when no handshake is left
+}
+
+// pskQuestion is what the PSK hook is to be asked about a session.
+type pskQuestion struct {
+	session *Session
+	ctx     context.Context
+	req     PSKRequest
 }
 
 // pskAnswer is what the PSK hook said about a session.
@@ -63,11 +75,15 @@ type pskAnswer struct {
 }
 
 const (
+	// closeWait is how long Close waits for a net.PacketConn whose writes
+	// block.
+	closeWait = time.Second
 	// maxReadFailures is how often in a row the socket may fail.
 	maxReadFailures = 16
-	// staleHandshake is how long a handshake must have been silent before
-	// another hello from its address, with another random, may take its
-	// place. It is longer than clients take to say something again.
+	// staleHandshake is how long a handshake must have been waiting for the
+	// client's first word before another hello from its address, with another
+	// random, may take its place. It is longer than clients take to say
+	// something again.
 	staleHandshake = 5 * time.Second
 )
 
@@ -87,6 +103,10 @@ func newLoop(cfg *config, counters *counters, conn *udpio.Conn) *loop {
 // run serves until the socket is closed and returns why.
 func (l *loop) run() error {
 	defer close(l.done)
+	if l.before != nil {
+		<-l.before.done
+		l.before = nil
+	}
 	l.outbox.put(Event{Kind: KindListening, Time: time.Now(), Local: l.conn.LocalAddr()})
 	failures := 0
 	for {
@@ -104,9 +124,12 @@ func (l *loop) run() error {
 			l.receive(time.Now(), &l.message)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			l.deadlineSet = false
-		case errors.Is(err, net.ErrClosed), l.isClosing():
+		case l.isClosing():
 			return l.finish(ErrServerClosed)
+		case errors.Is(err, net.ErrClosed): // not by us
+			return l.finish(err)
 		default:
+			l.deadlineSet = false
 			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})
 			if failures++; failures == maxReadFailures {
 				return l.finish(err)
@@ -211,6 +234,10 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 		l.counters.drop(dropTruncated)
 		return
 	}
+	if !m.Remote.IsValid() { // a foreign net.PacketConn's
+		l.counters.drop(dropJunk)
+		return
+	}
 	datagram := m.Buf[:m.N]
 	if hello, ok := engine.ParseHello(datagram); ok {
 		l.receiveHello(now, m, &hello)
@@ -236,38 +263,32 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
 	}
-	current := l.lookup(m.Remote, m.Local)
 	var handshake, open *Session
-	if current != nil {
-		if handshake, open = l.split(current); open != nil && open.sameHello(hello) {
-			l.counters.drop(dropReplayedHello)
-			return
-		}
+	if known := l.lookup(m.Remote, m.Local); known != nil {
+		handshake, open = l.split(known)
 	}
-	if handshake != nil {
-		if handshake.sameHello(hello) {
-			handshake.helloAgain(now)
-			return
-		}
-		if !handshake.silentSince(now.Add(-staleHandshake)) {
-			l.counters.drop(dropReplayedHello)
-			return
-		}
-		handshake.end(ErrHandshakeTimeout, false)
+	switch {
+	case open != nil && open.sameHello(hello):
+		l.counters.drop(dropReplayedHello)
+	case handshake == nil:
+		l.startHandshake(now, m, hello, nil)
+	case handshake.sameHello(hello):
+		handshake.helloAgain(now)
+	case handshake.stale(now.Add(-staleHandshake)):
+		l.startHandshake(now, m, hello, handshake)
+	default:
+		l.counters.drop(dropReplayedHello)
 	}
-	l.startHandshake(now, m, hello, open)
 }
 
-// startHandshake makes a session for a verified hello, beside the open session
-// of its address if there is one, and lets it answer.
-func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, open *Session) {
+// startHandshake makes a session for a verified hello, in the place of a stale
+// one if there is one, and lets it answer.
+func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, stale *Session) {
 	s := &Session{
-		loop:        l,
-		remote:      m.Remote,
-		predecessor: open,
-		eng:         engine.New(l.cfg.engine, now, hello),
-		started:     now,
-		heard:       now,
+		loop:    l,
+		remote:  m.Remote,
+		eng:     engine.New(l.cfg.engine, now, hello),
+		started: now,
 	}
 	s.timer.Owner = s
 	if m.Local.IsValid() {
@@ -279,7 +300,10 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
 		return
 	}
-	if evicted != nil {
+	if stale != nil {
+		stale.end(ErrHandshakeTimeout, false)
+	}
+	if evicted != nil && evicted != stale {
 		l.counters.drop(dropEvicted)
 		evicted.end(ErrEvicted, false)
 		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: evicted.remote, Local: evicted.LocalAddr(), Err: errMaxHandshakes})
@@ -363,16 +387,43 @@ func (l *loop) schedule(s *Session) {
 	}
 }
 
-// askPSK asks the PSK hook in a goroutine of its own. There are at most as
-// many as handshakes.
+// askPSK asks the PSK hook in a goroutine of its own. At most MaxHandshakes
+// hooks run at a time, some of which may be for handshakes that have ended;
+// then the question waits.
 func (l *loop) askPSK(ctx context.Context, req PSKRequest, s *Session) {
-	l.hooks.Go(func() {
-		psk, err := l.cfg.psk(ctx, req)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q := pskQuestion{s, ctx, req}
+	if l.asking < l.cfg.maxHandshakes {
+		l.asking++
+		l.hooks.Go(func() { l.runHooks(q) })
+	} else {
+		l.questions = append(l.questions, q)
+	}
+}
+
+// runHooks asks the question, and then those that have had to wait.
+func (l *loop) runHooks(q pskQuestion) {
+	for more := true; more; {
+		psk, err := l.cfg.psk(q.ctx, q.req)
 		l.mu.Lock()
-		l.answers = append(l.answers, pskAnswer{s, psk, err})
+		if !l.ended {
+			l.answers = append(l.answers, pskAnswer{q.session, psk, err})
+		}
+		if more = len(l.questions) > 0; more {
+			q, l.questions = l.questions[0], l.questions[1:]
+		} else {
+			l.asking--
+		}
 		l.mu.Unlock()
 		l.wake()
-	})
+	}
+}
+
+// unaskLocked takes back the question of a session that is over, unless the
+// hook runs.
+func (l *loop) unaskLocked(s *Session) {
+	l.questions = slices.DeleteFunc(l.questions, func(q pskQuestion) bool { return q.session == s })
 }
 
 func (l *loop) takeAnswers() []pskAnswer {
@@ -419,6 +470,7 @@ func (l *loop) stop(reason error) error {
 	}
 	l.closing, l.reason = true, reason
 	l.mu.Unlock()
+	l.conn.StopWaiting(time.Now().Add(closeWait))
 	for _, s := range l.sessions(true) {
 		s.end(reason, true)
 	}
@@ -427,6 +479,7 @@ func (l *loop) stop(reason error) error {
 
 // finish ends run: it closes what is left and tells the handler the rest.
 func (l *loop) finish(reason error) error {
+	l.detach(l) // whoever is told of the end may Listen anew
 	_ = l.stop(reason)
 	l.mu.Lock()
 	reason = l.reason

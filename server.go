@@ -45,7 +45,8 @@ type Server struct {
 
 	// KeyLogWriter receives the secrets of all sessions in the NSS key log
 	// format, for debugging with a packet analyzer. Whoever reads it can read
-	// the sessions. Nil: no key log.
+	// the sessions. It must not call methods of Server or Session. Nil: no key
+	// log.
 	KeyLogWriter io.Writer
 
 	// HandshakeTimeout bounds the time from the returned cookie to the
@@ -71,11 +72,13 @@ type Server struct {
 	// DefaultReadBuffer, DefaultWriteBuffer.
 	ReadBuffer, WriteBuffer int
 
-	// ListenPacket opens the socket for Listen. Nil: net.ListenPacket.
+	// ListenPacket opens the socket for Listen. It must not call Listen or
+	// Serve. Nil: net.ListenPacket.
 	ListenPacket func(network, address string) (net.PacketConn, error)
 
 	counters counters
 	keyLogMu sync.Mutex // held while KeyLogWriter writes
+	binding  sync.Mutex // held while a socket takes another's place; before mu
 
 	mu       sync.Mutex // guards all following
 	loop     *loop      // nil: not listening
@@ -109,16 +112,7 @@ func (s *Server) Listen(network, address string) error {
 	if err = errors.Join(configErr, err); err != nil {
 		return err
 	}
-
-	s.mu.Lock()
-	if s.loop != nil && where.addr.Port() != 0 && s.endpoint == where {
-		s.mu.Unlock()
-		return nil
-	}
-	s.stopLocked()
-	l, err := s.bindLocked(cfg, network, where)
-	last := s.last
-	s.mu.Unlock()
+	l, last, err := s.bind(cfg, network, where)
 	if err != nil {
 		err = fmt.Errorf("dtlsserver: %w", err) // which names the address
 		ev := Event{Kind: KindListenFailed, Time: time.Now(), Local: where.addr, Count: 1, Err: err}
@@ -127,86 +121,110 @@ func (s *Server) Listen(network, address string) error {
 		}
 		return err
 	}
-	go func() {
-		_ = l.run() // told by KindStopped
-		s.ended(l)
-	}()
+	if l != nil {
+		go func() {
+			_ = l.run() // told by KindStopped
+			s.ended(l)
+		}()
+	}
 	return nil
 }
 
-// bindLocked opens the socket and makes its loop the server's.
-func (s *Server) bindLocked(cfg *config, network string, where endpoint) (*loop, error) {
-	listen := s.ListenPacket
-	if listen == nil {
-		listen = net.ListenPacket
+// bind moves the server to a new socket, unless it has that one. The loop
+// returned is to be run; nil: there is nothing to do.
+func (s *Server) bind(cfg *config, network string, where endpoint) (l, last *loop, err error) {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	if s.serves(where) {
+		return nil, nil, nil
 	}
-	address := where.addr.String()
+	s.Close()
+	listen, address := s.ListenPacket, where.addr.String()
 	if where.family == 0 { // an address would bind one family only
 		address = fmt.Sprintf(":%d", where.addr.Port())
 	}
-	pc, err := listen(network, address)
-	if err != nil {
-		return nil, err
+	if listen == nil {
+		listen = net.ListenPacket
+		network = map[int]string{0: "udp", 4: "udp4", 6: "udp6"}[where.family]
 	}
-	return s.adoptLocked(cfg, pc, where)
+	pc, err := listen(network, address)
+	if err == nil {
+		l, err = s.adopt(cfg, pc, where)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l, s.last, err
 }
 
-// adoptLocked makes a loop for the socket, which it takes over, and makes it
-// the server's.
-func (s *Server) adoptLocked(cfg *config, pc net.PacketConn, where endpoint) (*loop, error) {
-	if cfg.verifier == nil {
-		if s.own == nil {
-			own, err := newRandomVerifier()
-			if err != nil {
-				pc.Close()
-				return nil, err
-			}
-			s.own = own
-		}
-		cfg.verifier = s.own
-	}
+// serves reports whether the server is where Listen is to take it.
+func (s *Server) serves(where endpoint) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loop != nil && where.addr.Port() != 0 && s.endpoint == where
+}
+
+// adopt makes a loop for the socket, which it takes over, and makes it the
+// server's.
+func (s *Server) adopt(cfg *config, pc net.PacketConn, where endpoint) (*loop, error) {
 	conn, err := udpio.New(pc)
 	if err != nil {
 		pc.Close()
 		return nil, err
 	}
 	_ = conn.SetBuffers(cfg.readBuffer, cfg.writeBuffer) // what the system gives is enough to run
-	s.loop = newLoop(cfg, &s.counters, conn)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cfg.verifier == nil {
+		if s.own == nil {
+			s.own = newRandomVerifier()
+		}
+		cfg.verifier = s.own
+	}
+	l := newLoop(cfg, &s.counters, conn)
+	l.before, l.detach = s.last, s.detach
 	where.addr = netip.AddrPortFrom(where.addr.Addr(), conn.LocalAddr().Port())
-	s.endpoint = where
-	return s.loop, nil
+	s.loop, s.endpoint = l, where
+	return l, nil
 }
 
 // Serve serves on conn and takes it over. It returns after Close or Shutdown
 // with ErrServerClosed, when the handler has been told of the last closed
 // session, or with the error that made the socket useless. Errors in the
 // fields, and ErrAlreadyServing, are returned at once and leave conn alone.
+// Serve must not be called from a handler, which it would wait for.
 func (s *Server) Serve(conn net.PacketConn) error {
 	cfg, err := s.config()
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	if s.loop != nil {
-		s.mu.Unlock()
-		return ErrAlreadyServing
+	s.binding.Lock()
+	var l *loop
+	if s.current() != nil {
+		err = ErrAlreadyServing
+	} else {
+		l, err = s.adopt(cfg, conn, endpoint{family: -1})
 	}
-	l, err := s.adoptLocked(cfg, conn, endpoint{family: -1})
-	s.mu.Unlock()
+	s.binding.Unlock()
 	if err != nil {
-		return fmt.Errorf("dtlsserver: serve: %w", err)
+		return err
 	}
 	defer s.ended(l)
 	return l.run()
 }
 
-// ended notes that the loop has ended, perhaps by itself.
-func (s *Server) ended(l *loop) {
+// detach takes a loop that is about to end from the server.
+func (s *Server) detach(l *loop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.loop == l {
-		s.loop = nil
+		s.loop, s.last = nil, l
 	}
+}
+
+// ended notes that the handler was told all about a loop.
+func (s *Server) ended(l *loop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.last == l {
 		s.last = nil
 	}
@@ -236,17 +254,11 @@ func (s *Server) Addr() netip.AddrPort {
 // KindStopped. Handshakes in progress are given up and the contexts of their
 // PSK hooks are done. Closing a server that is not listening does nothing.
 func (s *Server) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stopLocked()
-}
-
-func (s *Server) stopLocked() error {
-	l := s.loop
+	l := s.current()
 	if l == nil {
 		return nil
 	}
-	s.loop, s.last = nil, l
+	s.detach(l)
 	return l.stop(ErrServerClosed)
 }
 
@@ -272,11 +284,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-l.done:
 	case <-ctx.Done():
 	}
-	s.mu.Lock()
-	if s.loop == l {
-		s.stopLocked()
-	}
-	s.mu.Unlock()
+	s.detach(l)
+	_ = l.stop(ErrServerClosed)
 
 	idle := make(chan struct{})
 	go func() {

@@ -153,9 +153,6 @@ func (s *Session) contextLocked() context.Context {
 // ErrWriteDropped when the socket is full, and what else the system says. After
 // the last three the session lives on: the datagram is lost, as any may be.
 func (s *Session) Write(b []byte) (int, error) {
-	if len(b) > engine.MaxPlaintext {
-		return 0, ErrMessageTooLong
-	}
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
 
@@ -165,23 +162,27 @@ func (s *Session) Write(b []byte) (int, error) {
 	*buf = datagram[:0]
 	if err != nil {
 		s.pumpLocked(time.Now()) // Seal may have used up the sequence numbers
-		if err == engine.ErrNotEstablished {
-			return 0, ErrHandshakeIncomplete
-		}
-		if errors.Is(s.reason, ErrServerClosed) {
-			return 0, ErrServerClosed
-		}
-		return 0, ErrSessionClosed
-	}
-	if err := s.sendLocked(datagram); err != nil {
 		switch {
-		case err == udpio.ErrFull:
-			return 0, ErrWriteDropped
-		case err == udpio.ErrTooLong:
+		case err == engine.ErrTooLong:
 			return 0, ErrMessageTooLong
+		case err == engine.ErrNotEstablished:
+			return 0, ErrHandshakeIncomplete
+		case s.reason == ErrServerClosed:
+			return 0, ErrServerClosed
 		default:
-			return 0, fmt.Errorf("dtlsserver: write to %v: %w", s.remote, err)
+			return 0, ErrSessionClosed
 		}
+	}
+	switch err := s.loop.send(datagram, s.remote, s.local.Addr()); err {
+	case nil:
+	case udpio.ErrTooLong:
+		return 0, ErrMessageTooLong
+	case udpio.ErrFull:
+		s.sendFailedLocked(err)
+		return 0, ErrWriteDropped
+	default:
+		s.sendFailedLocked(err)
+		return 0, fmt.Errorf("dtlsserver: write to %v: %w", s.remote, err)
 	}
 	s.stats.MessagesSent++
 	s.loop.counters.messagesSent.Add(1)
@@ -231,7 +232,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	drop := s.eng.Receive(now, r, buf)
-	if drop == engine.DropNone && (r.Epoch > 0 || !s.state.HandshakeComplete) {
+	if drop == engine.DropNone && r.Epoch > 0 {
 		s.heard = now
 	}
 	s.pumpLocked(now)
@@ -259,7 +260,6 @@ func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
 func (s *Session) helloAgain(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.heard = now
 	s.eng.HelloAgain(now)
 	s.pumpLocked(now)
 }
@@ -271,11 +271,12 @@ func (s *Session) sameHello(hello *engine.Hello) bool {
 	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random)
 }
 
-// silentSince reports whether the peer has said nothing since t.
-func (s *Session) silentSince(t time.Time) bool {
+// stale reports whether the session is a handshake that has been waiting for
+// the client's first word since t or longer.
+func (s *Session) stale(t time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.heard.After(t)
+	return s.eng.AwaitsClient() && !s.started.After(t)
 }
 
 // opening reports whether records of epoch 1 may be tried.
@@ -359,7 +360,9 @@ func (s *Session) pumpLocked(now time.Time) {
 		if len(datagram) == 0 {
 			break
 		}
-		s.sendLocked(datagram) // a loss is repaired by retransmission
+		if err := s.loop.send(datagram, s.remote, s.local.Addr()); err != nil {
+			s.sendFailedLocked(err) // repaired by retransmission, if it can be
+		}
 	}
 	for {
 		ev, ok := s.eng.Event()
@@ -399,6 +402,7 @@ func (s *Session) askPSKLocked(now time.Time, identity []byte) {
 }
 
 func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
+	s.heard = now
 	s.state.Version = VersionDTLS12
 	s.state.CipherSuite = s.eng.Suite().ID
 	s.state.cipherSuiteName = s.eng.Suite().Name
@@ -423,20 +427,18 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	if s.cancel != nil {
 		s.cancel(s.reason)
 	}
-	s.loop.remove(s)
+	kind := KindSessionClosed
 	switch {
 	case s.state.HandshakeComplete:
 		s.loop.counters.sessionsClosed.Add(1)
-		s.raiseLocked(Event{Kind: KindSessionClosed, Time: now, Identity: s.state.PSKIdentity, Err: s.reason})
-	default:
+	case ev.Cause == engine.CauseEntropy:
+		kind = KindEntropyFailed
 		s.loop.counters.handshakesFailed.Add(1)
-		kind := KindHandshakeFailed
-		if ev.Cause == engine.CauseEntropy {
-			kind = KindEntropyFailed
-		}
-		s.raiseLocked(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason})
+	default:
+		kind = KindHandshakeFailed
+		s.loop.counters.handshakesFailed.Add(1)
 	}
-	s.loop.outbox.putItem(item{kind: kindGone, session: s})
+	s.loop.remove(s, s.eventLocked(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason}))
 	s.loop.wake()
 }
 
@@ -465,25 +467,27 @@ func closeReason(ev engine.Event) error {
 
 // raiseLocked puts an event about the session into the outbox.
 func (s *Session) raiseLocked(ev Event) {
+	s.loop.outbox.put(s.eventLocked(ev))
+	s.loop.wake()
+}
+
+// eventLocked returns the event with what is the same for all of a session.
+func (s *Session) eventLocked(ev Event) Event {
 	if ev.Time.IsZero() {
 		ev.Time = time.Now()
 	}
 	ev.Session, ev.Remote, ev.Local = s, s.remote, s.LocalAddr()
-	s.loop.outbox.put(ev)
+	return ev
 }
 
-// sendLocked sends a datagram to the peer and counts it.
-func (s *Session) sendLocked(datagram []byte) error {
-	err := s.loop.send(datagram, s.remote, s.local.Addr())
+// sendFailedLocked tells of a datagram that was not sent.
+func (s *Session) sendFailedLocked(err error) {
 	switch {
-	case err == nil:
 	case err == udpio.ErrFull:
 		s.raiseLocked(Event{Kind: KindWriteDropped})
-	case s.loop.isClosing():
-	default:
+	case !s.loop.isClosing():
 		s.raiseLocked(Event{Kind: KindWriteFailed, Err: err})
 	}
-	return err
 }
 
 // errIdentityTooLong says why an identity was not looked up.

@@ -88,12 +88,14 @@ func NewVerifier(secret []byte, previous ...[]byte) (*Verifier, error) {
 }
 
 // newRandomVerifier returns a Verifier with a secret of its own.
-func newRandomVerifier() (*Verifier, error) {
+func newRandomVerifier() *Verifier {
 	secret := make([]byte, MinCookieSecret)
-	if _, err := rand.Read(secret); err != nil {
-		return nil, fmt.Errorf("dtlsserver: cookie secret: %w", err)
+	_, _ = rand.Read(secret) // never fails
+	v, err := NewVerifier(secret)
+	if err != nil {
+		panic(err) // the secret is long enough
 	}
-	return NewVerifier(secret)
+	return v
 }
 
 // SetSecret replaces the secret, as NewVerifier does, also while the Verifier

@@ -85,6 +85,7 @@ const (
 var (
 	ErrNotEstablished = errors.New("engine: handshake not complete")
 	ErrClosed         = errors.New("engine: closed")
+	ErrTooLong        = errors.New("engine: longer than MaxPlaintext")
 )
 
 type state uint8
@@ -152,6 +153,12 @@ func (e *Engine) Established() bool { return e.state == established }
 // Closed reports whether the association is over.
 func (e *Engine) Closed() bool { return e.state == closed }
 
+// AwaitsClient reports whether nothing has come since the verified hello that
+// takes the handshake on.
+func (e *Engine) AwaitsClient() bool {
+	return e.state == awaitClientHello || e.state == awaitClientKeyExchange
+}
+
 // Opening reports whether records of epoch 1 are tried with this engine's
 // keys rather than kept for later.
 func (e *Engine) Opening() bool {
@@ -215,10 +222,7 @@ func (e *Engine) receivePlain(now time.Time, r Record) Drop {
 			return DropMalformed
 		}
 		if a.Level == wire.LevelFatal || a.Description == wire.AlertCloseNotify {
-			e.hs.alerted = a
-			if until := now.Add(alertedLife); until.Before(e.hs.giveUp) {
-				e.hs.giveUp = until
-			}
+			e.hs.hint(now, a)
 		}
 		return DropUnauthenticated
 	default:
@@ -337,14 +341,20 @@ func (e *Engine) Deadline() time.Time {
 		return time.Time{}
 	case established:
 		return e.flightUntil
-	case awaitClientHello, awaitPSK: // nothing to send again
+	case awaitClientHello: // nothing to send again
+		return e.hs.giveUpAt()
+	case awaitPSK: // the client has done its part
 		return e.hs.giveUp
 	default:
-		if e.hs.resendAt.Before(e.hs.giveUp) {
-			return e.hs.resendAt
-		}
-		return e.hs.giveUp
+		return earlier(e.hs.resendAt, e.hs.giveUpAt())
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // Timeout does what is due by now: a retransmission with twice the timeout
@@ -358,7 +368,7 @@ func (e *Engine) Timeout(now time.Time) {
 		e.flightUntil = time.Time{}
 		return
 	}
-	if !now.Before(e.hs.giveUp) {
+	if e.state == awaitPSK || !now.Before(e.hs.giveUpAt()) {
 		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened, Alert: e.hs.alerted.Description})
 		return
 	}
@@ -375,6 +385,9 @@ func (e *Engine) Seal(dst, data []byte) ([]byte, error) {
 		return dst, ErrClosed
 	default:
 		return dst, ErrNotEstablished
+	}
+	if len(data) > MaxPlaintext {
+		return dst, ErrTooLong
 	}
 	if e.sealer.Left() <= 1 { // the last one is for close_notify
 		e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)

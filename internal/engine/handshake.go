@@ -28,11 +28,13 @@ type handshake struct {
 	changeCipherSpec bool     // the client's has come
 	early            [][]byte // records of epoch 1 that came before it or the keys
 	unopened         bool     // a Finished came that did not open
-	alerted          wire.Alert
 
 	timeout  time.Duration // of the next retransmission
 	resendAt time.Time
 	giveUp   time.Time
+
+	alerted      wire.Alert // in plaintext, since the handshake last got on
+	alertedUntil time.Time  // zero: none
 }
 
 const (
@@ -44,6 +46,22 @@ const (
 	// pskLen is the length of the key that stands in for an unknown one.
 	pskLen = 32
 )
+
+// hint takes a plaintext alert. Anybody can have sent it, so it only shortens
+// the time that the handshake has for its next step.
+func (hs *handshake) hint(now time.Time, a wire.Alert) {
+	if hs.alertedUntil.IsZero() {
+		hs.alerted, hs.alertedUntil = a, now.Add(alertedLife)
+	}
+}
+
+// giveUpAt is when the handshake is over if nothing comes.
+func (hs *handshake) giveUpAt() time.Time {
+	if hs.alertedUntil.IsZero() {
+		return hs.giveUp
+	}
+	return earlier(hs.alertedUntil, hs.giveUp)
+}
 
 // keepEarly keeps a record of epoch 1 that has overtaken the client's flight.
 // Only a handshake record can be of use.
@@ -236,6 +254,8 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 	hs.record(wire.TypeClientKeyExchange, seq, body)
 	hs.sessionHash = hs.transcript.Sum(nil)
 	hs.identity = append([]byte(nil), identity...)
+	hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{}
+	hs.resendAt = now.Add(hs.timeout)
 	e.state = awaitPSK
 	e.raise(Event{Kind: EventPSKNeeded, Identity: hs.identity})
 	if len(identity) > e.cfg.MaxPSKIdentity {
@@ -272,7 +292,12 @@ func (e *Engine) AnswerPSK(now time.Time, key []byte) {
 		return
 	}
 	e.state = awaitFinished
-	hs.resendAt = now.Add(hs.timeout)
+	hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{}
+	// The schedule goes on as if the answer had been there at once, lest it
+	// show how long the look-up took.
+	for !hs.resendAt.After(now) {
+		hs.resendAt = hs.resendAt.Add(hs.timeout)
+	}
 	e.receiveEarly(now)
 }
 

@@ -198,6 +198,28 @@ func boolBytes(v []bool) []byte {
 	return b
 }
 
+// TestEarlyRecordsAreBounded: what overtakes the client's flight is kept up to
+// a bound, and the handshake completes when the flight is repeated.
+func TestEarlyRecordsAreBounded(t *testing.T) {
+	t.Parallel()
+	d := newDriver(t, newConfig())
+	d.hello()
+	d.toClient()
+	cke, ccs, finished := d.client.KeyExchange()
+	for i := range 1000 {
+		r := wire.AppendRecordHeader(nil, wire.ContentHandshake, wire.VersionDTLS12, 1, uint64(i), 100)
+		d.receive(append(r, make([]byte, 100)...))
+	}
+	if n := len(d.e.hs.early); n != maxEarly {
+		t.Errorf("%d records are kept, want %d", n, maxEarly)
+	}
+	d.receive(cke)
+	d.receive(ccs)
+	d.wantOpen("after forged early records")
+	d.receive(finished)
+	d.wantEstablished("after the flight")
+}
+
 // FuzzEngine feeds an engine with any records after a right hello, and lets
 // time pass. Whatever comes, it neither panics nor completes: the fuzzer has
 // no key.

@@ -97,8 +97,8 @@ func (s *Sealer) Left() uint64 {
 	return wire.MaxSequence - s.next + 1
 }
 
-// Append appends one record with the content to dst. Content must not overlap
-// the free room of dst.
+// Append appends one record with the content, of at most wire.MaxPlaintext
+// bytes, to dst. Content must not overlap the free room of dst.
 func (s *Sealer) Append(dst []byte, t wire.ContentType, content []byte) ([]byte, error) {
 	if s.Left() == 0 {
 		return dst, ErrExhausted

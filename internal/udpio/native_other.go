@@ -3,8 +3,11 @@
 package udpio
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"runtime"
+	"syscall"
 )
 
 // native is a UDP socket of the system, read and written by package net.
@@ -23,5 +26,13 @@ func (n *native) receive(m *Message) error {
 
 func (n *native) send(b []byte, remote netip.AddrPort, _ netip.Addr) error {
 	_, err := n.udp.WriteToUDPAddrPort(b, remote)
+	return sendError(err)
+}
+
+func sendError(err error) error {
+	const wsaEMSGSIZE = syscall.Errno(10040)
+	if runtime.GOOS == "windows" && errors.Is(err, wsaEMSGSIZE) {
+		return ErrTooLong
+	}
 	return err
 }

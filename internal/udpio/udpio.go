@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -26,7 +27,7 @@ var (
 type Message struct {
 	Buf       []byte         // the caller's; Receive fills its front
 	N         int            // bytes received
-	Remote    netip.AddrPort // unmapped
+	Remote    netip.AddrPort // unmapped; zero when it is no IP address and port
 	Local     netip.Addr     // where it was sent to; zero when there is but one address or it is not known
 	Truncated bool
 }
@@ -73,6 +74,14 @@ func (c *Conn) SetBuffers(read, write int) error {
 	return errors.Join(b.SetReadBuffer(read), b.SetWriteBuffer(write))
 }
 
+// StopWaiting makes writes that wait for room fail from t on. A socket of the
+// system does not wait.
+func (c *Conn) StopWaiting(t time.Time) {
+	if c.native == nil {
+		_ = c.pc.SetWriteDeadline(t)
+	}
+}
+
 // Close closes the socket. Receive then fails with net.ErrClosed.
 func (c *Conn) Close() error { return c.pc.Close() }
 
@@ -83,12 +92,15 @@ func (c *Conn) Receive(m *Message) error {
 	}
 	n, from, err := c.pc.ReadFrom(m.Buf)
 	if err != nil {
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			return os.ErrDeadlineExceeded // which some call differently
+		}
 		return err
 	}
-	m.N, m.Local = n, netip.Addr{}
-	m.Truncated = false
-	m.Remote, err = addrPort(from)
-	return err
+	m.N, m.Local, m.Truncated = n, netip.Addr{}, false
+	m.Remote, _ = addrPort(from)
+	return nil
 }
 
 // Send sends b to remote, from local when that is valid. It does not wait for
@@ -98,7 +110,7 @@ func (c *Conn) Send(b []byte, remote netip.AddrPort, local netip.Addr) error {
 		return c.native.send(b, remote, local)
 	}
 	_, err := c.pc.WriteTo(b, net.UDPAddrFromAddrPort(remote))
-	return err
+	return sendError(err)
 }
 
 // addrPort returns the address of a, unmapped.

@@ -91,6 +91,8 @@ func AppendServerKeyExchangePSK(dst []byte, identityHint []byte) []byte {
 // PSK key exchange (RFC 4279 section 2).
 func ParseClientKeyExchangePSK(body []byte) (identity []byte, ok bool) {
 	s := cryptobyte.String(body)
-	ok = vector16(&s, &identity) && s.Empty()
-	return identity, ok
+	if !vector16(&s, &identity) || !s.Empty() {
+		return nil, false
+	}
+	return identity, true
 }

@@ -86,16 +86,11 @@ func ParseClientExtensions(block []byte) (e ClientExtensions, ok bool) {
 	for !s.Empty() {
 		var id uint16
 		var data cryptobyte.String
-		if !s.ReadUint16(&id) || !s.ReadUint16LengthPrefixed(&data) {
-			return e, false
-		}
-		if seen[id/64]&(1<<(id%64)) != 0 {
-			return e, false
+		if !s.ReadUint16(&id) || !s.ReadUint16LengthPrefixed(&data) ||
+			seen[id/64]&(1<<(id%64)) != 0 || !e.read(id, data) {
+			return ClientExtensions{}, false
 		}
 		seen[id/64] |= 1 << (id % 64)
-		if !e.read(id, data) {
-			return e, false
-		}
 	}
 	return e, true
 }

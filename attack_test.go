@@ -1,0 +1,863 @@
+package dtlsserver
+
+// Attacks on the server as a whole: replays and spoofing around handshakes,
+// hooks that hang, sockets that misbehave, and everything at once.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pion/transport/v2/vnet"
+
+	"github.com/dtlsserver/dtlsserver/internal/engine"
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/udpio"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// again returns another client at the address of p.
+func (p *peer) again(seed uint64) *peer {
+	return &peer{testpeer.New(testIdentity, []byte(testKey), seed), p.t, p.pipe}
+}
+
+// drain throws away what has come.
+func (p *peer) drain() (n int) {
+	for ; len(p.pipe.in) > 0; n++ {
+		<-p.pipe.in
+	}
+	return n
+}
+
+// TestHooksAreBounded: no more hooks run than MaxHandshakes allows, whatever
+// has become of their handshakes, and all is well once they return.
+func TestHooksAreBounded(t *testing.T) {
+	t.Parallel()
+	var running, most atomic.Int64
+	var release chan struct{}
+	inBubble(t, func(s *Server) {
+		release = make(chan struct{})
+		s.MaxHandshakes = 3
+		s.PSK = PSKCallback(func([]byte) ([]byte, error) {
+			most.Store(max(most.Load(), running.Add(1)))
+			defer running.Add(-1)
+			<-release
+			return []byte(testKey), nil
+		})
+	}, func(b *bubble) {
+		for n := range 3 {
+			p := b.peer(n)
+			p.verify()
+			p.send(p.Flight())
+		}
+		late := b.peer(9)
+		for _, p := range []*peer{b.peer(10), b.peer(11), late} {
+			p.send(p.Hello())
+			p.receive()
+			p.send(p.Hello())
+			p.receive()
+		}
+		if most.Load() != 3 || late.HelloDone {
+			t.Errorf("%d hooks at a time; another handshake began: %v", most.Load(), late.HelloDone)
+		}
+		if d := b.server.Stats().Dropped; d.Refused != 3 {
+			t.Errorf("%d hellos refused", d.Refused)
+		}
+		time.Sleep(time.Minute) // the handshakes are given up, their hooks still hang
+		late.send(late.Hello())
+		if late.receive(); late.HelloDone || most.Load() != 3 {
+			t.Errorf("with hooks hanging: %d at a time, another handshake %v", most.Load(), late.HelloDone)
+		}
+		close(release)
+		b.peer(20).establish()
+	})
+}
+
+// TestHookQuestionsWait: handshakes that were admitted while hooks were free
+// wait for one; those that end meanwhile ask nobody.
+func TestHookQuestionsWait(t *testing.T) {
+	t.Parallel()
+	var asked []netip.AddrPort
+	inBubble(t, func(s *Server) {
+		s.MaxHandshakes = 2
+		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+			asked = append(asked, req.Remote) // one at a time: the test waits
+			time.Sleep(3 * time.Second)
+			return testPSK(ctx, req)
+		}
+	}, func(b *bubble) {
+		first, second := b.peer(1), b.peer(2)
+		first.verify()
+		second.verify()
+		first.send(first.Flight())
+		evicts := b.peer(3)
+		evicts.verify() // first gives way, its hook runs on
+		evicts.send(evicts.Flight())
+		second.send(second.Flight()) // must wait
+		if len(asked) != 2 {
+			t.Errorf("asked for %v", asked)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if len(asked) != 3 || asked[2] != second.pipe.addr {
+			t.Errorf("asked for %v", asked)
+		}
+		time.Sleep(3 * time.Second)
+		if second.receive(); !second.Complete {
+			t.Error("the one that waited is not complete")
+		}
+	})
+}
+
+// TestReplayedHelloAgainstHandshake: an older verified hello, replayed, neither
+// ends a handshake that is under way, nor keeps the honest client out for long.
+func TestReplayedHelloAgainstHandshake(t *testing.T) {
+	t.Parallel()
+	t.Run("ends none", func(t *testing.T) {
+		t.Parallel()
+		inBubble(t, func(s *Server) {
+			s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+				time.Sleep(8 * time.Second)
+				return testPSK(ctx, req)
+			}
+		}, func(b *bubble) {
+			old := b.peer(1)
+			old.send(old.Hello())
+			old.receive()
+			captured := old.Hello()
+			honest := old.again(77)
+			honest.verify()
+			honest.send(honest.Flight())
+			for range 6 {
+				time.Sleep(time.Second)
+				honest.send(captured)
+			}
+			time.Sleep(3 * time.Second)
+			if honest.receive(); !honest.Complete {
+				t.Errorf("the handshake was ended: %v", b.rec.lines())
+			}
+		})
+	})
+	// lockout tries to keep a client that has restarted out, by what the
+	// attacker sends every second, and wants it answered within 6 s.
+	lockout := func(t *testing.T, begin func(p *peer) (attack []byte)) {
+		inBubble(t, nil, func(b *bubble) {
+			p := b.peer(1)
+			attack := begin(p)
+			honest := p.again(77)
+			honest.send(honest.Hello())
+			honest.receive()
+			start := time.Now()
+			for {
+				p.send(attack)
+				p.drain()
+				honest.send(honest.Hello())
+				if p.drain() > 0 {
+					break
+				}
+				time.Sleep(time.Second)
+			}
+			if took := time.Since(start); took > 6*time.Second {
+				t.Errorf("the honest client was answered after %v", took)
+			}
+		})
+	}
+	t.Run("keeps nobody out", func(t *testing.T) {
+		t.Parallel()
+		lockout(t, func(p *peer) []byte {
+			p.send(p.Hello())
+			p.receive()
+			captured := p.Hello()
+			p.send(captured)
+			p.drain()
+			return captured
+		})
+	})
+	t.Run("nor does ChangeCipherSpec", func(t *testing.T) {
+		t.Parallel()
+		lockout(t, func(p *peer) []byte {
+			p.verify()
+			return p.Plain(wire.ContentChangeCipherSpec, []byte{1})
+		})
+	})
+}
+
+// TestStaleHandshakeOutlivesRefusal: a handshake is not ended for one that is
+// then refused.
+func TestStaleHandshakeOutlivesRefusal(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) { s.MaxSessions = 1 }, func(b *bubble) {
+		p := b.peer(1)
+		p.verify()
+		b.peer(2).establish()
+		time.Sleep(6 * time.Second)
+		p.drain()
+		other := p.again(5)
+		other.send(other.Hello())
+		other.receive()
+		other.send(other.Hello())
+		if stats := b.server.Stats(); stats.Dropped.Refused != 1 || stats.HandshakesFailed != 0 {
+			t.Errorf("%+v", stats)
+		}
+		p.send(p.Flight())
+		if p.receive(); !p.Complete {
+			t.Error("the handshake was ended")
+		}
+	})
+}
+
+// TestSpoofedAlertWithSlowHook: a plaintext alert does not shorten the time of
+// the PSK hook, and what it has shortened is forgotten when the client answers.
+func TestSpoofedAlertWithSlowHook(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) {
+		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+			time.Sleep(8 * time.Second)
+			return testPSK(ctx, req)
+		}
+	}, func(b *bubble) {
+		p := b.peer(1)
+		p.verify()
+		alert := p.Plain(wire.ContentAlert, []byte{2, 40})
+		p.send(alert)
+		time.Sleep(4 * time.Second)
+		p.send(p.Flight(), alert)
+		for range 8 {
+			time.Sleep(time.Second)
+			p.send(alert)
+		}
+		synctest.Wait()
+		if p.receive(); !p.Complete {
+			t.Errorf("the handshake was ended: %v", b.rec.lines())
+		}
+	})
+}
+
+// TestHookLatencyIsHidden: how long a look-up took does not show in when the
+// flight is repeated.
+func TestHookLatencyIsHidden(t *testing.T) {
+	t.Parallel()
+	for _, latency := range []time.Duration{0, 300 * time.Millisecond, 999 * time.Millisecond} {
+		inBubble(t, func(s *Server) {
+			s.PSK = func(context.Context, PSKRequest) (PSK, error) {
+				time.Sleep(latency)
+				return PSK{}, ErrUnknownPSKIdentity
+			}
+		}, func(b *bubble) {
+			p := b.peer(1)
+			p.verify()
+			start := time.Now()
+			p.send(p.Flight())
+			<-p.pipe.in
+			if took := time.Since(start); took != time.Second {
+				t.Errorf("a hook of %v shows: repeated after %v", latency, took)
+			}
+		})
+	}
+}
+
+// TestReconnectAfterClose: the open session is closed between the two hellos of
+// the handshake that would have replaced it.
+func TestReconnectAfterClose(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		session, _ := b.server.Session(p.pipe.addr)
+		again := p.again(7)
+		again.send(again.Hello())
+		again.receive()
+		l := b.server.current()
+		session.Close()
+		synctest.Wait()
+		p.drain()
+		again.send(again.Hello())
+		again.receive()
+		again.send(again.Flight())
+		if again.receive(); !again.Complete {
+			t.Error("the new handshake is in no map")
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.open != 1 || l.halfOpen != 0 || len(l.peers) != 1 {
+			t.Errorf("%d open, %d half open, %d peers", l.open, l.halfOpen, len(l.peers))
+		}
+	})
+}
+
+// TestWriteEventIsToldAtOnce: an event that Session.Write causes in another
+// goroutine does not wait for the next datagram.
+func TestWriteEventIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n, rec := newNetwork(), &recorder{}
+		conn := &refusingConn{end: n.listen(serverAddr)}
+		s := &Server{PSK: testPSK, Handler: rec}
+		served := make(chan error)
+		go func() { served <- s.Serve(conn) }()
+		synctest.Wait()
+		b := &bubble{t: t, network: n, server: s, rec: rec}
+		p := b.peer(1)
+		p.establish()
+		session, _ := s.Session(p.pipe.addr)
+		broken := errors.New("no route")
+		conn.err.Store(&broken)
+		if _, err := session.Write(nil); !errors.Is(err, broken) {
+			t.Errorf("Write: %v", err)
+		}
+		synctest.Wait()
+		if e := rec.want(t, KindWriteFailed, 1, "after Write"); !errors.Is(e.Err, broken) {
+			t.Errorf("%v", e)
+		}
+		full := udpio.ErrFull
+		conn.err.Store(&full)
+		for range 3 {
+			if _, err := session.Write(nil); err != ErrWriteDropped {
+				t.Errorf("Write: %v", err)
+			}
+		}
+		synctest.Wait()
+		rec.want(t, KindWriteDropped, 1, "at once")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		rec.want(t, KindWriteDropped, 3, "after a second")
+		conn.err.Store(nil)
+		s.Close()
+		<-served
+	})
+}
+
+// refusingConn is an end whose writes fail while err is set.
+type refusingConn struct {
+	*end
+	err atomic.Pointer[error]
+}
+
+func (c *refusingConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if err := c.err.Load(); err != nil {
+		return 0, *err
+	}
+	return c.end.WriteTo(b, to)
+}
+
+// TestVnet: pion's virtual network, whose timeouts are errors of its own.
+func TestVnet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		router, err := vnet.NewRouter(&vnet.RouterConfig{CIDR: "192.0.2.0/24", LoggerFactory: quiet{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var nets []*vnet.Net
+		for _, ip := range []string{"192.0.2.1", "192.0.2.2"} {
+			n, err := vnet.NewNet(&vnet.NetConfig{StaticIPs: []string{ip}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := router.AddNet(n); err != nil {
+				t.Fatal(err)
+			}
+			nets = append(nets, n)
+		}
+		if err := router.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer router.Stop()
+		rec := &recorder{}
+		s := &Server{PSK: testPSK, Handler: rec, ListenPacket: nets[0].ListenPacket}
+		if err := s.Listen("udp4", serverAddr.String()); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := nets[1].Dial("udp4", serverAddr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := dialPion(t, conn, pionConfig(testIdentity, testKey), time.Minute)
+		if err != nil {
+			t.Fatalf("%v; %v", err, rec.lines())
+		}
+		silent, err := nets[1].ListenPacket("udp4", "192.0.2.2:7000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hand, b := testpeer.New(testIdentity, []byte(testKey), 1), make([]byte, 2000)
+		for range 2 {
+			silent.WriteTo(hand.Hello(), net.UDPAddrFromAddrPort(serverAddr))
+			n, _, err := silent.ReadFrom(b)
+			if err != nil || hand.Receive(bytes.Clone(b[:n])) != nil {
+				t.Fatal(err)
+			}
+		}
+		before := s.Stats().DatagramsSent
+		time.Sleep(time.Minute)
+		if sent := s.Stats().DatagramsSent - before; sent != 4 {
+			t.Errorf("%d retransmissions, want 4", sent)
+		}
+		rec.want(t, KindHandshakeFailed, 1, "after a minute")
+		rec.want(t, KindReadFailed, 0, "after a minute")
+		c.Close()
+		silent.Close()
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		rec.want(t, KindSessionClosed, 1, "in the end")
+	})
+}
+
+// TestListenWhenStopped: a handler that is told that the socket has died
+// listens anew.
+func TestListenWhenStopped(t *testing.T) {
+	t.Parallel()
+	result := make(chan error, 1)
+	var s *Server
+	opened := 0
+	s = &Server{PSK: testPSK, ListenPacket: func(network, address string) (net.PacketConn, error) {
+		pc, err := net.ListenPacket(network, address)
+		if opened++; opened == 1 && err == nil {
+			pc = &deadConn{pc}
+		}
+		return pc, err
+	}, Handler: HandlerFuncs{OnInfo: func(e Event) {
+		if e.Kind == KindStopped && e.Err != nil {
+			if s.IsListening() {
+				result <- errors.New("said to be listening")
+				return
+			}
+			result <- s.Listen("udp4", e.Local.String())
+		}
+	}}}
+	if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; err != nil || !s.IsListening() {
+		t.Errorf("%v, listening %v", err, s.IsListening())
+	}
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// deadConn is a socket whose reads fail.
+type deadConn struct{ net.PacketConn }
+
+func (c *deadConn) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, errors.New("dead") }
+
+// TestListenInHandlerTellsInOrder: the events of the new socket follow the last
+// of the old one, which follow the handler's return.
+func TestListenInHandlerTellsInOrder(t *testing.T) {
+	t.Parallel()
+	var s *Server
+	w := newWaiter()
+	w.then.OnDatagram = func(*Session, []byte, []byte) {
+		if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
+			t.Error(err)
+		}
+		for range 1000 {
+			runtime.Gosched() // the new loop may run
+		}
+		if n := len(w.of(KindListening)); n != 1 {
+			t.Errorf("%d times listening, inside a handler", n)
+		}
+	}
+	s = listen(t, "udp4", "127.0.0.1:0", w)
+	dialUDP(t, "127.0.0.1", s.Addr()).Write([]byte("move"))
+	w.wait(t, KindStopped)
+	w.wait(t, KindListening)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	want := "[data SessionClosed Stopped Listening]"
+	if got := fmt.Sprint(w.log[len(w.log)-4:]); got != want {
+		t.Errorf("events %v, want %v", got, want)
+	}
+}
+
+// TestSameWildcard: "udp" and an IPv4 wildcard is IPv4 only, so it is what
+// "udp4" binds, and not what "udp" and no address does.
+func TestSameWildcard(t *testing.T) {
+	t.Parallel()
+	w := newWaiter()
+	s := listen(t, "udp", "0.0.0.0:0", w)
+	l := s.current()
+	if err := s.Listen("udp4", fmt.Sprintf(":%d", s.Addr().Port())); err != nil || s.current() != l {
+		t.Errorf("udp4 after udp: %v, another socket %v", err, s.current() != l)
+	}
+	if !hasIPv6() {
+		return
+	}
+	if err := s.Listen("udp", fmt.Sprintf(":%d", s.Addr().Port())); err != nil || s.current() == l {
+		t.Errorf("both families after one: %v, another socket %v", err, s.current() != l)
+	}
+}
+
+// TestUnknownPeersAllocateNothing: neither a bare hello nor junk, from the
+// socket to the answer and the folded event.
+func TestUnknownPeersAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	s := &Server{PSK: testPSK}
+	cfg, err := s.config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	l, err := s.adopt(cfg, pc, endpoint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for name, b := range map[string][]byte{"hello": testpeer.New("", nil, 1).Hello(), "junk": []byte("junk")} {
+		m := &udpio.Message{Buf: b, N: len(b), Remote: l.conn.LocalAddr()}
+		l.receive(now, m)
+		l.housekeep(now)
+		if n := testing.AllocsPerRun(1000, func() { l.receive(now, m) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+// TestCloseBehindBlockedWrite: a net.PacketConn whose writes block does not
+// keep Close, nor what else is called, until they end by themselves. In real
+// time: a goroutine that waits for a lock keeps a bubble's clock from moving.
+func TestCloseBehindBlockedWrite(t *testing.T) {
+	t.Parallel()
+	n := newNetwork()
+	conn := &blockingConn{end: n.listen(serverAddr), blocked: make(chan struct{}), expired: make(chan struct{})}
+	w := newWaiter()
+	s := &Server{PSK: testPSK, Handler: w}
+	served := make(chan error)
+	go func() { served <- s.Serve(conn) }()
+	w.wait(t, KindListening)
+	c, err := dialPion(t, n.dial(clientAddr(1), serverAddr), pionConfig(testIdentity, testKey), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	session := w.wait(t, KindHandshakeComplete).Session
+	conn.blocks.Store(true)
+	go session.Write([]byte("stuck"))
+	<-conn.blocked
+	go s.Close()
+	for s.IsListening() {
+		runtime.Gosched()
+	}
+	s.Stats()
+	if err := <-served; err != ErrServerClosed {
+		t.Error(err)
+	}
+}
+
+// blockingConn is an end whose writes block until their deadline.
+type blockingConn struct {
+	*end
+	blocks  atomic.Bool
+	once    sync.Once
+	blocked chan struct{}
+	expired chan struct{}
+}
+
+func (c *blockingConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if c.blocks.Load() {
+		c.once.Do(func() { close(c.blocked) })
+		<-c.expired
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.end.WriteTo(b, to)
+}
+
+func (c *blockingConn) SetWriteDeadline(at time.Time) error {
+	time.AfterFunc(time.Until(at), func() { close(c.expired) })
+	return nil
+}
+
+// TestShutdownAfterClose waits for what Close has left to be told.
+func TestShutdownAfterClose(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) {
+		s.Handler.(*recorder).then.OnInfo = func(e Event) {
+			if e.Kind == KindStopped {
+				time.Sleep(3 * time.Second)
+			}
+		}
+	}, func(b *bubble) {
+		start := time.Now()
+		b.server.Close()
+		if err := b.server.Shutdown(context.Background()); err != nil || time.Since(start) != 3*time.Second {
+			t.Errorf("Shutdown: %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// TestEventsByHand: events that a user's test makes up are no trouble.
+func TestEventsByHand(t *testing.T) {
+	t.Parallel()
+	for kind := range EventKind(255) {
+		e := Event{Kind: kind}
+		if e.String() == "" || kind.String() == "" {
+			t.Errorf("kind %d has no text", kind)
+		}
+		LogHandler(discardLogger).Info(e)
+	}
+}
+
+// order checks "opened, then datagrams, then closed" and that nothing follows
+// KindStopped.
+type order struct {
+	NopHandler
+	t       *testing.T
+	mu      sync.Mutex // guards all following
+	state   map[*Session]int
+	stopped bool
+}
+
+func (o *order) Info(e Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stopped {
+		o.t.Errorf("after Stopped: %v", e)
+	}
+	switch e.Kind {
+	case KindHandshakeComplete:
+		if o.state[e.Session] != 0 {
+			o.t.Error("opened twice")
+		}
+		o.state[e.Session] = 1
+	case KindSessionClosed:
+		if o.state[e.Session] != 1 {
+			o.t.Errorf("closed in state %d", o.state[e.Session])
+		}
+		o.state[e.Session] = 2
+	case KindStopped:
+		o.stopped = true
+	}
+}
+
+func (o *order) DatagramReceived(s *Session, _, plainText []byte) {
+	o.mu.Lock()
+	if o.state[s] != 1 {
+		o.t.Errorf("data in state %d", o.state[s])
+	}
+	o.mu.Unlock()
+	s.Write(plainText)
+	if string(plainText) == "bye" {
+		go s.Close()
+	}
+}
+
+// TestEverythingAtOnce: clients come, re-connect and go while other goroutines
+// write to and close sessions and at last the server closes. The order of
+// events holds, and every session that was opened is closed.
+func TestEverythingAtOnce(t *testing.T) {
+	t.Parallel()
+	rounds := 20
+	if testing.Short() {
+		rounds = 3
+	}
+	for round := range rounds {
+		n := newNetwork()
+		o := &order{t: t, state: make(map[*Session]int)}
+		s := &Server{PSK: testPSK, Handler: o}
+		conn := n.listen(serverAddr)
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(conn) }()
+		for s.current() == nil {
+			runtime.Gosched()
+		}
+		stop := make(chan struct{})
+		var clients, meddlers sync.WaitGroup
+		for i := range 4 {
+			clients.Go(func() {
+				p := n.dial(clientAddr(i), serverAddr)
+				defer p.Close()
+				for k := range 20 {
+					handshakeInHaste(p, uint64(round*1000+i*100+k))
+				}
+			})
+		}
+		for range 2 {
+			meddlers.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					for session := range s.Sessions() {
+						session.Write([]byte("push"))
+						session.Stats()
+						if rand.IntN(8) == 0 {
+							session.Close()
+						}
+					}
+					s.Stats()
+					runtime.Gosched()
+				}
+			})
+		}
+		if round%3 > 0 {
+			clients.Wait()
+		}
+		if round%2 == 0 {
+			s.Close()
+		} else {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+			s.Shutdown(ctx)
+			cancel()
+		}
+		if err := <-served; err != ErrServerClosed {
+			t.Error(err)
+		}
+		close(stop)
+		clients.Wait()
+		meddlers.Wait()
+		for session, state := range o.state {
+			if state != 2 {
+				t.Errorf("round %d: the session of %v is in state %d at the end", round, session, state)
+			}
+		}
+	}
+}
+
+// handshakeInHaste tries a handshake and some data, and gives up when no
+// answer comes soon.
+func handshakeInHaste(p *pipe, seed uint64) {
+	c := testpeer.New(testIdentity, []byte(testKey), seed)
+	ask := func(b []byte, answered func() bool) bool {
+		p.Write(b)
+		for !answered() {
+			select {
+			case d := <-p.in:
+				_ = c.Receive(d.b) // may be for the handshake before
+			case <-time.After(5 * time.Millisecond):
+				return false
+			}
+		}
+		return true
+	}
+	if !ask(c.Hello(), func() bool { return c.Cookie != nil }) ||
+		!ask(c.Hello(), func() bool { return c.HelloDone }) ||
+		!ask(c.Flight(), func() bool { return c.Complete }) {
+		return
+	}
+	for range 5 {
+		p.Write(c.Sealed(wire.ContentApplicationData, []byte("hello")))
+	}
+	p.Write(c.Sealed(wire.ContentApplicationData, []byte("bye")))
+}
+
+// mutate damages a datagram in one of the ways that parsers trip over.
+func mutate(b []byte, r *rand.Rand) []byte {
+	b = bytes.Clone(b)
+	for range 1 + r.IntN(3) {
+		if len(b) == 0 {
+			return b
+		}
+		at := r.IntN(len(b))
+		switch r.IntN(5) {
+		case 0:
+			b[at] ^= 1 << r.IntN(8)
+		case 1:
+			b[at] = byte(r.Uint32())
+		case 2:
+			b = b[:at]
+		case 3:
+			b = append(b, b[at:]...)
+		case 4:
+			b = append(b[:at:at], append(make([]byte, r.IntN(40)), b[at:]...)...)
+		}
+	}
+	if n := len(b) - wire.RecordHeaderLen; n > 0 && r.IntN(2) == 0 {
+		b[11], b[12] = byte(n>>8), byte(n)
+	}
+	return b
+}
+
+// FuzzServer runs handshakes of two addresses with damaged, doubled and
+// replayed datagrams between theirs, as a seed chooses them. The order of events
+// holds, and in the end nothing is left.
+func FuzzServer(f *testing.F) {
+	for seed := range uint64(200) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		o := &order{t: t, state: make(map[*Session]int)}
+		s := &Server{
+			PSK: testPSK, Handler: o,
+			MTU: []int{0, engine.MinMTU, 256}[r.IntN(3)], MaxHandshakes: 1 + r.IntN(3), MaxSessions: 1 + r.IntN(3),
+			PSKIdentityHint: string(make([]byte, r.IntN(2)*r.IntN(1000))),
+		}
+		cfg, err := s.config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := newNetwork()
+		l, err := s.adopt(cfg, n.listen(serverAddr), endpoint{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends := []*pipe{n.dial(clientAddr(0), serverAddr), n.dial(clientAddr(1), serverAddr)}
+		now := time.Unix(1_700_000_000, 0)
+		var seen [][]byte
+		give := func(c *testpeer.Client, p *pipe, b []byte) {
+			seen = append(seen, b)
+			for _, d := range [][]byte{b, mutate(seen[r.IntN(len(seen))], r), mutate(seen[r.IntN(len(seen))], r)} {
+				l.receive(now, &udpio.Message{Buf: bytes.Clone(d), N: len(d), Remote: p.addr})
+				l.hooks.Wait()
+				l.housekeep(now)
+				for len(p.in) > 0 {
+					_ = c.Receive((<-p.in).b)
+				}
+			}
+			now = now.Add(time.Duration(r.IntN(2)*r.IntN(3000)) * time.Millisecond)
+		}
+		for range 1 + r.IntN(4) {
+			p := ends[r.IntN(2)]
+			c := testpeer.New(testIdentity, []byte(testKey), r.Uint64())
+			c.Suites, c.NoEMS = []uint16{DefaultCipherSuites()[r.IntN(7)]}, r.IntN(2) == 0
+			c.Seq, c.MessageSeq = uint64(r.IntN(2)*r.IntN(1<<40)), uint16(r.IntN(2)*r.IntN(1<<15))
+			give(c, p, c.Hello())
+			give(c, p, c.Hello())
+			if !c.HelloDone {
+				continue
+			}
+			cke, ccs, finished := c.KeyExchange()
+			for _, b := range [][]byte{cke, ccs, finished} {
+				give(c, p, b)
+			}
+			for range r.IntN(6) {
+				content := make([]byte, r.IntN(40))
+				for i := range content {
+					content[i] = byte(r.IntN(5) * r.IntN(60))
+				}
+				give(c, p, c.Sealed(wire.ContentType(20+r.IntN(5)), content))
+			}
+		}
+		_ = l.stop(ErrServerClosed)
+		l.hooks.Wait()
+		_ = l.finish(ErrServerClosed)
+		if l.open != 0 || l.halfOpen != 0 || len(l.peers) != 0 || l.oldest != nil || l.newest != nil || l.timers.Len() != 0 || l.asking != 0 {
+			t.Errorf("left: %d open, %d half open, %d peers, %d timers, %d hooks", l.open, l.halfOpen, len(l.peers), l.timers.Len(), l.asking)
+		}
+		for _, state := range o.state {
+			if state != 2 {
+				t.Errorf("a session is in state %d at the end", state)
+			}
+		}
+	})
+}

@@ -1,0 +1,498 @@
+package dtlsserver
+
+// Tests that drive a loop by hand, without its goroutine: many sessions, many
+// datagrams.
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/udpio"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// direct is a loop that is driven by hand, on a clock of its own.
+type direct struct {
+	t   testing.TB
+	s   *Server
+	l   *loop
+	rec *recorder
+	now time.Time
+	out [][]byte // what was sent since it was last looked at
+}
+
+// ReadFrom makes direct a net.PacketConn, of which only writes are used.
+func (d *direct) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, net.ErrClosed }
+func (d *direct) Close() error                           { return nil }
+func (d *direct) LocalAddr() net.Addr                    { return net.UDPAddrFromAddrPort(serverAddr) }
+func (d *direct) SetDeadline(time.Time) error            { return nil }
+func (d *direct) SetReadDeadline(time.Time) error        { return nil }
+func (d *direct) SetWriteDeadline(time.Time) error       { return nil }
+func (d *direct) WriteTo(b []byte, to net.Addr) (int, error) {
+	d.out = append(d.out, bytes.Clone(b))
+	return len(b), nil
+}
+
+func newDirect(t testing.TB, edit func(*Server)) *direct {
+	t.Helper()
+	d := &direct{t: t, rec: &recorder{}, now: time.Unix(1_700_000_000, 0)}
+	d.s = &Server{PSK: testPSK, Handler: d.rec}
+	if edit != nil {
+		edit(d.s)
+	}
+	cfg, err := d.s.config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.l, err = d.s.adopt(cfg, d, endpoint{}); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// receive gives the loop a datagram and returns what it sends.
+func (d *direct) receive(from netip.AddrPort, b []byte) [][]byte {
+	d.out = nil
+	d.l.receive(d.now, &udpio.Message{Buf: b, N: len(b), Remote: from})
+	d.l.hooks.Wait()
+	d.l.housekeep(d.now)
+	return d.out
+}
+
+// advance lets time pass.
+func (d *direct) advance(by time.Duration) {
+	for until := d.now.Add(by); ; {
+		at, ok := d.l.housekeep(d.now)
+		if !ok || at.After(until) {
+			d.now = until
+			return
+		}
+		d.now = at
+	}
+}
+
+// exchange gives the loop a client's datagram and the client the answers.
+func (d *direct) exchange(c *testpeer.Client, from netip.AddrPort, b []byte) {
+	d.t.Helper()
+	for _, answer := range d.receive(from, b) {
+		if err := c.Receive(answer); err != nil {
+			d.t.Fatalf("client %v: %v", from, err)
+		}
+	}
+}
+
+func (d *direct) establish(c *testpeer.Client, from netip.AddrPort) {
+	d.t.Helper()
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Flight())
+	if !c.Complete {
+		d.t.Fatalf("client %v is not connected", from)
+	}
+}
+
+// attacks are datagrams of an attacker who knows a peer's address, and has seen
+// some of its records, but has no key. None may have an effect, or an answer.
+func attacks(seen ...[]byte) (all [][]byte) {
+	record := func(t wire.ContentType, epoch uint16, seq uint64, payload []byte) {
+		r := wire.AppendRecordHeader(nil, t, wire.VersionDTLS12, epoch, seq, len(payload))
+		all = append(all, append(r, payload...))
+	}
+	for _, alert := range [][]byte{{1, 0}, {2, 0}, {2, 40}, {2, 80}, {1, 90}} {
+		record(wire.ContentAlert, 0, 99, alert)
+		record(wire.ContentAlert, 1, 99, alert)
+	}
+	record(wire.ContentApplicationData, 0, 9, []byte("data"))
+	record(wire.ContentApplicationData, 1, 9, bytes.Repeat([]byte{5}, 60))
+	record(wire.ContentChangeCipherSpec, 0, 9, []byte{1})
+	record(wire.ContentChangeCipherSpec, 1, 9, []byte{1})
+	record(wire.ContentHandshake, 0, 9, testpeer.Message(wire.TypeFinished, 3, make([]byte, 12)))
+	record(wire.ContentHandshake, 1, 9, testpeer.Message(wire.TypeFinished, 3, make([]byte, 12)))
+	for typ := range 25 { // every handshake message, empty, declared huge, and junk
+		t := wire.HandshakeType(typ)
+		if t != wire.TypeClientHello {
+			record(wire.ContentHandshake, 0, 9, testpeer.Message(t, 2, nil))
+			record(wire.ContentHandshake, 0, 9, testpeer.Message(t, 3, []byte("junk")))
+		}
+		record(wire.ContentHandshake, 0, 9, wire.AppendHandshakeHeader(nil, t, 1<<24-1, 2, 0, 0))
+		record(wire.ContentHandshake, 0, 9, append(wire.AppendHandshakeHeader(nil, t, 1<<24-1, 2, 1<<24-3, 1), 7))
+	}
+	for _, t := range []wire.ContentType{0, 19, 20, 21, 22, 23, 24, 25, 255} {
+		for _, epoch := range []uint16{0, 1, 2, 0xffff} {
+			record(t, epoch, wire.MaxSequence, []byte("junk junk junk junk junk junk junk"))
+			record(t, epoch, 0, nil)
+		}
+	}
+	all = append(all, nil, []byte{22}, []byte("GET / HTTP/1.0\r\n\r\n"), make([]byte, 1400))
+	for _, b := range seen { // replayed, damaged, of another epoch
+		all = append(all, b)
+		if len(b) > 20 {
+			damaged, old, far := bytes.Clone(b), bytes.Clone(b), bytes.Clone(b)
+			damaged[len(b)-1] ^= 1
+			old[4], far[3] = 0, 0x80
+			all = append(all, damaged, old, far)
+		}
+	}
+	return all
+}
+
+// TestTenThousandSessions: every session is attacked in every way that an
+// attacker without its key has, and none notices.
+func TestTenThousandSessions(t *testing.T) {
+	t.Parallel()
+	sessions := 10_000
+	if raceEnabled || testing.Short() {
+		sessions = 500
+	}
+	d := newDirect(t, nil)
+	clients := make([]*testpeer.Client, sessions)
+	seen := make([][][]byte, sessions)
+	for n := range clients {
+		c := testpeer.New(testIdentity, []byte(testKey), uint64(n))
+		clients[n] = c
+		d.establish(c, clientAddr(n))
+		data := c.Sealed(wire.ContentApplicationData, []byte("once"))
+		d.exchange(c, clientAddr(n), data)
+		flight := c.Plain(wire.ContentChangeCipherSpec, []byte{1})
+		seen[n] = [][]byte{data, flight}
+	}
+	d.rec.want(t, KindHandshakeComplete, uint64(sessions), "at first")
+	delivered := len(d.rec.data)
+	answers := 0
+	for n := range clients {
+		from := clientAddr(n)
+		for _, b := range attacks(seen[n]...) {
+			if answer := d.receive(from, b); len(answer) > 0 {
+				t.Fatalf("%x\nwas answered with\n%x", b, answer)
+			}
+		}
+		bare := testpeer.New("", nil, 1)
+		for range 2 { // without a cookie, and with one that is made up
+			answer := d.receive(from, bare.Hello())
+			if len(answer) != 1 || len(answer[0]) != 60 || answer[0][13] != byte(wire.TypeHelloVerifyRequest) {
+				t.Fatalf("a hello was answered with %x", answer)
+			}
+			bare.Cookie = bytes.Repeat([]byte{answer[0][28]}, 32)
+			answers++
+		}
+	}
+	if len(d.rec.data) != delivered {
+		t.Errorf("%d datagrams were delivered that nobody sent", len(d.rec.data)-delivered)
+	}
+	d.rec.want(t, KindSessionClosed, 0, "after the attacks")
+	if stats := d.s.Stats(); stats.Sessions != sessions || stats.HalfOpen != 0 {
+		t.Errorf("%d sessions, %d handshakes", stats.Sessions, stats.HalfOpen)
+	}
+	for n, c := range clients {
+		from := clientAddr(n)
+		d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("still there")))
+		session, ok := d.s.Session(from)
+		if !ok {
+			t.Fatalf("%v has no session", from)
+		}
+		d.out = nil
+		if _, err := session.Write([]byte("and you")); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Receive(d.out[0]); err != nil || string(c.Data[0]) != "and you" {
+			t.Fatalf("client %v got %q, %v", from, c.Data, err)
+		}
+	}
+	if len(d.rec.data) != delivered+sessions {
+		t.Errorf("%d of %d sessions still deliver", len(d.rec.data)-delivered, sessions)
+	}
+	if n := len(d.rec.of(KindRecordDropped)); n > 100 {
+		t.Errorf("%d events for what was dropped", n)
+	}
+}
+
+// TestManyFailingHandshakes: 100,000 handshakes fail in all ways; then a good
+// one completes, and nothing is left of the others.
+func TestManyFailingHandshakes(t *testing.T) {
+	t.Parallel()
+	n := 100_000
+	if raceEnabled || testing.Short() {
+		n = 3_000
+	}
+	d := newDirect(t, func(s *Server) { s.MaxHandshakes = 100 })
+	from := clientAddr(1)
+	for i := range n {
+		c := testpeer.New(testIdentity, []byte("wrong"), uint64(i))
+		c.MessageSeq = 1
+		if i%4 == 1 {
+			c.Suites = []uint16{0xc02b} // none in common
+		}
+		from = clientAddr(i)
+		verdict, answer := d.l.cfg.verifier.Verify(nil, c.Hello(), from, d.now)
+		if verdict != Answer {
+			t.Fatal(verdict)
+		}
+		c.Cookie = cookieOf(t, answer)
+		c.MessageSeq = 1
+		d.exchange(c, from, c.Hello())
+		switch i % 4 {
+		case 2: // malformed
+			d.exchange(c, from, c.Plain(wire.ContentHandshake, testpeer.Message(wire.TypeClientKeyExchange, 2, []byte{9})))
+		case 3: // wrong key
+			d.exchange(c, from, c.Flight())
+		}
+		if i%1000 == 0 {
+			d.advance(31 * time.Second)
+		}
+	}
+	d.advance(31 * time.Second)
+	d.establish(testpeer.New(testIdentity, []byte(testKey), 1<<40), clientAddr(1<<20))
+	stats := d.s.Stats()
+	if stats.HandshakesStarted != uint64(n)+1 || stats.HandshakesFailed != uint64(n) || stats.HalfOpen != 0 || stats.Sessions != 1 {
+		t.Errorf("%+v", stats)
+	}
+	l := d.l
+	if len(l.peers) != 1 || l.oldest != nil || l.newest != nil || l.timers.Len() != 1 || l.asking != 0 || len(l.questions) != 0 {
+		t.Errorf("left: %d peers, %d timers, %d hooks, %d questions", len(l.peers), l.timers.Len(), l.asking, len(l.questions))
+	}
+}
+
+// TestFragmentFlood: fragments that never make a message take no more memory
+// than one message may have.
+func TestFragmentFlood(t *testing.T) {
+	d := newDirect(t, nil)
+	c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Hello())
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for i := range 100_000 {
+		var h []byte
+		switch i % 3 {
+		case 0: // empty
+			h = wire.AppendHandshakeHeader(nil, wire.TypeClientKeyExchange, 1000, 2, i%1000, 0)
+		case 1: // one byte, every second one
+			h = append(wire.AppendHandshakeHeader(nil, wire.TypeClientKeyExchange, 1000, 2, 2*(i%499), 1), 1)
+		case 2: // declared as long as can be
+			h = append(wire.AppendHandshakeHeader(nil, wire.TypeClientKeyExchange, 1<<24-1, 2, i, 1), 1)
+		}
+		d.receive(from, c.Plain(wire.ContentHandshake, h))
+	}
+	if after := heap(); after > before+256<<10 {
+		t.Errorf("the heap grew by %d bytes", after-before)
+	}
+	d.exchange(c, from, c.Flight())
+	if !c.Complete {
+		t.Error("the handshake does not complete any more")
+	}
+}
+
+// TestOddIdentities: any bytes are an identity, and none breaks a line of
+// output.
+func TestOddIdentities(t *testing.T) {
+	t.Parallel()
+	for _, identity := range []string{"", "\x00", "a\nb\x1b[2J", "\xff\xfe", strings.Repeat("x", 256), `"quoted"`} {
+		d := newDirect(t, func(s *Server) {
+			s.PSK = StaticPSK(map[string][]byte{identity: []byte(testKey)})
+		})
+		c := testpeer.New(identity, []byte(testKey), 1)
+		d.establish(c, clientAddr(1))
+		e := d.rec.want(t, KindHandshakeComplete, 1, "with an odd identity")
+		if e.Identity != identity || e.Session.ConnectionState().PSKIdentity != identity {
+			t.Errorf("identity %q became %q", identity, e.Identity)
+		}
+		for _, line := range d.rec.lines() {
+			for _, r := range line {
+				if r < ' ' || r > '~' {
+					t.Errorf("line %q has %q", line, r)
+				}
+			}
+		}
+	}
+}
+
+// TestKeyWornOut: one warning past 2^24.5 records.
+func TestKeyWornOut(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	d.establish(c, clientAddr(1))
+	session, _ := d.s.Session(clientAddr(1))
+	setSealed(session, maxSealed-3)
+	for range 6 {
+		if _, err := session.Write(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.l.housekeep(d.now)
+	d.rec.want(t, KindKeyWornOut, 1, "past the limit")
+	setSealed(session, wire.MaxSequence-100)
+	for session.Context().Err() == nil {
+		session.Write(nil)
+	}
+	if session.Stats().MessagesSent > 200 {
+		t.Errorf("%d messages", session.Stats().MessagesSent)
+	}
+	d.l.housekeep(d.now)
+	if e := d.rec.want(t, KindSessionClosed, 1, "at the end of the numbers"); e.Err != ErrRecordsExhausted {
+		t.Errorf("%v", e)
+	}
+	r, _, _ := wire.ParseRecord(d.out[len(d.out)-1])
+	if r.Type != wire.ContentAlert || r.Seq != wire.MaxSequence {
+		t.Errorf("the last record has type %d and number %x", r.Type, r.Seq)
+	}
+}
+
+// setSealed makes a session's next record the n-th. No other way leads there
+// in the time of a test, and none should in the code.
+func setSealed(s *Session, n uint64) {
+	next := reflect.ValueOf(s.eng).Elem().FieldByName("sealer").Elem().FieldByName("next")
+	*(*uint64)(next.Addr().UnsafePointer()) = n
+}
+
+// TestFolding: the first event at once, then one a second with a count, the
+// rest at the end; by source where the address is proven, else for all.
+func TestFolding(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	counts := func(kind EventKind) (all []uint64) {
+		for _, e := range d.rec.of(kind) {
+			all = append(all, e.Count)
+		}
+		return all
+	}
+	want := func(kind EventKind, counted string, why string) {
+		t.Helper()
+		if got := fmt.Sprint(counts(kind)); got != counted {
+			t.Errorf("%s: %v came with counts %v, want %v", why, kind, got, counted)
+		}
+	}
+	for n := range 10 {
+		d.receive(clientAddr(n), []byte("junk"))
+	}
+	want(KindJunk, "[1]", "ten sources, at once")
+	d.advance(time.Second)
+	want(KindJunk, "[1 9]", "a second later")
+	d.receive(clientAddr(1), []byte("junk"))
+	want(KindJunk, "[1 9]", "in the second window")
+	d.advance(5 * time.Second)
+	want(KindJunk, "[1 9 1]", "five seconds later")
+	d.receive(clientAddr(1), []byte("junk"))
+	want(KindJunk, "[1 9 1 1]", "after a quiet time")
+
+	for n := range 3 { // the same source from other ports, and another source
+		c := testpeer.New(testIdentity, []byte(testKey), uint64(n))
+		from := netip.AddrPortFrom(clientAddr(n/2).Addr(), uint16(1000+n))
+		d.establish(c, from)
+	}
+	want(KindHelloVerified, "[1 1]", "two sources")
+	want(KindHandshakeComplete, "[1 1 1]", "three sessions")
+	d.l.outbox.flush(d.now, true)
+	d.l.deliver()
+	want(KindHelloVerified, "[1 1 1]", "at the end")
+	want(KindJunk, "[1 9 1 1]", "at the end")
+
+	six := func(text string) netip.Addr { return sourceOf(netip.MustParseAddr(text)) }
+	if six("2001:db8:0:1::1") != six("2001:db8:0:1:ffff::2") || six("2001:db8:0:1::1") == six("2001:db8:0:2::1") || six("fe80::1%eth0") != six("fe80::2%eth1") {
+		t.Error("an IPv6 source is not its /64")
+	}
+}
+
+// TestFoldingIsBounded: many sources do not take much memory, and are folded
+// together when there are too many.
+func TestFoldingIsBounded(t *testing.T) {
+	t.Parallel()
+	var o outbox
+	now := time.Unix(0, 0)
+	for n := range 10 * maxFolds {
+		o.put(Event{Kind: KindHelloVerified, Time: now, Remote: clientAddr(n)})
+	}
+	if n := len(o.fold.windows); n > maxFolds+1 {
+		t.Errorf("%d windows", n)
+	}
+	if n := len(o.items); n > maxFolds+1 {
+		t.Errorf("%d events at once", n)
+	}
+	o.flush(now.Add(time.Hour), false)
+	var count uint64
+	for _, it := range o.items {
+		count += it.event.Count
+	}
+	if count != 10*maxFolds {
+		t.Errorf("%d events were counted, want %d", count, 10*maxFolds)
+	}
+	o.flush(now.Add(2*time.Hour), false)
+	if len(o.fold.windows) != 0 || o.fold.order.Len() != 0 {
+		t.Errorf("%d windows are left", len(o.fold.windows))
+	}
+}
+
+// TestSecretsAreNotShown: neither the key nor the cookie secret is in any event,
+// log line, error or string.
+func TestSecretsAreNotShown(t *testing.T) {
+	t.Parallel()
+	const key = "the key that nobody may see"
+	secret := bytes.Repeat([]byte("cookie secret"), 4)
+	var out bytes.Buffer
+	level := new(slog.LevelVar)
+	level.Set(slog.LevelDebug)
+	psk := PSK{Key: []byte(key)}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		fmt.Fprintf(&out, format, psk)
+		fmt.Fprintf(&out, format, &psk)
+	}
+	logger := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: level}))
+	logger.Info("psk", "psk", psk, "pointer", &psk)
+	for _, hook := range []PSKFunc{
+		StaticPSK(map[string][]byte{testIdentity: []byte(key)}),
+		func(context.Context, PSKRequest) (PSK, error) { return psk, errors.New("broken") },
+		func(context.Context, PSKRequest) (PSK, error) { return psk, ErrUnknownPSKIdentity },
+	} {
+		for _, clientKey := range []string{key, "wrong"} {
+			d := newDirect(t, func(s *Server) {
+				s.PSK = hook
+				s.Handler = MultiHandler(s.Handler, LogHandler(logger))
+				s.Verifier = mustVerifier(t, secret)
+			})
+			c, from := testpeer.New(testIdentity, []byte(clientKey), rand.Uint64()), clientAddr(1)
+			d.exchange(c, from, c.Hello())
+			d.exchange(c, from, c.Hello())
+			d.exchange(c, from, c.Flight())
+			if c.Complete {
+				d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("data")))
+			}
+			if session, ok := d.s.Session(from); ok {
+				fmt.Fprintf(&out, "%v %+v %+v %+v", session, session.ConnectionState(), session.Stats(), d.s.Stats())
+			}
+			d.advance(time.Hour)
+			fmt.Fprintln(&out, d.rec.lines())
+			for _, e := range d.rec.events {
+				fmt.Fprintf(&out, "%v %v\n", e.Kind, e.Err)
+			}
+		}
+	}
+	_, err := NewVerifier(secret[:31])
+	fmt.Fprintln(&out, err)
+	text := out.String()
+	if !strings.Contains(text, "HandshakeComplete") || !strings.Contains(text, "broken") {
+		t.Fatalf("the output is not what this test is about: %s", text)
+	}
+	for _, s := range []string{key, hex.EncodeToString([]byte(key)), fmt.Sprint([]byte(key)), string(secret[:16]), hex.EncodeToString(secret[:16])} {
+		if i := strings.Index(text, s); i >= 0 {
+			t.Errorf("%q is shown: %s", s, text[max(0, i-100):i+len(s)])
+		}
+	}
+}
