@@ -186,25 +186,23 @@ func ExampleLogHandler() {
 			return a
 		},
 	}))
-	closed := make(chan struct{})
+	events := dtlsserver.LogHandler(logger) // as a Server.Handler it logs warnings and errors, too
 	server := &dtlsserver.Server{
-		Handler: dtlsserver.MultiHandler(dtlsserver.LogHandler(logger), dtlsserver.HandlerFuncs{
-			OnInfo: func(e dtlsserver.Event) {
-				if e.Kind == dtlsserver.KindSessionClosed {
-					close(closed)
-				}
+		Handler: dtlsserver.HandlerFuncs{
+			OnInfo: events.Info,
+			OnDatagram: func(s *dtlsserver.Session, cipherText, plainText []byte) {
+				events.DatagramReceived(s, cipherText, plainText)
+				s.Write(plainText)
 			},
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
-		}),
+		},
 		PSK: dtlsserver.StaticPSK(map[string][]byte{"sensor-1": []byte("secret")}),
 	}
 	if err := server.Listen("udp", "127.0.0.1:0"); err != nil {
 		log.Fatal(err)
 	}
 	client := dial(server.Addr(), "sensor-1", "secret")
+	defer client.Close()
 	ask(client, "hello")
-	client.Close()
-	<-closed
 	if err := server.Shutdown(context.Background()); err != nil {
 		log.Fatal(err)
 	}
@@ -216,7 +214,7 @@ func ExampleLogHandler() {
 	// level=INFO msg="asking for the pre-shared key" kind=PSKRequested remote=127.0.0.1 local=127.0.0.1 identity="\"sensor-1\""
 	// level=INFO msg="handshake complete" kind=HandshakeComplete remote=127.0.0.1 local=127.0.0.1 identity="\"sensor-1\"" suite=TLS_PSK_WITH_AES_128_GCM_SHA256
 	// level=DEBUG msg="datagram received" remote=127.0.0.1 record=42 length=5
-	// level=INFO msg="session closed" kind=SessionClosed remote=127.0.0.1 local=127.0.0.1 identity="\"sensor-1\"" err="dtlsserver: closed by the peer"
+	// level=INFO msg="session closed" kind=SessionClosed remote=127.0.0.1 local=127.0.0.1 identity="\"sensor-1\"" err="dtlsserver: server closed"
 	// level=INFO msg="stopped listening" kind=Stopped local=127.0.0.1
 }
 

@@ -17,8 +17,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -334,4 +336,108 @@ func TestServerCloses(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the server ended with %v", err)
 	}
+}
+
+// TestSpoofedBesidePion: from the socket of pion's connected client come forged
+// alerts, data, ChangeCipherSpec, Finished, junk and hellos; the server answers
+// nothing but the hellos, with HelloVerifyRequests, and the session lives.
+func TestSpoofedBesidePion(t *testing.T) {
+	t.Parallel()
+	addr := startServer(t, "-reply", "echo")
+	udp := &tap{UDPConn: dialUDP(t, addr), answers: make(chan []byte, 1000)}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := pion2.ClientWithContext(ctx, udp, &pion2.Config{
+		PSK:             func([]byte) ([]byte, error) { return key, nil },
+		PSKIdentityHint: []byte(identity),
+		CipherSuites:    []pion2.CipherSuiteID{pion2.TLS_PSK_WITH_AES_128_GCM_SHA256},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := func(typ byte, epoch uint16, seq byte, payload ...byte) []byte {
+		r := []byte{typ, 0xfe, 0xfd, byte(epoch >> 8), byte(epoch), 0, 0, 0, 0, 0, seq, byte(len(payload) >> 8), byte(len(payload))}
+		return append(r, payload...)
+	}
+	finished := append([]byte{20, 0, 0, 12, 0, 3, 0, 0, 0, 0, 0, 12}, make([]byte, 12)...)
+	var attacks [][]byte
+	for _, epoch := range []uint16{0, 1, 2, 0xffff} {
+		for _, seq := range []byte{0, 1, 77} {
+			for typ := range byte(32) {
+				attacks = append(attacks, record(typ, epoch, seq), record(typ, epoch, seq, make([]byte, 40)...))
+			}
+			attacks = append(attacks,
+				record(21, epoch, seq, 1, 0), record(21, epoch, seq, 2, 40), record(20, epoch, seq, 1),
+				record(23, epoch, seq, []byte("data")...), record(22, epoch, seq, finished...))
+		}
+	}
+	attacks = append(attacks, udp.sent()...) // replayed: hellos and the client's flight
+	udp.watch.Store(true)
+	for i, b := range attacks {
+		if _, err := udp.UDPConn.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if i%50 == 0 {
+			wantEcho(t, c, fmt.Sprint("still there ", i))
+		}
+	}
+	wantEcho(t, c, "and after all")
+	hellos := 0
+	for len(udp.answers) > 0 {
+		switch b := <-udp.answers; {
+		case len(b) == 60 && b[0] == 22 && b[13] == 3:
+			hellos++
+		case b[0] == 23: // an echo
+		default:
+			t.Errorf("the server sent %x", b)
+		}
+	}
+	if hellos != 1 {
+		t.Errorf("%d HelloVerifyRequests, want one for the bare hello", hellos)
+	}
+}
+
+// wantEcho sends a text and wants it back, and nothing else.
+func wantEcho(t *testing.T, c net.Conn, text string) {
+	t.Helper()
+	c.SetDeadline(time.Now().Add(patience))
+	b := make([]byte, 100)
+	if _, err := c.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(b); err != nil || string(b[:n]) != text {
+		t.Fatalf("got %q, %v, want %q", b[:n], err, text)
+	}
+}
+
+// tap is a connected socket that remembers what a client has written, and tells
+// what it reads.
+type tap struct {
+	*net.UDPConn
+	watch   atomic.Bool
+	answers chan []byte
+
+	mu      sync.Mutex // guards written
+	written [][]byte
+}
+
+func (c *tap) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	c.written = append(c.written, bytes.Clone(b))
+	c.mu.Unlock()
+	return c.UDPConn.Write(b)
+}
+
+func (c *tap) Read(b []byte) (int, error) {
+	n, err := c.UDPConn.Read(b)
+	if err == nil && c.watch.Load() {
+		c.answers <- bytes.Clone(b[:n])
+	}
+	return n, err
+}
+
+func (c *tap) sent() [][]byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.written)
 }
