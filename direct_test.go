@@ -228,14 +228,13 @@ func TestManyFailingHandshakes(t *testing.T) {
 		n = 3_000
 	}
 	d := newDirect(t, func(s *Server) { s.MaxHandshakes = 100 })
-	from := clientAddr(1)
 	for i := range n {
 		c := testpeer.New(testIdentity, []byte("wrong"), uint64(i))
 		c.MessageSeq = 1
 		if i%4 == 1 {
 			c.Suites = []uint16{0xc02b} // none in common
 		}
-		from = clientAddr(i)
+		from := clientAddr(i)
 		verdict, answer := d.l.cfg.verifier.Verify(nil, c.Hello(), from, d.now)
 		if verdict != Answer {
 			t.Fatal(verdict)

@@ -11,9 +11,10 @@ import (
 
 // EventHandler is told what happens. Its methods run on the serving loop with
 // no lock held: a method that blocks delays all peers of the socket, so slow
-// work belongs in a goroutine. Every method of Server but Shutdown, and every
-// method of Session, may be called from a handler; what such a call causes is
-// told after the handler has returned.
+// work belongs in a goroutine. Every method of Session, and of Server all but
+// Serve and Shutdown, may be called from a handler; what such a call causes is
+// told after the handler has returned. KindListenFailed alone may be told by
+// Listen itself, before it returns.
 //
 // No two calls about one session run at the same time. Calls about different
 // sessions, and about none, may.
@@ -168,7 +169,8 @@ type Event struct {
 	// Remote is the peer's address. For kinds that come before the address is
 	// proven it may be forged.
 	Remote netip.AddrPort
-	// Local is the server's address.
+	// Local is the address that the peer wrote to, where it is known and
+	// there is a session, and else the one that the server listens on.
 	Local netip.AddrPort
 	// Session is the peer's session. Until KindHandshakeComplete it is a
 	// handshake in progress, which nothing can be written to.

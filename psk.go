@@ -9,10 +9,11 @@ import (
 	"net/netip"
 )
 
-// PSKFunc finds the pre-shared key of a client (RFC 4279). It is called once in
-// each handshake, in a goroutine of its own, so it may block, for example on a
-// database; no other peer waits for it. Its context is done when the handshake
-// is given up or the server closes.
+// PSKFunc finds the pre-shared key of a client (RFC 4279). It is called at most
+// once in each handshake, off the serving loop, so it may block, for example on
+// a database. At most Server.MaxHandshakes calls run at a time; only beyond
+// that do others wait. Its context is done when the handshake is given up or
+// the server closes.
 //
 // For an identity that it does not know it returns ErrUnknownPSKIdentity, or
 // an error that wraps it, or an empty key. The client cannot tell that from a
@@ -35,8 +36,9 @@ type PSKRequest struct {
 // no key; of a PSK in an unexported field of something else, package fmt shows
 // all, as of any value.
 type PSK struct {
-	// Key is the pre-shared key. It is read until the PSKFunc's caller has
-	// derived the session's keys and neither kept nor changed.
+	// Key is the pre-shared key. The server reads it soon after the PSKFunc
+	// has returned, and neither changes nor keeps it; a PSKFunc must not
+	// change it later either.
 	Key []byte
 	// Value becomes Session.Value once the client has proven that it has the
 	// key: an account, say.

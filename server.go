@@ -45,8 +45,9 @@ type Server struct {
 
 	// KeyLogWriter receives the secrets of all sessions in the NSS key log
 	// format, for debugging with a packet analyzer. Whoever reads it can read
-	// the sessions. It must not call methods of Server or Session. Nil: no key
-	// log.
+	// the sessions. It is written to by the serving loop, which it delays, and
+	// must not call methods of Server or Session. Its errors are ignored. Nil:
+	// no key log.
 	KeyLogWriter io.Writer
 
 	// HandshakeTimeout bounds the time from the returned cookie to the
@@ -57,8 +58,8 @@ type Server struct {
 	IdleTimeout time.Duration
 
 	// MaxSessions bounds the open sessions. At the bound, hellos of new peers
-	// are refused, and only handshakes that have begun are still completed.
-	// Zero: DefaultMaxSessions.
+	// are refused; handshakes that have begun are still completed, so that up
+	// to MaxHandshakes more may be open. Zero: DefaultMaxSessions.
 	MaxSessions int
 	// MaxHandshakes bounds the handshakes in progress. At the bound, the
 	// oldest gives way to the newest. Zero: DefaultMaxHandshakes.

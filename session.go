@@ -58,7 +58,8 @@ type ConnectionState struct {
 }
 
 // CipherSuiteName returns the suite's registered name, for example
-// "TLS_PSK_WITH_AES_128_GCM_SHA256". Before a suite is chosen it is empty.
+// "TLS_PSK_WITH_AES_128_GCM_SHA256". Before the handshake is complete it is
+// empty.
 func (c ConnectionState) CipherSuiteName() string { return c.cipherSuiteName }
 
 // SessionStats are the figures of one Session.
@@ -95,7 +96,8 @@ func (s *Session) LocalAddr() netip.AddrPort {
 // String returns the peer's address.
 func (s *Session) String() string { return s.remote.String() }
 
-// ConnectionState returns what the handshake has settled so far.
+// ConnectionState returns what the handshake has settled. Until it is complete
+// all is zero but the PSK identity, which is then no more than a claim.
 func (s *Session) ConnectionState() ConnectionState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,8 +147,9 @@ func (s *Session) contextLocked() context.Context {
 }
 
 // Write sends b to the peer, as one record in one datagram. It may be empty,
-// and may be reused on return. Write never waits for the peer or for the
-// socket.
+// and may be reused on return. Write never waits for the peer, nor on UDP
+// sockets of Unix systems for the socket. What does not fit the path's MTU may
+// be fragmented or lost by the network.
 //
 // The errors are ErrHandshakeIncomplete, ErrSessionClosed, ErrServerClosed,
 // ErrMessageTooLong for more than 16384 bytes or more than the socket takes,

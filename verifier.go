@@ -41,7 +41,8 @@ const (
 	NotHello Verdict = iota
 	// Answer: the sender has not proven its address. Send it the answer.
 	Answer
-	// Verified: the sender has proven its address. Start a handshake.
+	// Verified: the sender has proven its address. A handshake may start: a
+	// Server does so by itself.
 	Verified
 )
 
@@ -69,7 +70,8 @@ func (v Verdict) String() string {
 // the same secret accept each other's cookies.
 //
 // A Verifier keeps nothing about clients and may be used by several goroutines
-// at once, and by several servers.
+// at once, and by several servers. It comes from NewVerifier; the zero value
+// cannot be used.
 type Verifier struct {
 	scope   []byte
 	secrets *atomic.Pointer[[][]byte] // current first; shared with WithScope's
