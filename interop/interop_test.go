@@ -281,11 +281,10 @@ func TestPionV3(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			udp := dialUDP(t, addr)
-			c, err := pion3.Client(connected{udp}, udp.RemoteAddr(), &pion3.Config{
-				PSK:             func([]byte) ([]byte, error) { return key, nil },
-				PSKIdentityHint: []byte(identity),
-				CipherSuites:    []pion3.CipherSuiteID{id},
-			})
+			c, err := pion3.ClientWithOptions(connected{udp}, udp.RemoteAddr(),
+				pion3.WithPSK(func([]byte) ([]byte, error) { return key, nil }),
+				pion3.WithPSKIdentityHint([]byte(identity)),
+				pion3.WithCipherSuites(id))
 			if err != nil {
 				t.Fatal(err)
 			}
