@@ -830,7 +830,7 @@ func FuzzServer(f *testing.F) {
 			p := ends[r.IntN(2)]
 			c := testpeer.New(testIdentity, []byte(testKey), r.Uint64())
 			c.Suites, c.NoEMS = []uint16{DefaultCipherSuites()[r.IntN(7)]}, r.IntN(2) == 0
-			c.Seq, c.MessageSeq = uint64(r.IntN(2)*r.IntN(1<<40)), uint16(r.IntN(2)*r.IntN(1<<15))
+			c.Seq, c.MessageSeq = uint64(r.Int64N(2)*r.Int64N(1<<40)), uint16(r.IntN(2)*r.IntN(1<<15))
 			give(c, p, c.Hello())
 			give(c, p, c.Hello())
 			if !c.HelloDone {
