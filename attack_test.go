@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -88,11 +89,23 @@ func TestHooksAreBounded(t *testing.T) {
 // wait for one; those that end meanwhile ask nobody.
 func TestHookQuestionsWait(t *testing.T) {
 	t.Parallel()
+	var mu sync.Mutex // guards asked
 	var asked []netip.AddrPort
+	wantAsked := func(why string, want ...netip.AddrPort) {
+		t.Helper()
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Equal(asked, want) {
+			t.Errorf("%s: asked for %v, want %v", why, asked, want)
+		}
+	}
 	inBubble(t, func(s *Server) {
 		s.MaxHandshakes = 2
 		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
-			asked = append(asked, req.Remote) // one at a time: the test waits
+			mu.Lock()
+			asked = append(asked, req.Remote)
+			mu.Unlock()
 			time.Sleep(3 * time.Second)
 			return testPSK(ctx, req)
 		}
@@ -105,14 +118,9 @@ func TestHookQuestionsWait(t *testing.T) {
 		evicts.verify() // first gives way, its hook runs on
 		evicts.send(evicts.Flight())
 		second.send(second.Flight()) // must wait
-		if len(asked) != 2 {
-			t.Errorf("asked for %v", asked)
-		}
+		wantAsked("at first", first.pipe.addr, evicts.pipe.addr)
 		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		if len(asked) != 3 || asked[2] != second.pipe.addr {
-			t.Errorf("asked for %v", asked)
-		}
+		wantAsked("when hooks have returned", first.pipe.addr, evicts.pipe.addr, second.pipe.addr)
 		time.Sleep(3 * time.Second)
 		if second.receive(); !second.Complete {
 			t.Error("the one that waited is not complete")
@@ -457,8 +465,8 @@ func (c *deadConn) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, erro
 // of the old one, which follow the handler's return.
 func TestListenInHandlerTellsInOrder(t *testing.T) {
 	t.Parallel()
-	var s *Server
 	w := newWaiter()
+	s := &Server{PSK: testPSK, Handler: w}
 	w.then.OnDatagram = func(*Session, []byte, []byte) {
 		if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
 			t.Error(err)
@@ -470,7 +478,7 @@ func TestListenInHandlerTellsInOrder(t *testing.T) {
 			t.Errorf("%d times listening, inside a handler", n)
 		}
 	}
-	s = listen(t, "udp4", "127.0.0.1:0", w)
+	start(t, s, "udp4", "127.0.0.1:0")
 	dialUDP(t, "127.0.0.1", s.Addr()).Write([]byte("move"))
 	w.wait(t, KindStopped)
 	w.wait(t, KindListening)

@@ -56,11 +56,17 @@ func (w *waiter) wait(t *testing.T, kind EventKind) Event {
 func listen(t *testing.T, network, address string, w *waiter) *Server {
 	t.Helper()
 	s := &Server{PSK: testPSK, Handler: w}
+	start(t, s, network, address)
+	return s
+}
+
+// start makes a server listen until the end of the test.
+func start(t *testing.T, s *Server, network, address string) {
+	t.Helper()
 	if err := s.Listen(network, address); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 // dialUDP connects pion's client from a local address.
@@ -285,7 +291,7 @@ func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	s := &Server{
 		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentity: -1, Verifier: &Verifier{},
-		CipherSuites: []uint16{0x00a8, 0xc02b, 0x000a}, HandshakeTimeout: -1, IdleTimeout: -1,
+		CipherSuites: []uint16{0x00a8, 0xc027, 0x000a}, HandshakeTimeout: -1, IdleTimeout: -1,
 		MaxSessions: -1, MaxHandshakes: -1, MTU: 100, ReadBuffer: -1, WriteBuffer: -1,
 	}
 	err := s.Listen("tcp", "127.0.0.1:0")
@@ -293,7 +299,7 @@ func TestConfigErrors(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, field := range []string{
-		"PSK ", "PSKIdentityHint", "MaxPSKIdentity", "Verifier", "CipherSuites has 0xc02b", "CipherSuites has 0x000a",
+		"PSK ", "PSKIdentityHint", "MaxPSKIdentity", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
 		"HandshakeTimeout", "IdleTimeout", "MaxSessions", "MaxHandshakes", "MTU", "ReadBuffer", "WriteBuffer", `network "tcp"`,
 	} {
 		if !strings.Contains(err.Error(), field) {
@@ -429,7 +435,7 @@ func TestHandlerCallsEverything(t *testing.T) {
 	t.Run("Listen", func(t *testing.T) {
 		t.Parallel()
 		w := newWaiter()
-		var s *Server
+		s := &Server{PSK: testPSK, Handler: w}
 		failed := make(chan error, 1)
 		w.then.OnDatagram = func(*Session, []byte, []byte) {
 			taken, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -448,7 +454,7 @@ func TestHandlerCallsEverything(t *testing.T) {
 			}
 			failed <- s.Listen("udp", "127.0.0.1:0")
 		}
-		s = listen(t, "udp", "127.0.0.1:0", w)
+		start(t, s, "udp", "127.0.0.1:0")
 		old := s.Addr()
 		c := dialUDP(t, "127.0.0.1", old)
 		c.Write([]byte("move"))
