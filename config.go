@@ -3,9 +3,12 @@ package dtlsserver
 import (
 	"cmp"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,18 +17,23 @@ import (
 
 // The defaults of Server's fields.
 const (
-	DefaultMaxPSKIdentity   = 256 // bytes
-	DefaultHandshakeTimeout = 30 * time.Second
-	DefaultIdleTimeout      = 10 * time.Minute
-	DefaultMaxSessions      = 100_000
-	DefaultMaxHandshakes    = 2_000
-	DefaultMTU              = 1200    // bytes of UDP payload
-	DefaultReadBuffer       = 4 << 20 // bytes
-	DefaultWriteBuffer      = 4 << 20 // bytes
+	DefaultMaxPSKIdentity = 256 // bytes
+
+	DefaultMaxClientCertificates = 16 << 10 // bytes
+	DefaultHandshakeTimeout      = 30 * time.Second
+	DefaultIdleTimeout           = 10 * time.Minute
+	DefaultMaxSessions           = 100_000
+	DefaultMaxHandshakes         = 2_000
+	DefaultMTU                   = 1200    // bytes of UDP payload
+	DefaultReadBuffer            = 4 << 20 // bytes
+	DefaultWriteBuffer           = 4 << 20 // bytes
 )
 
 // maxHint bounds PSKIdentityHint: it must fit the first flight.
 const maxHint = 1 << 10
+
+// maxHandshakeMessage is the length of the longest handshake message.
+const maxHandshakeMessage = 1<<24 - 1
 
 // maxMTU is the largest UDP payload of IPv4.
 const maxMTU = 65507
@@ -41,11 +49,17 @@ type config struct {
 	maxPSKIdentity int
 	verifier       *Verifier
 	idleTimeout    time.Duration
-	maxSessions    int
-	maxHandshakes  int
-	readBuffer     int
-	writeBuffer    int
-	engine         *engine.Config
+
+	chooseCertificate func(*engine.HelloInfo) *engine.Certificate
+	getCertificate    func(*ClientHelloInfo) (*tls.Certificate, error)
+	clientAuth        tls.ClientAuthType
+	clientCAs         *x509.CertPool
+	verifyConnection  func(ConnectionState) error
+	maxSessions       int
+	maxHandshakes     int
+	readBuffer        int
+	writeBuffer       int
+	engine            *engine.Config
 }
 
 // config checks the fields and returns what they come to, or all that is
@@ -82,8 +96,39 @@ func (s *Server) config() (*config, error) {
 	if cfg.handler == nil {
 		cfg.handler = NopHandler{}
 	}
-	if cfg.psk == nil {
-		refuse("PSK", "is nil: there is nothing to authenticate with")
+	if cfg.psk == nil && len(s.Certificates) == 0 && s.GetCertificate == nil {
+		refuse("PSK", "is nil, and there are no Certificates: there is nothing to authenticate with")
+	}
+	cfg.getCertificate, cfg.clientAuth, cfg.clientCAs, cfg.verifyConnection = s.GetCertificate, s.ClientAuth, s.ClientCAs, s.VerifyConnection
+	var certificates []*engine.Certificate
+	for i := range s.Certificates {
+		c, err := newCertificate(&s.Certificates[i])
+		if err != nil {
+			refuse(fmt.Sprintf("Certificates[%d]", i), "%w", err)
+		}
+		certificates = append(certificates, c)
+	}
+	cfg.chooseCertificate = chooseCertificate(certificates)
+	if s.ClientAuth < tls.NoClientCert || s.ClientAuth > tls.RequireAndVerifyClientCert {
+		refuse("ClientAuth", "is unknown: %d", s.ClientAuth)
+	}
+	groups := engine.DefaultGroups()
+	if s.CurvePreferences != nil {
+		groups = nil
+	}
+	for _, id := range s.CurvePreferences {
+		if groups = append(groups, uint16(id)); !engine.HasGroup(uint16(id)) {
+			refuse("CurvePreferences", "has %v, which is not supported", id)
+		}
+	}
+	for _, p := range s.NextProtos {
+		if len(p) == 0 || len(p) > 255 {
+			refuse("NextProtos", "has a name of %d bytes, not 1 to 255", len(p))
+		}
+	}
+	maxClientCertificates := count("MaxClientCertificates", s.MaxClientCertificates, DefaultMaxClientCertificates)
+	if maxClientCertificates > maxHandshakeMessage {
+		refuse("MaxClientCertificates", "is %d, more than %d", maxClientCertificates, maxHandshakeMessage)
 	}
 	if cfg.maxPSKIdentity > maxPSK {
 		refuse("MaxPSKIdentity", "is %d, more than %d", cfg.maxPSKIdentity, maxPSK)
@@ -104,6 +149,13 @@ func (s *Server) config() (*config, error) {
 	}
 	if len(ids) == 0 {
 		refuse("CipherSuites", "is empty but not nil")
+	} else if len(unknown) == 0 && !slices.ContainsFunc(suites, func(suite *engine.Suite) bool {
+		if engine.UsesCertificate(suite) {
+			return len(s.Certificates) > 0 || s.GetCertificate != nil
+		}
+		return s.PSK != nil
+	}) {
+		refuse("CipherSuites", "has none that PSK or Certificates could serve")
 	}
 	mtu := count("MTU", s.MTU, DefaultMTU)
 	if mtu >= 0 && (mtu < engine.MinMTU || mtu > maxMTU) {
@@ -116,12 +168,24 @@ func (s *Server) config() (*config, error) {
 
 	cfg.engine = &engine.Config{
 		Suites:           suites,
+		PSK:              cfg.psk != nil,
 		PSKIdentityHint:  []byte(s.PSKIdentityHint),
 		MaxPSKIdentity:   cfg.maxPSKIdentity,
 		MTU:              mtu,
 		HandshakeTimeout: handshakeTimeout,
 		Rand:             rand.Reader,
 		KeyLog:           s.keyLog(),
+
+		AskCertificate:           s.GetCertificate != nil,
+		Groups:                   groups,
+		NextProtos:               slices.Clone(s.NextProtos),
+		RequestClientCertificate: s.ClientAuth != tls.NoClientCert,
+		RequireClientCertificate: s.ClientAuth == tls.RequireAnyClientCert || s.ClientAuth == tls.RequireAndVerifyClientCert,
+		MaxClientCertificates:    maxClientCertificates,
+		AskVerdict:               s.VerifyConnection != nil || s.ClientAuth >= tls.VerifyClientCertIfGiven,
+	}
+	if len(certificates) > 0 || s.GetCertificate != nil {
+		cfg.engine.Certificate = cfg.chooseCertificate
 	}
 	return cfg, nil
 }

@@ -1,12 +1,13 @@
 // Package dtlsserver is a DTLS 1.2 server that Go services embed: one UDP
-// socket, many peers, four kinds of event, one hook for pre-shared keys, and a
-// cookie exchange that keeps nothing about anybody who has not proven their
-// address.
+// socket, many peers, four kinds of event, pre-shared keys by a hook or
+// certificates, and a cookie exchange that keeps nothing about anybody who has
+// not proven their address.
 //
 // # Use
 //
-// A [Server] needs a [PSKFunc], which finds the key of a client, and in most
-// cases an [EventHandler], which is given what clients send:
+// A [Server] needs a [PSKFunc], which finds the key of a client, or
+// certificates, or both, and in most cases an [EventHandler], which is given
+// what clients send:
 //
 //	server := &dtlsserver.Server{
 //		PSK: dtlsserver.StaticPSK(map[string][]byte{"sensor-1": key}),
@@ -43,7 +44,8 @@
 // of them and all methods of Server but Serve and Shutdown, which would wait
 // for it.
 //
-// The PSK hook runs in a goroutine of its own and may block.
+// The hooks PSK, GetCertificate and VerifyConnection run off the loop and may
+// block; at most MaxHandshakes of them run at a time.
 //
 // # Ownership of slices
 //
@@ -66,8 +68,12 @@
 // are not authentic never end an open session. Renegotiation is refused. There
 // are AEAD cipher suites only, and no CBC, compression or export suites.
 //
-// Plain PSK has limits that no implementation can lift. It has no forward
-// secrecy: whoever learns a key can read all sessions recorded under it. A key
+// Client certificates are verified, and VerifyConnection is asked, before the
+// server's Finished leaves, so a client that is refused never has a session.
+//
+// ECDHE_PSK and certificate suites have forward secrecy, and are preferred to
+// plain PSK. Plain PSK has limits that no implementation can lift. Whoever
+// learns a key can read all sessions recorded under it. A key
 // of low entropy, such as a password, can be guessed offline by whoever
 // observes a handshake, or poses as the server to a client (RFC 4279 section
 // 7.2): use random keys of 16 bytes or more. Identities travel in the clear.
@@ -80,15 +86,17 @@
 // Each limit is a field of Server, and none can be switched off. Zero means the
 // default:
 //
-//	MaxSessions       100,000     then hellos of new peers are refused
-//	MaxHandshakes     2,000       then the oldest gives way to the newest
-//	HandshakeTimeout  30 s
-//	IdleTimeout       10 minutes  counts what comes from the peer only
-//	MaxPSKIdentity    256 bytes   a longer identity is an unknown one
-//	MTU               1200 bytes  of UDP payload, in handshakes only
+//	MaxSessions            100,000     then hellos of new peers are refused
+//	MaxHandshakes          2,000       then the oldest gives way to the newest
+//	HandshakeTimeout       30 s
+//	IdleTimeout            10 minutes  counts what comes from the peer only
+//	MaxPSKIdentity         256 bytes   a longer identity is an unknown one
+//	MaxClientCertificates  16 KiB      of a client's chain
+//	MTU                    1200 bytes  of UDP payload, in handshakes only
 //
 // A message of Session.Write is one record in one datagram, of at most 16384
-// bytes; keeping it below the path MTU is the caller's business.
+// bytes or what the client takes (RFC 8449, RFC 6066); keeping it below the
+// path MTU is the caller's business.
 //
 // Events that peers can cause are folded by kind and source, so that nobody can
 // flood a log: the first is told at once, then at most one a second, with a
@@ -96,10 +104,10 @@
 //
 // # What is not there
 //
-// The package speaks DTLS 1.2 with plain PSK cipher suites and nothing else: no
-// certificates, no ECDHE_PSK, no session tickets or resumption, no connection
-// ID, no DTLS 1.3. A ClientHello must come in one piece, in one record. There
-// is no limit of handshakes per source address yet.
+// The package speaks DTLS 1.2 with PSK, ECDHE_PSK and ECDHE certificate suites
+// and nothing else: no session tickets or resumption, no connection ID, no DTLS
+// 1.3. A ClientHello must come in one piece, in one record. There is no limit of
+// handshakes per source address yet.
 //
 // On a wildcard address, answers leave from the address that the peer wrote to
 // on Linux only. Elsewhere the system chooses, and clients behind connected

@@ -23,6 +23,9 @@ var (
 	// ErrWriteDropped is what Session.Write returns when the socket is full.
 	// The datagram is gone, as one lost in the network; the session lives.
 	ErrWriteDropped = errors.New("dtlsserver: socket full, datagram dropped")
+	// ErrNoExtendedMasterSecret is what Session.ExportKeyingMaterial returns
+	// when the client does not support extended master secret (RFC 7627).
+	ErrNoExtendedMasterSecret = errors.New("dtlsserver: no extended master secret")
 	// ErrAlreadyServing is what Serve returns when the server is serving.
 	ErrAlreadyServing = errors.New("dtlsserver: already serving")
 	// ErrUnknownPSKIdentity is what a PSKFunc returns for an identity that it
@@ -68,7 +71,12 @@ type AlertError struct {
 	Sent bool
 	// Reason says in words what was wrong, where the server knows.
 	Reason string
+
+	err error
 }
+
+// Unwrap returns the error for which the alert was sent, or nil.
+func (e *AlertError) Unwrap() error { return e.err }
 
 func (e *AlertError) Error() string {
 	by := "peer sent"

@@ -99,6 +99,9 @@ const (
 	KindWriteFailed
 	// KindPSKFailed (Error, folded): PSK failed with Err for Identity.
 	KindPSKFailed
+	// KindCertificateFailed (Error, folded): GetCertificate or the key of a
+	// certificate failed with Err.
+	KindCertificateFailed
 	// KindEntropyFailed (Error, folded): no random bytes could be read.
 	KindEntropyFailed
 
@@ -133,6 +136,7 @@ var kinds = [numKinds]struct {
 	KindReadFailed:         {"ReadFailed", slog.LevelError, foldServer, "reading the socket failed"},
 	KindWriteFailed:        {"WriteFailed", slog.LevelError, foldSource, "sending failed"},
 	KindPSKFailed:          {"PSKFailed", slog.LevelError, foldSource, "looking up the pre-shared key failed"},
+	KindCertificateFailed:  {"CertificateFailed", slog.LevelError, foldSource, "no certificate to authenticate with"},
 	KindEntropyFailed:      {"EntropyFailed", slog.LevelError, foldServer, "no random bytes"},
 }
 

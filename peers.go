@@ -13,7 +13,7 @@ import (
 var (
 	errMaxSessions   = errors.New("dtlsserver: MaxSessions")
 	errMaxHandshakes = errors.New("dtlsserver: MaxHandshakes")
-	errMaxHooks      = errors.New("dtlsserver: MaxHandshakes PSK hooks are running")
+	errMaxHooks      = errors.New("dtlsserver: MaxHandshakes hooks are running")
 	errShuttingDown  = errors.New("dtlsserver: shutting down")
 )
 

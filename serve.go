@@ -40,7 +40,7 @@ type loop struct {
 	timers   timers.Queue[*Session]
 	message  udpio.Message
 	plain    []byte    // receives what records hold
-	answer   []byte    // HelloVerifyRequest
+	request  []byte    // HelloVerifyRequest
 	deadline time.Time // for reads; zero: none
 	// deadlineSet: the socket has the deadline, and it has not come.
 	deadlineSet bool
@@ -50,28 +50,28 @@ type loop struct {
 	open      int // sessions that are established
 	halfOpen  int // and those that are not
 	oldest    *Session
-	newest    *Session      // handshakes in progress, in order of their start
-	asking    int           // PSK hooks that run
-	questions []pskQuestion // when no more may
-	answers   []pskAnswer
+	newest    *Session   // handshakes in progress, in order of their start
+	asking    int        // hooks that run
+	questions []question // when no more may
+	answers   []answer
 	closing   bool
 	ended     bool          // the handler is told nothing more
 	reason    error         // why it closes
 	drained   chan struct{} // not nil: no new peers; closed when no handshake is left
 }
 
-// pskQuestion is what the PSK hook is to be asked about a session.
-type pskQuestion struct {
+// question is what a hook is to be asked about a session. The function may
+// block; what it returns is then called on the loop, with the session's lock.
+type question struct {
 	session *Session
 	ctx     context.Context
-	req     PSKRequest
+	ask     func(context.Context) (answerLocked func(now time.Time))
 }
 
-// pskAnswer is what the PSK hook said about a session.
-type pskAnswer struct {
+// answer is what a hook has said about a session.
+type answer struct {
 	session *Session
-	psk     PSK
-	err     error
+	locked  func(now time.Time)
 }
 
 const (
@@ -95,7 +95,7 @@ func newLoop(cfg *config, counters *counters, conn *udpio.Conn) *loop {
 		done:     make(chan struct{}),
 		message:  udpio.Message{Buf: make([]byte, udpio.MaxDatagram)},
 		plain:    make([]byte, 0, udpio.MaxDatagram),
-		answer:   make([]byte, 0, 64),
+		request:  make([]byte, 0, 64),
 		peers:    make(map[netip.AddrPort]*Session),
 	}
 }
@@ -143,7 +143,7 @@ func (l *loop) run() error {
 // be called next.
 func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 	for _, a := range l.takeAnswers() {
-		a.session.answerPSK(now, a.psk, a.err)
+		a.session.take(now, a.locked)
 		l.schedule(a.session)
 		l.deliver()
 	}
@@ -256,10 +256,10 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 // address: without a right cookie it gets a new one and changes nothing (RFC
 // 6347 sections 4.2.1 and 4.2.8).
 func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
-	verdict, answer := l.cfg.verifier.verifyHello(l.answer[:0], hello, m.Remote, now)
+	verdict, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
 	if verdict == Answer {
 		l.counters.helloVerifyRequests.Add(1)
-		_ = l.send(answer, m.Remote, m.Local) // counted; the client asks again
+		_ = l.send(request, m.Remote, m.Local) // counted; the client asks again
 		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
 	}
@@ -387,13 +387,11 @@ func (l *loop) schedule(s *Session) {
 	}
 }
 
-// askPSK asks the PSK hook in a goroutine of its own. At most MaxHandshakes
-// hooks run at a time, some of which may be for handshakes that have ended;
-// then the question waits.
-func (l *loop) askPSK(ctx context.Context, req PSKRequest, s *Session) {
+// ask asks a hook in a goroutine. At most MaxHandshakes hooks run at a time,
+// some of which may be for handshakes that have ended; then the question waits.
+func (l *loop) ask(q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q := pskQuestion{s, ctx, req}
 	if l.asking < l.cfg.maxHandshakes {
 		l.asking++
 		l.hooks.Go(func() { l.runHooks(q) })
@@ -403,12 +401,12 @@ func (l *loop) askPSK(ctx context.Context, req PSKRequest, s *Session) {
 }
 
 // runHooks asks the question, and then those that have had to wait.
-func (l *loop) runHooks(q pskQuestion) {
+func (l *loop) runHooks(q question) {
 	for more := true; more; {
-		psk, err := l.cfg.psk(q.ctx, q.req)
+		locked := q.ask(q.ctx)
 		l.mu.Lock()
 		if !l.ended {
-			l.answers = append(l.answers, pskAnswer{q.session, psk, err})
+			l.answers = append(l.answers, answer{q.session, locked})
 		}
 		if more = len(l.questions) > 0; more {
 			q, l.questions = l.questions[0], l.questions[1:]
@@ -423,10 +421,10 @@ func (l *loop) runHooks(q pskQuestion) {
 // unaskLocked takes back the question of a session that is over, unless the
 // hook runs.
 func (l *loop) unaskLocked(s *Session) {
-	l.questions = slices.DeleteFunc(l.questions, func(q pskQuestion) bool { return q.session == s })
+	l.questions = slices.DeleteFunc(l.questions, func(q question) bool { return q.session == s })
 }
 
-func (l *loop) takeAnswers() []pskAnswer {
+func (l *loop) takeAnswers() []answer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answers := l.answers

@@ -2,6 +2,8 @@ package dtlsserver
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -15,8 +17,8 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/udpio"
 )
 
-// Server is a DTLS 1.2 server on one UDP socket. With a PSK it is ready to
-// Listen; every other field has a useful zero value. The fields must not be
+// Server is a DTLS 1.2 server on one UDP socket. With a PSK or Certificates it is
+// ready to Listen; every other field has a useful zero value. The fields must not be
 // changed between Listen, or the call of Serve, and the Close that ends it.
 //
 // A Server must not be copied. Its methods are safe for concurrent use.
@@ -24,7 +26,8 @@ type Server struct {
 	// Handler is told what happens. Nil: nobody is.
 	Handler EventHandler
 
-	// PSK finds the pre-shared key of a client. It is required.
+	// PSK finds the pre-shared key of a client. Nil: no pre-shared keys, and
+	// Certificates or GetCertificate are required.
 	PSK PSKFunc
 	// PSKIdentityHint is sent to clients to help them choose their identity
 	// (RFC 4279 section 5.2). At most 1024 bytes. Empty: no hint is sent.
@@ -42,6 +45,40 @@ type Server struct {
 	// preference, as IANA numbers them. The server's order decides. Nil:
 	// DefaultCipherSuites.
 	CipherSuites []uint16
+
+	// CurvePreferences are the groups of ECDHE, in order of preference. Nil:
+	// P-256, X25519, P-384.
+	CurvePreferences []tls.CurveID
+
+	// Certificates are what the server authenticates with in suites without a
+	// pre-shared key. A client gets the first that is for the server name that
+	// it asks for, and whose kind of key it supports, or else the first that it
+	// supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
+	// used.
+	Certificates []tls.Certificate
+	// GetCertificate, when not nil, is asked for the certificate for a client.
+	// It may block, as PSK may. When it returns nil, Certificates are chosen
+	// from; when it returns an error, the client gets no certificate.
+	GetCertificate func(*ClientHelloInfo) (*tls.Certificate, error)
+	// ClientAuth says whether clients must have a certificate of their own,
+	// and whether it is verified, in suites with certificates. What is refused
+	// is refused before the handshake is complete.
+	ClientAuth tls.ClientAuthType
+	// ClientCAs are the authorities that client certificates are verified by.
+	// Nil: those of the system.
+	ClientCAs *x509.CertPool
+	// MaxClientCertificates is the length in bytes of the longest certificate
+	// chain that a client may send. Zero: DefaultMaxClientCertificates.
+	MaxClientCertificates int
+	// VerifyConnection, when not nil, is asked last, before the handshake is
+	// complete; with an error the client is refused. It may block, as PSK may,
+	// and is asked also when the client has a pre-shared key.
+	VerifyConnection func(ConnectionState) error
+
+	// NextProtos are the application protocols (ALPN, RFC 7301) that the server
+	// speaks, in order of preference. A client that offers others only is
+	// refused. Nil: none is negotiated.
+	NextProtos []string
 
 	// KeyLogWriter receives the secrets of all sessions in the NSS key log
 	// format, for debugging with a packet analyzer. Whoever reads it can read

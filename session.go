@@ -3,6 +3,8 @@ package dtlsserver
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -47,14 +49,39 @@ type Session struct {
 	stats    SessionStats
 }
 
-// ConnectionState is what a handshake has settled.
+// ConnectionState is what a handshake has settled. It is the caller's but for
+// the certificates, which must not be changed.
 type ConnectionState struct {
-	Version              uint16 // 0xfefd: DTLS 1.2
-	CipherSuite          uint16 // as IANA registers it
-	PSKIdentity          string // any bytes
-	ExtendedMasterSecret bool   // RFC 7627
+	Version              uint16      // 0xfefd: DTLS 1.2
+	CipherSuite          uint16      // as IANA registers it
+	CurveID              tls.CurveID // of ECDHE; zero: none
+	PSKIdentity          string      // any bytes; empty with certificates
+	ServerName           string      // that the client asked for (SNI)
+	NegotiatedProtocol   string      // ALPN; empty: none
+	ExtendedMasterSecret bool        // RFC 7627
 	HandshakeComplete    bool
-	cipherSuiteName      string
+	// PeerCertificates are the client's, the leaf first. Server.ClientAuth says
+	// whether they were verified.
+	PeerCertificates []*x509.Certificate
+	// VerifiedChains begin with PeerCertificates[0] and end with one of
+	// Server.ClientCAs, when the client was verified.
+	VerifiedChains  [][]*x509.Certificate
+	cipherSuiteName string
+}
+
+func newConnectionState(p *engine.Parameters) ConnectionState {
+	return ConnectionState{
+		Version:              VersionDTLS12,
+		CipherSuite:          p.Suite.ID,
+		CurveID:              tls.CurveID(p.Group),
+		PSKIdentity:          string(p.Identity),
+		ServerName:           p.ServerName,
+		NegotiatedProtocol:   p.ALPN,
+		ExtendedMasterSecret: p.ExtendedMasterSecret,
+		PeerCertificates:     p.PeerCertificates,
+		VerifiedChains:       p.VerifiedChains,
+		cipherSuiteName:      p.Suite.Name,
+	}
 }
 
 // CipherSuiteName returns the suite's registered name, for example
@@ -152,7 +179,8 @@ func (s *Session) contextLocked() context.Context {
 // be fragmented or lost by the network.
 //
 // The errors are ErrHandshakeIncomplete, ErrSessionClosed, ErrServerClosed,
-// ErrMessageTooLong for more than 16384 bytes or more than the socket takes,
+// ErrMessageTooLong for more than 16384 bytes, the client's limit (RFC 8449,
+// RFC 6066) or what the socket takes,
 // ErrWriteDropped when the socket is full, and what else the system says. After
 // the last three the session lives on: the datagram is lost, as any may be.
 func (s *Session) Write(b []byte) (int, error) {
@@ -165,16 +193,10 @@ func (s *Session) Write(b []byte) (int, error) {
 	*buf = datagram[:0]
 	if err != nil {
 		s.pumpLocked(time.Now()) // Seal may have used up the sequence numbers
-		switch {
-		case err == engine.ErrTooLong:
+		if err == engine.ErrTooLong {
 			return 0, ErrMessageTooLong
-		case err == engine.ErrNotEstablished:
-			return 0, ErrHandshakeIncomplete
-		case s.reason == ErrServerClosed:
-			return 0, ErrServerClosed
-		default:
-			return 0, ErrSessionClosed
 		}
+		return 0, s.notOpenLocked(err)
 	}
 	switch err := s.loop.send(datagram, s.remote, s.local.Addr()); err {
 	case nil:
@@ -201,6 +223,41 @@ const maxSealed = 23726566
 
 // writeBuffers holds *[]byte.
 var writeBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// ExportKeyingMaterial returns length bytes of keying material for a use of the
+// application's (RFC 5705), which the peer exports alike. A nil context is
+// none, which is not an empty one. It needs a complete handshake with
+// ConnectionState.ExtendedMasterSecret, without which the material would not be
+// bound to it (RFC 7627 section 7.1).
+func (s *Session) ExportKeyingMaterial(label string, context []byte, length int) ([]byte, error) {
+	const maxContext = 1<<16 - 1
+	if length < 0 || len(context) > maxContext {
+		return nil, fmt.Errorf("dtlsserver: ExportKeyingMaterial: length %d with a context of %d bytes", length, len(context))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	material, err := s.eng.Export(label, context, length)
+	switch {
+	case err == nil:
+		return material, nil
+	case err == engine.ErrNoExport:
+		return nil, ErrNoExtendedMasterSecret
+	default:
+		return nil, s.notOpenLocked(err)
+	}
+}
+
+// notOpenLocked turns the engine's errors into ours.
+func (s *Session) notOpenLocked(err error) error {
+	switch {
+	case err == engine.ErrNotEstablished:
+		return ErrHandshakeIncomplete
+	case s.reason == ErrServerClosed:
+		return ErrServerClosed
+	default:
+		return ErrSessionClosed
+	}
+}
 
 // Close closes the session and sends the peer close_notify. KindSessionClosed
 // follows, with ErrSessionClosed. A handshake in progress is given up.
@@ -289,13 +346,18 @@ func (s *Session) opening() bool {
 	return s.eng.Opening()
 }
 
-// answerPSK takes what the PSK hook said.
-func (s *Session) answerPSK(now time.Time, psk PSK, err error) {
+// take takes a hook's answer.
+func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.eng.Closed() {
-		return
+	if !s.eng.Closed() {
+		answerLocked(now)
+		s.pumpLocked(now)
 	}
+}
+
+// answerPSKLocked takes what the PSK hook said.
+func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 	if err == nil && len(psk.Key) > maxPSK {
 		err = fmt.Errorf("dtlsserver: PSK of %d bytes is longer than %d", len(psk.Key), maxPSK)
 	}
@@ -309,7 +371,6 @@ func (s *Session) answerPSK(now time.Time, psk PSK, err error) {
 	}
 	s.pskValue = psk.Value
 	s.eng.AnswerPSK(now, psk.Key)
-	s.pumpLocked(now)
 }
 
 // maxPSK is the longest pre-shared key (RFC 4279 section 2).
@@ -378,6 +439,10 @@ func (s *Session) pumpLocked(now time.Time) {
 			s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: ev.Record, plainText: ev.Data})
 		case engine.EventPSKNeeded:
 			s.askPSKLocked(now, ev.Identity)
+		case engine.EventCertificateNeeded:
+			s.askCertificateLocked(ev.Hello)
+		case engine.EventVerdictNeeded:
+			s.askVerdictLocked(ev.Parameters)
 		case engine.EventEstablished:
 			s.establishedLocked(now, ev)
 		case engine.EventDropped:
@@ -401,15 +466,37 @@ func (s *Session) askPSKLocked(now time.Time, identity []byte) {
 	s.state.PSKIdentity = string(identity)
 	s.raiseLocked(Event{Kind: KindPSKRequested, Time: now, Identity: s.state.PSKIdentity})
 	req := PSKRequest{Identity: s.state.PSKIdentity, Remote: s.remote, Local: s.LocalAddr()}
-	s.loop.askPSK(s.contextLocked(), req, s)
+	s.askLocked(func(ctx context.Context) func(time.Time) {
+		psk, err := s.loop.cfg.psk(ctx, req)
+		return func(now time.Time) { s.answerPSKLocked(now, psk, err) }
+	})
+}
+
+// askCertificateLocked has the certificate for a client looked up.
+func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
+	s.askLocked(func(context.Context) func(time.Time) {
+		c, err := s.askCertificate(hello)
+		return func(now time.Time) {
+			if err != nil {
+				s.raiseLocked(Event{Kind: KindCertificateFailed, Time: now, Err: err})
+			}
+			s.eng.AnswerCertificate(now, c)
+		}
+	})
+}
+
+// askVerdictLocked has the client verified.
+func (s *Session) askVerdictLocked(p *engine.Parameters) {
+	state := newConnectionState(p)
+	s.askLocked(func(context.Context) func(time.Time) {
+		chains, alert, err := s.verifyClient(state)
+		return func(now time.Time) { s.eng.AnswerVerdict(now, chains, err, alert) }
+	})
 }
 
 func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
 	s.heard = now
-	s.state.Version = VersionDTLS12
-	s.state.CipherSuite = s.eng.Suite().ID
-	s.state.cipherSuiteName = s.eng.Suite().Name
-	s.state.ExtendedMasterSecret = ev.ExtendedMasterSecret
+	s.state = newConnectionState(ev.Parameters)
 	s.state.HandshakeComplete = true
 	if s.value == nil {
 		s.value = s.pskValue
@@ -437,6 +524,9 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	case ev.Cause == engine.CauseEntropy:
 		kind = KindEntropyFailed
 		s.loop.counters.handshakesFailed.Add(1)
+	case ev.Cause == engine.CauseInternal:
+		kind = KindCertificateFailed
+		s.loop.counters.handshakesFailed.Add(1)
 	default:
 		kind = KindHandshakeFailed
 		s.loop.counters.handshakesFailed.Add(1)
@@ -463,6 +553,10 @@ func closeReason(ev engine.Event) error {
 		return ErrRecordsExhausted
 	case engine.CauseEntropy:
 		return fmt.Errorf("dtlsserver: random bytes: %w", ev.Err)
+	case engine.CauseInternal:
+		return fmt.Errorf("dtlsserver: the certificate's key: %w", ev.Err)
+	case engine.CauseRefused:
+		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: ev.Err.Error(), err: ev.Err}
 	default:
 		return ErrSessionClosed
 	}

@@ -7,23 +7,29 @@
 // ClientHello whose cookie was right. Its way, as the flights of RFC 6347
 // figure 1:
 //
-//	   ClientHello (verified)
-//	            |                flight 4: ServerHello, [ServerKeyExchange],
-//	            v                          ServerHelloDone
-//	awaitClientKeyExchange  ---- resent at 1, 3, 7, 15 ... s
-//	            | ClientKeyExchange
-//	            v
-//	       awaitPSK              EventPSKNeeded; the caller calls AnswerPSK
-//	            |
-//	            v
-//	     awaitFinished     ---- flight 4 resent as before
-//	            | ChangeCipherSpec and a Finished that opens and is right
-//	            v                flight 6: ChangeCipherSpec, Finished
-//	      established            resent when the client repeats its Finished
-//	            | close_notify, fatal alert, Close
-//	            v
-//	         closed              also from every other state: time out,
-//	                             malformed handshake, no common suite
+//	  ClientHello (verified)
+//	           |
+//	    [awaitCredential]       EventCertificateNeeded; AnswerCertificate
+//	           |                flight 4: ServerHello, [Certificate],
+//	           |                          [ServerKeyExchange],
+//	           |                          [CertificateRequest], ServerHelloDone
+//	    [awaitCertificate]      flight 4 resent at 1, 3, 7, 15 ... s
+//	           |
+//	awaitClientKeyExchange      and here
+//	           |
+//	       [awaitPSK]           EventPSKNeeded; AnswerPSK
+//	           |
+//	[awaitCertificateVerify]    flight 4 resent as before
+//	           |
+//	     awaitFinished          and here
+//	           | ChangeCipherSpec and a Finished that opens and is right
+//	     [awaitVerdict]         EventVerdictNeeded; AnswerVerdict
+//	           |                flight 6: ChangeCipherSpec, Finished
+//	      established           resent when the client repeats its Finished
+//	           | close_notify, fatal alert, Close
+//	           v
+//	        closed              also from every other state: time out,
+//	                            malformed handshake, no common suite
 //
 // What a caller must do after every call that takes the engine on: send what
 // AppendDatagram returns until it returns nothing, take events until there is
@@ -45,11 +51,25 @@ import (
 type Config struct {
 	Suites           []*suite.Suite // in order of preference
 	PSKIdentityHint  []byte         // empty: no ServerKeyExchange
+	PSK              bool           // there are pre-shared keys
 	MaxPSKIdentity   int            // bytes; longer identities are unknown ones
 	MTU              int            // bytes, of the largest datagram of a handshake
 	FirstTimeout     time.Duration  // until the first retransmission; zero: 1 s
 	HandshakeTimeout time.Duration  // until a handshake is given up
 	Rand             io.Reader
+
+	// Certificate chooses the certificate for a client; nil: there is none. If
+	// AskCertificate, EventCertificateNeeded does so in its place.
+	Certificate    func(*HelloInfo) *Certificate
+	AskCertificate bool
+	Groups         []uint16 // of ECDHE, in order of preference
+	NextProtos     []string // in order of preference
+
+	RequestClientCertificate bool // in suites with certificates
+	RequireClientCertificate bool
+	MaxClientCertificates    int  // bytes, of the message
+	AskVerdict               bool // by EventVerdictNeeded
+
 	// KeyLog, when not nil, is told the secrets of each handshake that
 	// completes.
 	KeyLog func(clientRandom, masterSecret []byte)
@@ -64,9 +84,6 @@ func NextRecord(datagram []byte) (r Record, rest []byte, ok bool) {
 	r, rest, ok = wire.ParseRecord(datagram)
 	return r, rest, ok && r.Version>>8 == 0xfe
 }
-
-// MaxPlaintext is the most that one Seal takes.
-const MaxPlaintext = wire.MaxPlaintext
 
 // MinMTU is the least Config.MTU that the engine can work with: a fragment of
 // a handshake message and its headers, with room to make progress.
@@ -85,16 +102,20 @@ const (
 var (
 	ErrNotEstablished = errors.New("engine: handshake not complete")
 	ErrClosed         = errors.New("engine: closed")
-	ErrTooLong        = errors.New("engine: longer than MaxPlaintext")
+	ErrTooLong        = errors.New("engine: longer than a record may be")
 )
 
 type state uint8
 
 const (
 	awaitClientHello state = iota
+	awaitCredential
+	awaitCertificate
 	awaitClientKeyExchange
 	awaitPSK
+	awaitCertificateVerify
 	awaitFinished
+	awaitVerdict
 	established
 	closed
 )
@@ -104,6 +125,10 @@ type Engine struct {
 	cfg   *Config
 	state state
 	hs    *handshake // nil once established or closed
+
+	limit        int    // of the plaintext in what we send
+	master       []byte // for Export; nil without extended master secret
+	serverRandom [wire.RandomLen]byte
 
 	suite        *suite.Suite
 	clientRandom [wire.RandomLen]byte
@@ -132,7 +157,8 @@ func New(cfg *Config, now time.Time, hello *Hello) *Engine {
 		timeout = firstTimeout
 	}
 	return &Engine{
-		cfg: cfg,
+		cfg:   cfg,
+		limit: wire.MaxPlaintext,
 		hs: &handshake{
 			nextReceive: hello.MessageSeq,
 			nextSend:    hello.MessageSeq,
@@ -156,7 +182,13 @@ func (e *Engine) Closed() bool { return e.state == closed }
 // AwaitsClient reports whether nothing has come since the verified hello that
 // takes the handshake on.
 func (e *Engine) AwaitsClient() bool {
-	return e.state == awaitClientHello || e.state == awaitClientKeyExchange
+	switch e.state {
+	case awaitClientHello, awaitCertificate:
+		return true
+	case awaitClientKeyExchange:
+		return !e.certified()
+	}
+	return false
 }
 
 // Opening reports whether records of epoch 1 are tried with this engine's
@@ -242,7 +274,10 @@ func (e *Engine) receivePlainLate(r Record) Drop {
 
 // receiveSealed takes a record of epoch 1.
 func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) Drop {
-	if e.state != established && (e.state != awaitFinished || !e.hs.changeCipherSpec) {
+	switch {
+	case e.state == awaitVerdict:
+		return DropRepeated
+	case e.state != established && (e.state != awaitFinished || !e.hs.changeCipherSpec):
 		return e.hs.keepEarly(r)
 	}
 	content, err := e.opener.Open(buf[:0], r)
@@ -317,7 +352,7 @@ func (e *Engine) receiveAlert(content []byte) Drop {
 // HelloAgain tells the engine that its verified hello came again: the answer
 // was lost. It is sent again, at a bounded rate and from the cache.
 func (e *Engine) HelloAgain(now time.Time) {
-	if e.state == awaitClientKeyExchange {
+	if e.AwaitsClient() && e.state != awaitClientHello {
 		e.resend(now)
 	}
 }
@@ -343,11 +378,17 @@ func (e *Engine) Deadline() time.Time {
 		return e.flightUntil
 	case awaitClientHello: // nothing to send again
 		return e.hs.giveUpAt()
-	case awaitPSK: // the client has done its part
-		return e.hs.giveUp
 	default:
+		if e.asking() { // the client has done its part
+			return e.hs.giveUp
+		}
 		return earlier(e.hs.resendAt, e.hs.giveUpAt())
 	}
+}
+
+// asking reports whether the engine waits for an answer of its caller's.
+func (e *Engine) asking() bool {
+	return e.state == awaitCredential || e.state == awaitPSK || e.state == awaitVerdict
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -368,7 +409,7 @@ func (e *Engine) Timeout(now time.Time) {
 		e.flightUntil = time.Time{}
 		return
 	}
-	if e.state == awaitPSK || !now.Before(e.hs.giveUpAt()) {
+	if e.asking() || !now.Before(e.hs.giveUpAt()) {
 		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened, Alert: e.hs.alerted.Description})
 		return
 	}
@@ -386,7 +427,7 @@ func (e *Engine) Seal(dst, data []byte) ([]byte, error) {
 	default:
 		return dst, ErrNotEstablished
 	}
-	if len(data) > MaxPlaintext {
+	if len(data) > e.limit {
 		return dst, ErrTooLong
 	}
 	if e.sealer.Left() <= 1 { // the last one is for close_notify
@@ -395,6 +436,23 @@ func (e *Engine) Seal(dst, data []byte) ([]byte, error) {
 		return dst, ErrClosed
 	}
 	return e.sealer.Append(dst, wire.ContentApplicationData, data)
+}
+
+// ErrNoExport is what Export returns without extended master secret, when the
+// material would not be bound to the handshake (RFC 7627 section 7.1).
+var ErrNoExport = errors.New("engine: no extended master secret")
+
+// Export returns n bytes of keying material (RFC 5705).
+func (e *Engine) Export(label string, context []byte, n int) ([]byte, error) {
+	switch {
+	case e.state == closed:
+		return nil, ErrClosed
+	case e.state != established:
+		return nil, ErrNotEstablished
+	case e.master == nil:
+		return nil, ErrNoExport
+	}
+	return e.suite.Export(n, e.master, e.clientRandom[:], e.serverRandom[:], label, context), nil
 }
 
 // Close ends the association and tells the peer (RFC 5246 section 7.2.1).
@@ -417,6 +475,12 @@ func (e *Engine) Abandon() {
 func (e *Engine) fail(alert wire.AlertDescription, why string) {
 	e.sendAlert(wire.LevelFatal, alert)
 	e.close(Event{Cause: CauseHandshake, Alert: alert, Why: why})
+}
+
+// failInside ends a handshake for a fault of the server's own.
+func (e *Engine) failInside(cause Cause, err error) {
+	e.sendAlert(wire.LevelFatal, wire.AlertInternalError)
+	e.close(Event{Cause: cause, Alert: wire.AlertInternalError, Err: err})
 }
 
 // close raises the closed event and lets go of everything but what is needed

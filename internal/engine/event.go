@@ -1,6 +1,11 @@
 package engine
 
-import "github.com/dtlsserver/dtlsserver/internal/wire"
+import (
+	"crypto/x509"
+
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
 
 // EventKind says what an Event is about.
 type EventKind uint8
@@ -10,7 +15,13 @@ const (
 	// EventPSKNeeded asks for the key of Identity. The answer goes to
 	// AnswerPSK, at any later time.
 	EventPSKNeeded EventKind = iota + 1
-	// EventEstablished: the handshake is complete.
+	// EventCertificateNeeded asks for the certificate for Hello. The answer
+	// goes to AnswerCertificate, at any later time.
+	EventCertificateNeeded
+	// EventVerdictNeeded asks whether the peer with Parameters is welcome. The
+	// answer goes to AnswerVerdict, at any later time.
+	EventVerdictNeeded
+	// EventEstablished: the handshake is complete, with Parameters.
 	EventEstablished
 	// EventData: application data arrived.
 	EventData
@@ -35,17 +46,31 @@ const (
 	CauseTimeout                     // the handshake took too long
 	CauseExhausted                   // no sequence number left
 	CauseEntropy                     // no random bytes to be had
+	CauseInternal                    // the server's own means, as the certificate's key, failed with Err
+	CauseRefused                     // AnswerVerdict refused the peer, with Err
 )
+
+// Parameters are what a handshake settles.
+type Parameters struct {
+	Suite                *suite.Suite
+	Group                uint16 // of ECDHE; zero: none
+	Identity             []byte // of the pre-shared key
+	ServerName           string
+	ALPN                 string
+	ExtendedMasterSecret bool
+	PeerCertificates     []*x509.Certificate
+	VerifiedChains       [][]*x509.Certificate
+}
 
 // Event is something the caller should know.
 type Event struct {
 	Kind     EventKind
-	Identity []byte // EventPSKNeeded, EventEstablished; the receiver's to keep
+	Identity []byte // EventPSKNeeded; the receiver's to keep
 	Record   []byte // EventData: the record as received, header included
 	Data     []byte // EventData: its content
 
-	// EventEstablished
-	ExtendedMasterSecret bool
+	Hello      *HelloInfo  // EventCertificateNeeded
+	Parameters *Parameters // EventVerdictNeeded, EventEstablished
 
 	Drop Drop // EventDropped
 
@@ -53,7 +78,7 @@ type Event struct {
 	Cause Cause
 	Alert wire.AlertDescription
 	Why   string // CauseHandshake: what was wrong
-	Err   error  // CauseEntropy
+	Err   error  // CauseEntropy, CauseInternal, CauseRefused
 	// WrongKey: with CauseTimeout, a Finished came that did not open, as
 	// when the peer has another key.
 	WrongKey bool

@@ -65,7 +65,7 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 			f.next++
 			continue
 		}
-		room = min(room, wire.MaxPlaintext) - wire.HandshakeHeaderLen
+		room = min(room, e.limit) - wire.HandshakeHeaderLen
 		left := len(m.body) - f.offset
 		if left > room && len(dst) > start {
 			const worthwhile = 64 // bytes of a fragment

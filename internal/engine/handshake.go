@@ -1,14 +1,11 @@
 package engine
 
 import (
-	"bytes"
-	"crypto/subtle"
+	"crypto/ecdh"
 	"hash"
-	"io"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/record"
-	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -16,13 +13,18 @@ import (
 type handshake struct {
 	nextReceive uint16 // message_seq
 	nextSend    uint16 // message_seq
-	incoming    reassembler
+	incoming    [window]reassembler
 
+	offer                      *offer // what the hello says, until it is answered
+	hello                      []byte // its body, and its message_seq
+	helloSeq                   uint16
 	clientRandom, serverRandom [wire.RandomLen]byte
-	extendedMasterSecret       bool
+	parameters                 *Parameters
 	transcript                 hash.Hash // from the verified hello on
+	messages                   []byte    // the same, for CertificateVerify; nil when none is asked for
 	sessionHash                []byte    // RFC 7627 section 3
-	identity                   []byte
+	ecdh                       *ecdh.PrivateKey
+	shared                     []byte // ECDHE_PSK: the secret of ECDH, until the key is there
 	master                     []byte
 
 	changeCipherSpec bool     // the client's has come
@@ -38,13 +40,14 @@ type handshake struct {
 }
 
 const (
+	// window is how many messages from the next on are kept when they come
+	// too early. The client's flight has no more in epoch 0.
+	window = 3
+
 	// What overtakes the client's flight is one Finished; a few more leave
 	// room for what is forged.
 	maxEarly    = 4
 	maxEarlyLen = 256
-
-	// pskLen is the length of the key that stands in for an unknown one.
-	pskLen = 32
 )
 
 // hint takes a plaintext alert. Anybody can have sent it, so it only shortens
@@ -116,39 +119,63 @@ func (e *Engine) receiveFragments(now time.Time, content []byte, epoch uint16) D
 
 func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) Drop {
 	hs := e.hs
+	ahead := int(f.MessageSeq) - int(hs.nextReceive)
 	switch {
-	case f.MessageSeq < hs.nextReceive:
+	case ahead < 0:
 		return DropRepeated
-	case !e.expects(f, epoch):
+	case !e.expects(f.Type, ahead, epoch):
 		return DropUnexpected
 	}
-	body, drop := hs.incoming.add(f, e.maxLen(f.Type))
-	if body == nil {
+	body, drop := hs.incoming[ahead].add(f, e.maxLen(f.Type))
+	switch {
+	case body == nil:
 		return drop
+	case ahead > 0:
+		hs.incoming[ahead].keep(f.Type, body)
+		return DropNone
 	}
-	hs.nextReceive++
-	e.receiveMessage(now, f.Type, f.MessageSeq, body)
+	for t := f.Type; body != nil; {
+		copy(hs.incoming[:], hs.incoming[1:])
+		hs.incoming[window-1] = reassembler{}
+		hs.nextReceive++
+		e.receiveMessage(now, t, hs.nextReceive-1, body)
+		if e.hs == nil {
+			break
+		}
+		if t, body = hs.incoming[0].kept(); !e.expects(t, 0, 0) {
+			break
+		}
+	}
 	return DropNone
 }
 
-// expects reports whether a fragment is of the message that the handshake
-// needs next, in the epoch that it belongs to. Whatever else comes in plaintext
-// may be anybody's, and is dropped rather than answered with an alert.
-func (e *Engine) expects(f wire.Fragment, epoch uint16) bool {
-	if f.MessageSeq != e.hs.nextReceive {
-		return false
+// expects reports whether a message that is so far ahead of the next one is
+// one that the handshake still needs, in the epoch that it belongs to. Whatever
+// else comes in plaintext may be anybody's, and is dropped rather than answered
+// with an alert.
+func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
+	if epoch == 1 {
+		return e.state == awaitFinished && t == wire.TypeFinished && ahead == 0
 	}
 	switch e.state {
 	case awaitClientHello:
-		return epoch == 0 && f.Type == wire.TypeClientHello
+		return t == wire.TypeClientHello && ahead == 0
+	case awaitCertificate:
+		return t == wire.TypeCertificate && ahead == 0 ||
+			t == wire.TypeClientKeyExchange && ahead == 1 ||
+			t == wire.TypeCertificateVerify && ahead == 2
 	case awaitClientKeyExchange:
-		return epoch == 0 && f.Type == wire.TypeClientKeyExchange
-	case awaitFinished:
-		return epoch == 1 && f.Type == wire.TypeFinished
+		return t == wire.TypeClientKeyExchange && ahead == 0 ||
+			t == wire.TypeCertificateVerify && ahead == 1 && e.certified()
+	case awaitCertificateVerify:
+		return t == wire.TypeCertificateVerify && ahead == 0
 	default:
 		return false
 	}
 }
+
+// certified reports whether the client has sent a certificate.
+func (e *Engine) certified() bool { return len(e.hs.parameters.PeerCertificates) > 0 }
 
 // maxLen bounds a message before memory is set aside for it.
 func (e *Engine) maxLen(t wire.HandshakeType) int {
@@ -156,7 +183,11 @@ func (e *Engine) maxLen(t wire.HandshakeType) int {
 	case wire.TypeClientHello:
 		return maxClientHello
 	case wire.TypeClientKeyExchange:
-		return max(maxClientKeyExchange, 2+e.cfg.MaxPSKIdentity)
+		return max(maxClientKeyExchange, 2+e.cfg.MaxPSKIdentity+1+255)
+	case wire.TypeCertificate:
+		return e.cfg.MaxClientCertificates
+	case wire.TypeCertificateVerify:
+		return maxCertificateVerify
 	default:
 		return wire.VerifyDataLen
 	}
@@ -167,143 +198,27 @@ func (e *Engine) receiveMessage(now time.Time, t wire.HandshakeType, seq uint16,
 	switch t {
 	case wire.TypeClientHello:
 		e.receiveClientHello(now, seq, body)
+	case wire.TypeCertificate:
+		e.receiveCertificate(now, seq, body)
 	case wire.TypeClientKeyExchange:
 		e.receiveClientKeyExchange(now, seq, body)
+	case wire.TypeCertificateVerify:
+		e.receiveCertificateVerify(now, seq, body)
 	case wire.TypeFinished:
 		e.receiveFinished(now, seq, body)
 	}
 }
 
-// receiveClientHello takes the verified hello and answers with flight 4.
-func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
-	hello, ok := wire.ParseClientHello(body)
-	if !ok {
-		e.fail(wire.AlertDecodeError, "malformed ClientHello")
-		return
-	}
-	extensions, ok := wire.ParseClientExtensions(hello.Extensions)
-	if !ok {
-		e.fail(wire.AlertDecodeError, "malformed extensions in ClientHello")
-		return
-	}
-	if hello.Version > wire.VersionDTLS12 { // the higher, the older
-		e.fail(wire.AlertProtocolVersion, "ClientHello offers no DTLS 1.2")
-		return
-	}
-	if !bytes.Contains(hello.CompressionMethods, []byte{0}) { // RFC 5246 section 7.4.1.2
-		e.fail(wire.AlertIllegalParameter, "ClientHello lacks the null compression method")
-		return
-	}
-	if len(extensions.RenegotiatedInfo) != 0 { // RFC 5746 section 3.6
-		e.fail(wire.AlertHandshakeFailure, "ClientHello renegotiates nothing")
-		return
-	}
-	if e.suite = e.chooseSuite(&hello); e.suite == nil {
-		e.fail(wire.AlertHandshakeFailure, "no cipher suite in common")
-		return
-	}
-
+// deriveKeys makes the master secret from the premaster secret, which it
+// clears, and the record protection of epoch 1.
+func (e *Engine) deriveKeys(premaster []byte) error {
 	hs := e.hs
-	if _, err := io.ReadFull(e.cfg.Rand, hs.serverRandom[:]); err != nil {
-		e.sendAlert(wire.LevelFatal, wire.AlertInternalError)
-		e.close(Event{Cause: CauseEntropy, Err: err})
-		return
-	}
-	hs.clientRandom = [wire.RandomLen]byte(hello.Random)
-	hs.extendedMasterSecret = extensions.ExtendedMasterSecret
-	hs.transcript = e.suite.Hash()
-	hs.record(wire.TypeClientHello, seq, body)
-
-	answer := wire.ServerHello{
-		Version:              wire.VersionDTLS12,
-		Random:               hs.serverRandom[:],
-		CipherSuite:          e.suite.ID,
-		ExtendedMasterSecret: extensions.ExtendedMasterSecret,
-		// RFC 5746 section 3.6
-		RenegotiationInfo: extensions.RenegotiationInfo || hello.OffersSuite(wire.SuiteEmptyRenegotiationInfo),
-	}
-	e.say(wire.TypeServerHello, answer.Append(nil))
-	if len(e.cfg.PSKIdentityHint) > 0 { // RFC 4279 section 2
-		e.say(wire.TypeServerKeyExchange, wire.AppendServerKeyExchangePSK(nil, e.cfg.PSKIdentityHint))
-	}
-	e.say(wire.TypeServerHelloDone, nil)
-	e.state = awaitClientKeyExchange
-	e.resendFrom = now.Add(e.resendGap)
-	hs.resendAt = now.Add(hs.timeout)
-}
-
-// chooseSuite returns the first of the server's suites that the client offers.
-func (e *Engine) chooseSuite(hello *wire.ClientHello) *suite.Suite {
-	for _, s := range e.cfg.Suites {
-		if hello.OffersSuite(s.ID) {
-			return s
-		}
-	}
-	return nil
-}
-
-// receiveClientKeyExchange learns who the client says it is and asks for the
-// key.
-func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte) {
-	identity, ok := wire.ParseClientKeyExchangePSK(body)
-	if !ok {
-		e.fail(wire.AlertDecodeError, "malformed ClientKeyExchange")
-		return
-	}
-	hs := e.hs
-	hs.record(wire.TypeClientKeyExchange, seq, body)
-	hs.sessionHash = hs.transcript.Sum(nil)
-	hs.identity = append([]byte(nil), identity...)
-	hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{}
-	hs.resendAt = now.Add(hs.timeout)
-	e.state = awaitPSK
-	e.raise(Event{Kind: EventPSKNeeded, Identity: hs.identity})
-	if len(identity) > e.cfg.MaxPSKIdentity {
-		e.AnswerPSK(now, nil)
-	}
-}
-
-// AnswerPSK answers EventPSKNeeded. An empty key says that the identity is
-// unknown: the handshake goes on with a key that nobody has, so that it fails
-// exactly as with a wrong one (RFC 4279 section 2). It does nothing unless the
-// engine waits for it. The key is not kept.
-func (e *Engine) AnswerPSK(now time.Time, key []byte) {
-	if e.state != awaitPSK {
-		return
-	}
-	hs := e.hs
-	if len(key) == 0 {
-		key = make([]byte, pskLen)
-		if _, err := io.ReadFull(e.cfg.Rand, key); err != nil {
-			e.sendAlert(wire.LevelFatal, wire.AlertInternalError)
-			e.close(Event{Cause: CauseEntropy, Err: err})
-			return
-		}
-	}
-	premaster := suite.PSKPremaster(key)
-	if hs.extendedMasterSecret {
+	if hs.parameters.ExtendedMasterSecret {
 		hs.master = e.suite.ExtendedMasterSecret(premaster, hs.sessionHash)
 	} else {
 		hs.master = e.suite.MasterSecret(premaster, hs.clientRandom[:], hs.serverRandom[:])
 	}
 	clear(premaster)
-	if err := e.installKeys(); err != nil {
-		e.fail(wire.AlertInternalError, err.Error())
-		return
-	}
-	e.state = awaitFinished
-	hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{}
-	// The schedule goes on as if the answer had been there at once, lest it
-	// show how long the look-up took.
-	for !hs.resendAt.After(now) {
-		hs.resendAt = hs.resendAt.Add(hs.timeout)
-	}
-	e.receiveEarly(now)
-}
-
-// installKeys makes the record protection of epoch 1.
-func (e *Engine) installKeys() error {
-	hs := e.hs
 	keys := e.suite.Keys(hs.master, hs.clientRandom[:], hs.serverRandom[:])
 	opener, err := record.NewOpener(e.suite, keys.ClientKey, keys.ClientIV)
 	if err != nil {
@@ -315,37 +230,6 @@ func (e *Engine) installKeys() error {
 	}
 	e.opener, e.sealer = opener, sealer
 	return nil
-}
-
-// receiveFinished completes the handshake when the client has seen the same
-// one (RFC 5246 section 7.4.9), and answers with flight 6.
-func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
-	hs := e.hs
-	want := e.suite.ClientVerifyData(hs.master, hs.transcript.Sum(nil))
-	if subtle.ConstantTimeCompare(body, want) != 1 {
-		e.fail(wire.AlertDecryptError, "wrong verify_data in Finished")
-		return
-	}
-	hs.record(wire.TypeFinished, seq, body)
-	verifyData := e.suite.ServerVerifyData(hs.master, hs.transcript.Sum(nil))
-	e.flight = flight{messages: []message{
-		{changeCipherSpec: true},
-		{typ: wire.TypeFinished, seq: hs.nextSend, epoch: 1, body: verifyData},
-	}}
-	e.flightUntil = now.Add(lastFlightLife)
-	e.resendFrom = now.Add(e.resendGap)
-	e.finishedSeq = seq
-	if e.cfg.KeyLog != nil {
-		e.cfg.KeyLog(hs.clientRandom[:], hs.master)
-	}
-	e.raise(Event{
-		Kind:                 EventEstablished,
-		Identity:             hs.identity,
-		ExtendedMasterSecret: hs.extendedMasterSecret,
-	})
-	clear(hs.master)
-	e.state = established
-	e.hs = nil
 }
 
 // say adds a message to the flight and to the transcript.
@@ -360,6 +244,13 @@ func (e *Engine) say(t wire.HandshakeType, body []byte) {
 // had unfragmented (RFC 6347 section 4.2.6).
 func (hs *handshake) record(t wire.HandshakeType, seq uint16, body []byte) {
 	header := make([]byte, 0, wire.HandshakeHeaderLen)
-	hs.transcript.Write(wire.AppendHandshakeHeader(header, t, len(body), seq, 0, len(body)))
+	header = wire.AppendHandshakeHeader(header, t, len(body), seq, 0, len(body))
+	hs.transcript.Write(header)
 	hs.transcript.Write(body)
+	if hs.messages != nil {
+		hs.messages = append(append(hs.messages, header...), body...)
+	}
 }
+
+// gotOn notes that the client has taken the handshake on.
+func (hs *handshake) gotOn() { hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{} }

@@ -11,6 +11,7 @@ const (
 	// ClientKeyExchange whose identity is not allowed to be longer.
 	maxClientHello       = 16 << 10
 	maxClientKeyExchange = 2 << 10
+	maxCertificateVerify = 2 << 10
 	// maxPieces bounds how many separate pieces of a message are kept track
 	// of. Fragments that come in order make one.
 	maxPieces = 32
@@ -27,12 +28,15 @@ type reassembler struct {
 	typ    wire.HandshakeType
 	body   []byte  // nil: no fragment yet
 	pieces []piece // sorted, apart from each other
+	whole  bool    // the message is there, and waits for its turn
 }
 
 // add takes a fragment and returns the body of the message once it is whole,
 // in which case it starts anew.
 func (a *reassembler) add(f wire.Fragment, maxLen int) (body []byte, drop Drop) {
 	switch {
+	case a.whole:
+		return nil, DropRepeated
 	case int(f.Length) > maxLen:
 		return nil, DropLimit
 	case f.Whole(): // also when fragments of it, or of a forgery, came before
@@ -57,6 +61,19 @@ func (a *reassembler) add(f wire.Fragment, maxLen int) (body []byte, drop Drop) 
 	body = a.body
 	*a = reassembler{}
 	return body, DropNone
+}
+
+// keep keeps a message that came before its turn.
+func (a *reassembler) keep(t wire.HandshakeType, body []byte) {
+	*a = reassembler{typ: t, body: append([]byte(nil), body...), whole: true}
+}
+
+// kept returns the message that was kept, or nil.
+func (a *reassembler) kept() (wire.HandshakeType, []byte) {
+	if !a.whole {
+		return 0, nil
+	}
+	return a.typ, a.body
 }
 
 // mark adds a piece, joined with all that it touches, unless that would make

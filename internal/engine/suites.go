@@ -1,6 +1,42 @@
 package engine
 
-import "github.com/dtlsserver/dtlsserver/internal/suite"
+import (
+	"crypto"
+
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+)
+
+// CanAuthenticate reports whether a certificate with the key is of use.
+func CanAuthenticate(public crypto.PublicKey) bool { return suite.KeyExchangeOf(public) != 0 }
+
+// DefaultGroups returns the numbers of all groups in order of preference.
+func DefaultGroups() []uint16 { return suite.Groups() }
+
+// HasGroup reports whether there is a group with the number.
+func HasGroup(id uint16) bool { return suite.Curve(id) != nil }
+
+// UsesCertificate reports whether a suite needs a certificate, and not a
+// pre-shared key.
+func UsesCertificate(s *suite.Suite) bool { return !s.KeyExchange.WithPSK() }
+
+// Suits reports whether the client can make use of the certificate.
+func (c *Certificate) Suits(hello *HelloInfo) bool {
+	kx := suite.KeyExchangeOf(c.Key.Public())
+	offered := false
+	for _, id := range hello.CipherSuites {
+		s := suite.ByID(id)
+		offered = offered || s != nil && s.KeyExchange == kx
+	}
+	for _, scheme := range hello.Schemes {
+		if offered && suite.CanSign(c.Key.Public(), scheme) {
+			return true
+		}
+	}
+	return false
+}
+
+// Suite is a cipher suite.
+type Suite = suite.Suite
 
 // Suites returns the cipher suites with the numbers, in their order, and the
 // numbers that name none.

@@ -193,7 +193,7 @@ func TestExplicitNonce(t *testing.T) {
 	t.Parallel()
 	eachSuite(t, func(t *testing.T, s *suite.Suite) {
 		sealer := mustSealer(t, s, 0x0102)
-		if s.ID == suite.PSKWithChaCha20 {
+		if s.ExplicitNonceLen() == 0 {
 			r := mustAppend(t, sealer, wire.ContentApplicationData, []byte("text"))
 			if len(r.Payload) != 4+s.TagLen {
 				t.Errorf("a payload of %d bytes has room for a nonce", len(r.Payload))

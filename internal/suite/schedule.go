@@ -41,11 +41,16 @@ func (s *Suite) prf(out, secret []byte, label string, seed ...[]byte) {
 // as many zeros as the key has bytes, then the key, each behind its length
 // (RFC 4279 section 2).
 func PSKPremaster(psk []byte) []byte {
-	n := len(psk)
-	out := make([]byte, 0, 4+2*n)
-	out = binary.BigEndian.AppendUint16(out, uint16(n))
-	out = append(out, make([]byte, n)...)
-	out = binary.BigEndian.AppendUint16(out, uint16(n))
+	return ECDHEPSKPremaster(make([]byte, len(psk)), psk)
+}
+
+// ECDHEPSKPremaster returns the premaster secret of ECDHE_PSK: the shared
+// secret of ECDH, then the key, each behind its length (RFC 5489 section 2).
+func ECDHEPSKPremaster(shared, psk []byte) []byte {
+	out := make([]byte, 0, 4+len(shared)+len(psk))
+	out = binary.BigEndian.AppendUint16(out, uint16(len(shared)))
+	out = append(out, shared...)
+	out = binary.BigEndian.AppendUint16(out, uint16(len(psk)))
 	return append(out, psk...)
 }
 
@@ -81,6 +86,19 @@ func (s *Suite) Keys(master, clientRandom, serverRandom []byte) Keys {
 		return b
 	}
 	return Keys{take(s.KeyLen), take(s.KeyLen), take(s.FixedIVLen), take(s.FixedIVLen)}
+}
+
+// Export returns n bytes of keying material for a use of the application's
+// (RFC 5705 section 4). A nil context is none, which is not an empty one.
+func (s *Suite) Export(n int, master, clientRandom, serverRandom []byte, label string, context []byte) []byte {
+	out := make([]byte, n)
+	seed := [][]byte{clientRandom, serverRandom}
+	if context != nil {
+		length := binary.BigEndian.AppendUint16(nil, uint16(len(context)))
+		seed = append(seed, length, context)
+	}
+	s.prf(out, master, label, seed...)
+	return out
 }
 
 // ClientVerifyData returns verify_data of the client's Finished (RFC 5246

@@ -79,6 +79,25 @@ func TestPSKPremaster(t *testing.T) {
 	}
 }
 
+func TestECDHEPSKPremaster(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, shared, psk, want string }{
+		{"both", "a1a2a3", "b1b2", "0003a1a2a3" + "0002b1b2"},
+		{"as long as of P-256", strings.Repeat("5e", 32), "1a2b3c4d5e6f", "0020" + strings.Repeat("5e", 32) + "00061a2b3c4d5e6f"},
+		{"leading zeros stay", "0000a1", "00b1", "00030000a1" + "000200b1"},
+		{"lengths in both bytes", strings.Repeat("a1", 258), strings.Repeat("b1", 515),
+			"0102" + strings.Repeat("a1", 258) + "0203" + strings.Repeat("b1", 515)},
+		{"zeros are plain PSK", "000000", "b1b2b3", "0003000000" + "0003b1b2b3"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got := ECDHEPSKPremaster(unhex(t, test.shared), unhex(t, test.psk))
+			wantBytes(t, "premaster secret", got, unhex(t, test.want))
+		})
+	}
+}
+
 // recordedPSK is the key in the recorded handshakes.
 const recordedPSK = "1a2b3c4d5e6f"
 
@@ -203,8 +222,22 @@ func openRecorded(t *testing.T, s *Suite, aead cipher.AEAD, iv []byte, r wire.Re
 func TestKeyScheduleRecorded(t *testing.T) {
 	t.Parallel()
 	handshakes := readHandshakes(t)
-	if len(handshakes) != 2*len(All()) {
-		t.Fatalf("%d handshakes, want two for each suite", len(handshakes))
+	// Of a handshake with ECDHE nobody can record the premaster secret.
+	recorded := map[uint16]int{}
+	for _, h := range handshakes {
+		recorded[h.suite]++
+	}
+	for _, s := range All() {
+		want := 0
+		if s.KeyExchange == PSK {
+			want = 2 // with extended_master_secret and without
+		}
+		if recorded[s.ID] != want {
+			t.Errorf("%d handshakes with %s, want %d", recorded[s.ID], s.Name, want)
+		}
+	}
+	if len(handshakes) != 14 {
+		t.Errorf("%d handshakes, want 14", len(handshakes))
 	}
 	for _, h := range handshakes {
 		t.Run(h.name, func(t *testing.T) {
@@ -271,4 +304,97 @@ func TestKeysDoNotOverlap(t *testing.T) {
 			}
 		}
 	})
+}
+
+// recordedExport is one session of testdata/openssl-export.txt.
+type recordedExport struct {
+	name                               string
+	suite                              uint16
+	clientRandom, serverRandom, master []byte
+	label                              string
+	want                               []byte // without a context
+	contexts                           []exportContext
+}
+
+type exportContext struct{ context, want []byte }
+
+func readExports(t *testing.T) []recordedExport {
+	t.Helper()
+	file, err := os.Open("testdata/openssl-export.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var all []recordedExport
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		f := strings.Fields(lines.Text())
+		if len(f) < 2 || f[0] == "#" {
+			continue
+		}
+		if f[0] == "session" {
+			all = append(all, recordedExport{name: f[1]})
+			continue
+		}
+		r := &all[len(all)-1]
+		switch f[0] {
+		case "suite":
+			if _, err := fmt.Sscanf(f[1], "%x", &r.suite); err != nil {
+				t.Fatal(err)
+			}
+		case "client_random":
+			r.clientRandom = unhex(t, f[1])
+		case "server_random":
+			r.serverRandom = unhex(t, f[1])
+		case "master":
+			r.master = unhex(t, f[1])
+		case "label":
+			r.label = f[1]
+		case "openssl":
+			r.want = unhex(t, f[1])
+		case "context":
+			c := exportContext{context: []byte{}, want: unhex(t, f[2])}
+			if f[1] != "-" {
+				c.context = unhex(t, f[1])
+			}
+			r.contexts = append(r.contexts, c)
+		default:
+			t.Fatalf("unknown line %q", lines.Text())
+		}
+	}
+	return all
+}
+
+func TestExportRecorded(t *testing.T) {
+	t.Parallel()
+	sessions := readExports(t)
+	if len(sessions) != 5 {
+		t.Errorf("%d sessions, want 5", len(sessions))
+	}
+	for _, r := range sessions {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			s := ByID(r.suite)
+			if len(r.contexts) != 3 {
+				t.Errorf("%d contexts, want 3", len(r.contexts))
+			}
+			for _, c := range append(r.contexts, exportContext{nil, r.want}) {
+				// What is shorter is a prefix.
+				for n := range len(c.want) + 1 {
+					got := s.Export(n, r.master, r.clientRandom, r.serverRandom, r.label, c.context)
+					if !bytes.Equal(got, c.want[:n]) {
+						t.Fatalf("%d bytes with context %s:\n got %x\nwant %x", n, short(c.context), got, c.want[:n])
+					}
+				}
+			}
+			for what, other := range map[string][]byte{
+				"label":      s.Export(len(r.want), r.master, r.clientRandom, r.serverRandom, r.label+"2", nil),
+				"randoms":    s.Export(len(r.want), r.master, r.serverRandom, r.clientRandom, r.label, nil),
+				"no context": s.Export(len(r.want), r.master, r.clientRandom, r.serverRandom, r.label, []byte{0}),
+			} {
+				if len(r.want) > 1 && bytes.Equal(other, r.want) {
+					t.Errorf("the same with another %s", what)
+				}
+			}
+		})
+	}
 }

@@ -21,8 +21,18 @@ type KeyExchange uint8
 
 // The key exchanges.
 const (
-	PSK KeyExchange = iota + 1 // RFC 4279 section 2
+	PSK        KeyExchange = iota + 1 // RFC 4279 section 2
+	ECDHEPSK                          // RFC 5489
+	ECDHEECDSA                        // RFC 8422; Ed25519 keys too
+	ECDHERSA                          // RFC 8422
 )
+
+// ECDHE reports whether the key exchange is an ephemeral Diffie-Hellman one.
+func (k KeyExchange) ECDHE() bool { return k != PSK }
+
+// WithPSK reports whether the peers authenticate by a pre-shared key, and not
+// by certificates.
+func (k KeyExchange) WithPSK() bool { return k == PSK || k == ECDHEPSK }
 
 // NonceLen is the length of the nonce of every suite.
 const NonceLen = 12
@@ -55,6 +65,12 @@ func (s *Suite) NewAEAD(key []byte) (cipher.AEAD, error) { return s.newAEAD(key)
 
 // The suites by their registered numbers.
 const (
+	ECDHEPSKWithAES128GCM  uint16 = 0xd001
+	ECDHEPSKWithAES256GCM  uint16 = 0xd002
+	ECDHEPSKWithChaCha20   uint16 = 0xccac
+	ECDHEPSKWithAES128CCM  uint16 = 0xd005
+	ECDHEPSKWithAES128CCM8 uint16 = 0xd003
+
 	PSKWithAES128GCM  uint16 = 0x00a8
 	PSKWithAES256GCM  uint16 = 0x00a9
 	PSKWithChaCha20   uint16 = 0xccab
@@ -62,10 +78,26 @@ const (
 	PSKWithAES256CCM  uint16 = 0xc0a5
 	PSKWithAES128CCM8 uint16 = 0xc0a8
 	PSKWithAES256CCM8 uint16 = 0xc0a9
+
+	ECDHEECDSAWithAES128GCM  uint16 = 0xc02b
+	ECDHEECDSAWithAES256GCM  uint16 = 0xc02c
+	ECDHERSAWithAES128GCM    uint16 = 0xc02f
+	ECDHERSAWithAES256GCM    uint16 = 0xc030
+	ECDHEECDSAWithChaCha20   uint16 = 0xcca9
+	ECDHERSAWithChaCha20     uint16 = 0xcca8
+	ECDHEECDSAWithAES128CCM  uint16 = 0xc0ac
+	ECDHEECDSAWithAES256CCM  uint16 = 0xc0ad
+	ECDHEECDSAWithAES128CCM8 uint16 = 0xc0ae
+	ECDHEECDSAWithAES256CCM8 uint16 = 0xc0af
 )
 
 // all is in order of preference.
 var all = []*Suite{
+	{ECDHEPSKWithAES128GCM, "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256", ECDHEPSK, sha256.New, 16, 4, 16, newGCM},
+	{ECDHEPSKWithAES256GCM, "TLS_ECDHE_PSK_WITH_AES_256_GCM_SHA384", ECDHEPSK, sha512.New384, 32, 4, 16, newGCM},
+	{ECDHEPSKWithChaCha20, "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256", ECDHEPSK, sha256.New, 32, 12, 16, chacha20poly1305.New},
+	{ECDHEPSKWithAES128CCM, "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256", ECDHEPSK, sha256.New, 16, 4, 16, newCCM16},
+	{ECDHEPSKWithAES128CCM8, "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256", ECDHEPSK, sha256.New, 16, 4, 8, newCCM8},
 	{PSKWithAES128GCM, "TLS_PSK_WITH_AES_128_GCM_SHA256", PSK, sha256.New, 16, 4, 16, newGCM},
 	{PSKWithAES256GCM, "TLS_PSK_WITH_AES_256_GCM_SHA384", PSK, sha512.New384, 32, 4, 16, newGCM},
 	{PSKWithChaCha20, "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", PSK, sha256.New, 32, 12, 16, chacha20poly1305.New},
@@ -73,6 +105,16 @@ var all = []*Suite{
 	{PSKWithAES256CCM, "TLS_PSK_WITH_AES_256_CCM", PSK, sha256.New, 32, 4, 16, newCCM16},
 	{PSKWithAES128CCM8, "TLS_PSK_WITH_AES_128_CCM_8", PSK, sha256.New, 16, 4, 8, newCCM8},
 	{PSKWithAES256CCM8, "TLS_PSK_WITH_AES_256_CCM_8", PSK, sha256.New, 32, 4, 8, newCCM8},
+	{ECDHEECDSAWithAES128GCM, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", ECDHEECDSA, sha256.New, 16, 4, 16, newGCM},
+	{ECDHEECDSAWithAES256GCM, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", ECDHEECDSA, sha512.New384, 32, 4, 16, newGCM},
+	{ECDHERSAWithAES128GCM, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", ECDHERSA, sha256.New, 16, 4, 16, newGCM},
+	{ECDHERSAWithAES256GCM, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", ECDHERSA, sha512.New384, 32, 4, 16, newGCM},
+	{ECDHEECDSAWithChaCha20, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", ECDHEECDSA, sha256.New, 32, 12, 16, chacha20poly1305.New},
+	{ECDHERSAWithChaCha20, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", ECDHERSA, sha256.New, 32, 12, 16, chacha20poly1305.New},
+	{ECDHEECDSAWithAES128CCM, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", ECDHEECDSA, sha256.New, 16, 4, 16, newCCM16},
+	{ECDHEECDSAWithAES256CCM, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM", ECDHEECDSA, sha256.New, 32, 4, 16, newCCM16},
+	{ECDHEECDSAWithAES128CCM8, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8", ECDHEECDSA, sha256.New, 16, 4, 8, newCCM8},
+	{ECDHEECDSAWithAES256CCM8, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8", ECDHEECDSA, sha256.New, 32, 4, 8, newCCM8},
 }
 
 // All returns every suite in order of preference.

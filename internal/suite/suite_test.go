@@ -17,20 +17,44 @@ import (
 // registered is what IANA and the RFCs say about the suites, written down from
 // there and not from the code.
 var registered = []struct {
-	id       uint16
-	name     string
-	hash     func() hash.Hash
-	keyLen   int
-	explicit int
-	tagLen   int
+	id          uint16
+	name        string
+	keyExchange KeyExchange
+	hash        func() hash.Hash
+	keyLen      int
+	explicit    int
+	tagLen      int
 }{
-	{0x00a8, "TLS_PSK_WITH_AES_128_GCM_SHA256", sha256.New, 16, 8, 16},
-	{0x00a9, "TLS_PSK_WITH_AES_256_GCM_SHA384", sha512.New384, 32, 8, 16},
-	{0xccab, "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", sha256.New, 32, 0, 16},
-	{0xc0a4, "TLS_PSK_WITH_AES_128_CCM", sha256.New, 16, 8, 16},
-	{0xc0a5, "TLS_PSK_WITH_AES_256_CCM", sha256.New, 32, 8, 16},
-	{0xc0a8, "TLS_PSK_WITH_AES_128_CCM_8", sha256.New, 16, 8, 8},
-	{0xc0a9, "TLS_PSK_WITH_AES_256_CCM_8", sha256.New, 32, 8, 8},
+	{0xd001, "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256", ECDHEPSK, sha256.New, 16, 8, 16},
+	{0xd002, "TLS_ECDHE_PSK_WITH_AES_256_GCM_SHA384", ECDHEPSK, sha512.New384, 32, 8, 16},
+	{0xccac, "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256", ECDHEPSK, sha256.New, 32, 0, 16},
+	{0xd005, "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256", ECDHEPSK, sha256.New, 16, 8, 16},
+	{0xd003, "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256", ECDHEPSK, sha256.New, 16, 8, 8},
+	{0x00a8, "TLS_PSK_WITH_AES_128_GCM_SHA256", PSK, sha256.New, 16, 8, 16},
+	{0x00a9, "TLS_PSK_WITH_AES_256_GCM_SHA384", PSK, sha512.New384, 32, 8, 16},
+	{0xccab, "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", PSK, sha256.New, 32, 0, 16},
+	{0xc0a4, "TLS_PSK_WITH_AES_128_CCM", PSK, sha256.New, 16, 8, 16},
+	{0xc0a5, "TLS_PSK_WITH_AES_256_CCM", PSK, sha256.New, 32, 8, 16},
+	{0xc0a8, "TLS_PSK_WITH_AES_128_CCM_8", PSK, sha256.New, 16, 8, 8},
+	{0xc0a9, "TLS_PSK_WITH_AES_256_CCM_8", PSK, sha256.New, 32, 8, 8},
+	{0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", ECDHEECDSA, sha256.New, 16, 8, 16},
+	{0xc02c, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", ECDHEECDSA, sha512.New384, 32, 8, 16},
+	{0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", ECDHERSA, sha256.New, 16, 8, 16},
+	{0xc030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", ECDHERSA, sha512.New384, 32, 8, 16},
+	{0xcca9, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", ECDHEECDSA, sha256.New, 32, 0, 16},
+	{0xcca8, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", ECDHERSA, sha256.New, 32, 0, 16},
+	{0xc0ac, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", ECDHEECDSA, sha256.New, 16, 8, 16},
+	{0xc0ad, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM", ECDHEECDSA, sha256.New, 32, 8, 16},
+	{0xc0ae, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8", ECDHEECDSA, sha256.New, 16, 8, 8},
+	{0xc0af, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8", ECDHEECDSA, sha256.New, 32, 8, 8},
+}
+
+// keyExchangeNames are how the names of the suites of a key exchange start.
+var keyExchangeNames = map[KeyExchange]string{
+	PSK:        "TLS_PSK_WITH_",
+	ECDHEPSK:   "TLS_ECDHE_PSK_WITH_",
+	ECDHEECDSA: "TLS_ECDHE_ECDSA_WITH_",
+	ECDHERSA:   "TLS_ECDHE_RSA_WITH_",
 }
 
 func TestRegistered(t *testing.T) {
@@ -42,8 +66,11 @@ func TestRegistered(t *testing.T) {
 			if s == nil {
 				t.Fatalf("ByID(%#04x) = nil", want.id)
 			}
-			if s.ID != want.id || s.Name != want.name || s.KeyExchange != PSK {
+			if s.ID != want.id || s.Name != want.name || s.KeyExchange != want.keyExchange {
 				t.Errorf("got %#04x %s, key exchange %d", s.ID, s.Name, s.KeyExchange)
+			}
+			if prefix := keyExchangeNames[want.keyExchange]; !strings.HasPrefix(s.Name, prefix) {
+				t.Errorf("the name does not start with %s", prefix)
 			}
 			if got := s.Hash(); reflect.TypeOf(got) != reflect.TypeOf(want.hash()) || got.Size() != want.hash().Size() {
 				t.Errorf("hash of %d bytes, want %d", got.Size(), want.hash().Size())
@@ -59,6 +86,52 @@ func TestRegistered(t *testing.T) {
 				t.Errorf("Overhead() = %d, want %d", s.Overhead(), want.explicit+want.tagLen)
 			}
 		})
+	}
+}
+
+func TestKeyExchange(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name           string
+		keyExchange    KeyExchange
+		ecdhe, withPSK bool
+	}{
+		{"PSK", PSK, false, true},
+		{"ECDHE_PSK", ECDHEPSK, true, true},
+		{"ECDHE_ECDSA", ECDHEECDSA, true, false},
+		{"ECDHE_RSA", ECDHERSA, true, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			if test.keyExchange == 0 {
+				t.Error("is zero, which KeyExchangeOf has for none")
+			}
+			if test.keyExchange.ECDHE() != test.ecdhe || test.keyExchange.WithPSK() != test.withPSK {
+				t.Errorf("ECDHE() = %v, WithPSK() = %v", test.keyExchange.ECDHE(), test.keyExchange.WithPSK())
+			}
+		})
+	}
+}
+
+// TestNumbers compares the named numbers, by which others refer to the suites.
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	named := []uint16{
+		ECDHEPSKWithAES128GCM, ECDHEPSKWithAES256GCM, ECDHEPSKWithChaCha20, ECDHEPSKWithAES128CCM, ECDHEPSKWithAES128CCM8,
+		PSKWithAES128GCM, PSKWithAES256GCM, PSKWithChaCha20,
+		PSKWithAES128CCM, PSKWithAES256CCM, PSKWithAES128CCM8, PSKWithAES256CCM8,
+		ECDHEECDSAWithAES128GCM, ECDHEECDSAWithAES256GCM, ECDHERSAWithAES128GCM, ECDHERSAWithAES256GCM,
+		ECDHEECDSAWithChaCha20, ECDHERSAWithChaCha20,
+		ECDHEECDSAWithAES128CCM, ECDHEECDSAWithAES256CCM, ECDHEECDSAWithAES128CCM8, ECDHEECDSAWithAES256CCM8,
+	}
+	if len(named) != len(registered) {
+		t.Fatalf("%d names, want %d", len(named), len(registered))
+	}
+	for i, id := range named {
+		if id != registered[i].id {
+			t.Errorf("name %d is %#04x, want %#04x of %s", i, id, registered[i].id, registered[i].name)
+		}
 	}
 }
 

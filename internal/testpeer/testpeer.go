@@ -6,6 +6,9 @@ package testpeer
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,13 +34,28 @@ type Client struct {
 	Seq        uint64
 	MessageSeq uint16
 
+	Groups     []uint16 // nil: all
+	ServerName string   // empty: none
+	Protocols  []string // of ALPN
+	More       []byte   // further extensions
+	// Chain and Signer are sent when the server asks for a certificate. Nil:
+	// an empty chain.
+	Chain  [][]byte
+	Signer crypto.Signer
+	// SkipVerify leaves CertificateVerify out, WrongVerify signs something
+	// else.
+	SkipVerify, WrongVerify bool
+
 	Cookie []byte // from the last HelloVerifyRequest
 
 	// What the server said.
 	ServerHello *ServerHello
 	Hint        []byte
 	HelloDone   bool
-	Complete    bool // its Finished was right
+	ServerChain [][]byte
+	Requested   bool   // a certificate
+	Group       uint16 // of the server's key
+	Complete    bool   // its Finished was right
 	Alerts      []wire.Alert
 	Data        [][]byte
 	Fragments   int // how many fragments of split messages came
@@ -46,12 +64,15 @@ type Client struct {
 
 	partial       []byte // of a message whose fragments come in
 	transcript    []byte
+	finished      []byte
 	serverSeq     uint16 // message_seq of the server's next message
 	serverStarted bool
 	suite         *suite.Suite
 	master        []byte
 	sealer        *record.Sealer
 	opener        *record.Opener
+	public        []byte // the server's, of ECDHE
+	shared        []byte
 	plain         *record.Sealer
 }
 
@@ -136,6 +157,28 @@ func (c *Client) HelloBody() []byte {
 		if !c.NoEMS {
 			b.AddBytes([]byte{0, 23, 0, 0})
 		}
+		c.addNames(b)
+		b.AddBytes(c.More)
+		if !c.certificates() {
+			return
+		}
+		list := func(id uint16, values []uint16) {
+			b.AddUint16(id)
+			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+				b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+					for _, v := range values {
+						b.AddUint16(v)
+					}
+				})
+			})
+		}
+		groups := c.Groups
+		if groups == nil {
+			groups = suite.Groups()
+		}
+		list(10, groups)
+		list(13, suite.Schemes())
+		b.AddBytes([]byte{0, 11, 0, 2, 1, 0})
 	})
 	return b.BytesOrPanic()
 }
@@ -147,35 +190,124 @@ func (c *Client) suites() []uint16 {
 	return c.Suites
 }
 
+// addNames adds server_name and ALPN.
+func (c *Client) addNames(b *cryptobyte.Builder) {
+	nested := func(b *cryptobyte.Builder, f cryptobyte.BuilderContinuation) {
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddUint16LengthPrefixed(f) })
+	}
+	if c.ServerName != "" {
+		b.AddUint16(0)
+		nested(b, func(b *cryptobyte.Builder) {
+			b.AddUint8(0)
+			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(c.ServerName)) })
+		})
+	}
+	if c.Protocols != nil {
+		b.AddUint16(16)
+		nested(b, func(b *cryptobyte.Builder) {
+			for _, p := range c.Protocols {
+				b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(p)) })
+			}
+		})
+	}
+}
+
+// certificates reports whether the hello needs what ECDHE and certificates do.
+func (c *Client) certificates() bool {
+	for _, id := range c.suites() {
+		if s := suite.ByID(id); s != nil && s.KeyExchange.ECDHE() {
+			return true
+		}
+	}
+	return false
+}
+
 // Hello returns a datagram with a ClientHello. Each is the first of the
 // transcript, as the one whose cookie is right will be.
 func (c *Client) Hello() []byte {
-	c.transcript = nil
+	c.transcript, c.finished = nil, nil
 	c.serverStarted = false
 	return c.Plain(wire.ContentHandshake, c.next(wire.TypeClientHello, c.HelloBody()))
 }
 
-// KeyExchange returns the three records of the client's last flight. The
-// server must have said HelloDone.
+// KeyExchange returns the three records of the client's last flight when no
+// certificate is asked for. The server must have said HelloDone.
 func (c *Client) KeyExchange() (clientKeyExchange, changeCipherSpec, finished []byte) {
-	identity := binary.BigEndian.AppendUint16(nil, uint16(len(c.Identity)))
-	identity = append(identity, c.Identity...)
-	clientKeyExchange = c.Plain(wire.ContentHandshake, c.next(wire.TypeClientKeyExchange, identity))
-	c.deriveKeys()
-	changeCipherSpec = c.Plain(wire.ContentChangeCipherSpec, []byte{1})
-	finished = c.Sealed(wire.ContentHandshake, c.FinishedMessage())
-	return
+	r := c.Records()
+	return r[0], r[1], r[2]
 }
 
 // Flight returns the client's last flight in one datagram.
-func (c *Client) Flight() []byte {
-	a, b, f := c.KeyExchange()
-	return bytes.Join([][]byte{a, b, f}, nil)
+func (c *Client) Flight() []byte { return bytes.Join(c.Records(), nil) }
+
+// Records returns the records of the client's last flight, one a message.
+func (c *Client) Records() (records [][]byte) {
+	say := func(t wire.HandshakeType, body []byte) {
+		records = append(records, c.Plain(wire.ContentHandshake, c.next(t, body)))
+	}
+	if c.Requested {
+		say(wire.TypeCertificate, wire.AppendCertificate(nil, c.Chain))
+	}
+	say(wire.TypeClientKeyExchange, c.keyExchange())
+	c.deriveKeys()
+	if c.Requested && c.Chain != nil && !c.SkipVerify {
+		signed := c.transcript
+		if c.WrongVerify {
+			signed = append(bytes.Clone(signed), 1)
+		}
+		for _, scheme := range suite.Schemes() {
+			if suite.CanSign(c.Signer.Public(), scheme) {
+				signature, err := suite.Sign(rand.Reader, c.Signer, scheme, signed)
+				if err != nil {
+					panic(err)
+				}
+				say(wire.TypeCertificateVerify, wire.AppendSignature(nil, scheme, signature))
+				break
+			}
+		}
+	}
+	return append(records,
+		c.Plain(wire.ContentChangeCipherSpec, []byte{1}),
+		c.Sealed(wire.ContentHandshake, c.FinishedMessage()))
+}
+
+// keyExchange returns the body of ClientKeyExchange.
+func (c *Client) keyExchange() (body []byte) {
+	kx := c.suite.KeyExchange
+	if kx.WithPSK() {
+		body = binary.BigEndian.AppendUint16(nil, uint16(len(c.Identity)))
+		body = append(body, c.Identity...)
+	}
+	if kx.ECDHE() {
+		curve := suite.Curve(c.Group)
+		key, err := curve.GenerateKey(rand.Reader)
+		if err != nil {
+			panic(err)
+		}
+		server, err := curve.NewPublicKey(c.public)
+		if err != nil {
+			panic(err)
+		}
+		if c.shared, err = key.ECDH(server); err != nil {
+			panic(err)
+		}
+		public := key.PublicKey().Bytes()
+		body = append(append(body, byte(len(public))), public...)
+	}
+	return body
 }
 
 // deriveKeys makes the keys from the transcript up to ClientKeyExchange.
 func (c *Client) deriveKeys() {
-	premaster := suite.PSKPremaster(c.Key)
+	var premaster []byte
+	switch c.suite.KeyExchange {
+	case suite.PSK:
+		premaster = suite.PSKPremaster(c.Key)
+	case suite.ECDHEPSK:
+		premaster = suite.ECDHEPSKPremaster(c.shared, c.Key)
+	default:
+		premaster = c.shared
+	}
 	if _, ems := c.ServerHello.Extensions[23]; ems {
 		c.master = c.suite.ExtendedMasterSecret(premaster, c.transcriptHash())
 	} else {
@@ -193,10 +325,10 @@ func (c *Client) deriveKeys() {
 // FinishedMessage returns the client's Finished. Each call gives it the same
 // message_seq; the first adds it to the transcript.
 func (c *Client) FinishedMessage() []byte {
-	if n := len(c.transcript); n > 24 && wire.HandshakeType(c.transcript[n-24]) == wire.TypeFinished {
-		return c.transcript[n-24:]
+	if c.finished == nil {
+		c.finished = c.next(wire.TypeFinished, c.suite.ClientVerifyData(c.master, c.transcriptHash()))
 	}
-	return c.next(wire.TypeFinished, c.suite.ClientVerifyData(c.master, c.transcriptHash()))
+	return c.finished
 }
 
 func (c *Client) transcriptHash() []byte {
@@ -314,14 +446,61 @@ func (c *Client) receiveMessage(f wire.Fragment) error {
 	case wire.TypeServerHello:
 		return c.receiveServerHello(f.Body)
 	case wire.TypeServerKeyExchange:
-		s := cryptobyte.String(f.Body)
-		if !s.ReadUint16LengthPrefixed((*cryptobyte.String)(&c.Hint)) || !s.Empty() {
-			return errors.New("malformed ServerKeyExchange")
+		return c.receiveServerKeyExchange(f.Body)
+	case wire.TypeCertificate:
+		chain, ok := wire.ParseCertificate(f.Body)
+		if !ok || len(chain) == 0 {
+			return errors.New("malformed Certificate")
 		}
+		c.ServerChain = chain
+	case wire.TypeCertificateRequest:
+		c.Requested = true
 	case wire.TypeServerHelloDone:
 		c.HelloDone = true
 	}
 	return nil
+}
+
+func (c *Client) receiveServerKeyExchange(body []byte) error {
+	malformed := errors.New("malformed ServerKeyExchange")
+	s := cryptobyte.String(body)
+	kx := c.suite.KeyExchange
+	if kx.WithPSK() && !s.ReadUint16LengthPrefixed((*cryptobyte.String)(&c.Hint)) {
+		return malformed
+	}
+	params := []byte(s)
+	if kx.ECDHE() {
+		var curveType uint8
+		if !s.ReadUint8(&curveType) || curveType != 3 || !s.ReadUint16(&c.Group) ||
+			!s.ReadUint8LengthPrefixed((*cryptobyte.String)(&c.public)) {
+			return malformed
+		}
+	}
+	params = params[:len(params)-len(s)]
+	if !kx.WithPSK() {
+		scheme, signature, ok := wire.ParseCertificateVerify(s)
+		if !ok {
+			return malformed
+		}
+		leaf, err := x509.ParseCertificate(c.ServerChain[0])
+		if err != nil {
+			return err
+		}
+		signed := bytes.Join([][]byte{c.Random[:], c.ServerHello.Random, params}, nil)
+		if !suite.Verify(leaf.PublicKey, scheme, signed, signature) {
+			return errors.New("wrong signature in ServerKeyExchange")
+		}
+		return nil
+	}
+	if !s.Empty() {
+		return malformed
+	}
+	return nil
+}
+
+// Export is what RFC 5705 exports.
+func (c *Client) Export(label string, context []byte, n int) []byte {
+	return c.suite.Export(n, c.master, c.Random[:], c.ServerHello.Random, label, context)
 }
 
 func (c *Client) receiveServerHello(body []byte) error {

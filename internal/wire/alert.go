@@ -19,7 +19,12 @@ const (
 	AlertUnexpectedMessage  AlertDescription = 10
 	AlertBadRecordMAC       AlertDescription = 20
 	AlertHandshakeFailure   AlertDescription = 40
+	AlertBadCertificate     AlertDescription = 42
+	AlertUnsupportedCert    AlertDescription = 43
+	AlertCertExpired        AlertDescription = 45
+	AlertCertUnknown        AlertDescription = 46
 	AlertIllegalParameter   AlertDescription = 47
+	AlertUnknownCA          AlertDescription = 48
 	AlertDecodeError        AlertDescription = 50
 	AlertDecryptError       AlertDescription = 51
 	AlertProtocolVersion    AlertDescription = 70
@@ -27,6 +32,7 @@ const (
 	AlertUserCanceled       AlertDescription = 90
 	AlertNoRenegotiation    AlertDescription = 100
 	AlertUnknownPSKIdentity AlertDescription = 115
+	AlertNoALPN             AlertDescription = 120
 )
 
 // Alert is the content of an alert record.

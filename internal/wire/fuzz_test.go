@@ -4,11 +4,9 @@
 package wire
 
 import (
-	"bytes"
+	"reflect"
 	"testing"
 	"unsafe"
-
-	"golang.org/x/crypto/cryptobyte"
 )
 
 // wantWithin checks that part, unless empty, is memory of whole.
@@ -92,6 +90,7 @@ func FuzzClientHello(f *testing.F) {
 	}
 	f.Add(unhex(f, sampleHello))
 	f.Add(unhex(f, sampleFixed))
+	f.Add(sampleHelloWith(f, allSamples()))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		fixed, rest, ok := ParseClientHelloFixed(body)
 		h, whole := ParseClientHello(body)
@@ -140,6 +139,10 @@ func FuzzClientExtensions(f *testing.F) {
 	}
 	f.Add(unhex(f, sampleEMS+sampleReneg+samplePoints))
 	f.Add(unhex(f, sampleEMS+sampleEMS))
+	f.Add(unhex(f, allSamples()))
+	for _, x := range sampleFields {
+		f.Add(unhex(f, x.block))
+	}
 	f.Fuzz(func(t *testing.T, block []byte) {
 		e, ok := ParseClientExtensions(block)
 		wantExtensions(t, block, e, ok)
@@ -149,50 +152,219 @@ func FuzzClientExtensions(f *testing.F) {
 // wantExtensions reads the block in another way and compares.
 func wantExtensions(t *testing.T, block []byte, e ClientExtensions, ok bool) {
 	t.Helper()
-	found := map[uint16]cryptobyte.String{}
-	valid := true
-	for s := cryptobyte.String(block); valid && !s.Empty(); {
-		var id uint16
-		var data cryptobyte.String
-		valid = s.ReadUint16(&id) && s.ReadUint16LengthPrefixed(&data)
-		if _, twice := found[id]; twice {
-			valid = false
-		}
-		found[id] = data
-	}
-	ems, offersEMS := found[23]
-	info, offersInfo := found[0xff01]
-	points, offersPoints := found[11]
-	valid = valid && len(ems) == 0 &&
-		(!offersInfo || len(info) > 0 && int(info[0]) == len(info)-1) &&
-		(!offersPoints || len(points) > 1 && int(points[0]) == len(points)-1)
+	want, valid := naiveExtensions(block)
 	if ok != valid {
 		t.Fatalf("ok = %v, want %v", ok, valid)
 	}
-	if !ok {
-		return
-	}
-	if e.ExtendedMasterSecret != offersEMS || e.RenegotiationInfo != offersInfo || (e.ECPointFormats != nil) != offersPoints {
-		t.Fatalf("got %+v of %x", e, block)
-	}
-	if offersInfo && !bytes.Equal(e.RenegotiatedInfo, info[1:]) || offersPoints && !bytes.Equal(e.ECPointFormats, points[1:]) {
-		t.Fatalf("got %+v of %x", e, block)
-	}
-	wantWithin(t, "RenegotiatedInfo", block, e.RenegotiatedInfo)
+	wantSameExtensions(t, e, want)
+	wantWithin(t, "SupportedGroups", block, e.SupportedGroups)
 	wantWithin(t, "ECPointFormats", block, e.ECPointFormats)
+	wantWithin(t, "SignatureAlgorithms", block, e.SignatureAlgorithms)
+	wantWithin(t, "RenegotiatedInfo", block, e.RenegotiatedInfo)
 }
 
-func FuzzClientKeyExchangePSK(f *testing.F) {
+// wantSameExtensions takes a renegotiated_connection of nil for an empty one:
+// RenegotiationInfo tells whether it was sent.
+func wantSameExtensions(t *testing.T, got, want ClientExtensions) {
+	t.Helper()
+	wantBytes(t, "renegotiated_connection", got.RenegotiatedInfo, want.RenegotiatedInfo)
+	got.RenegotiatedInfo, want.RenegotiatedInfo = nil, nil
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+// naiveVector cuts off a vector whose length has the given number of bytes.
+func naiveVector(b []byte, lengthBytes int) (content, rest []byte, ok bool) {
+	if len(b) < lengthBytes {
+		return nil, nil, false
+	}
+	n := 0
+	for _, c := range b[:lengthBytes] {
+		n = n<<8 | int(c)
+	}
+	b = b[lengthBytes:]
+	if len(b) < n {
+		return nil, nil, false
+	}
+	return b[:n], b[n:], true
+}
+
+// naiveList reads what must be one vector that is not empty and is made of
+// whole elements.
+func naiveList(b []byte, lengthBytes, element int) (list []byte, ok bool) {
+	list, rest, ok := naiveVector(b, lengthBytes)
+	return list, ok && len(rest) == 0 && len(list) > 0 && len(list)%element == 0
+}
+
+// naiveExtensions first finds all extensions, then looks for the known ones.
+func naiveExtensions(block []byte) (e ClientExtensions, ok bool) {
+	found := map[uint16][]byte{}
+	for len(block) > 0 {
+		if len(block) < 2 {
+			return ClientExtensions{}, false
+		}
+		id := uint16(block[0])<<8 | uint16(block[1])
+		data, rest, ok := naiveVector(block[2:], 2)
+		if _, twice := found[id]; !ok || twice {
+			return ClientExtensions{}, false
+		}
+		found[id], block = data, rest
+	}
+	valid := true
+	check := func(ok bool) { valid = valid && ok }
+	if data, sent := found[0]; sent {
+		list, ok := naiveList(data, 2, 1)
+		check(ok)
+		for ok && len(list) > 0 {
+			var name []byte
+			typ := list[0]
+			name, list, ok = naiveVector(list[1:], 2)
+			check(ok && len(name) > 0 && (typ != 0 || e.ServerName == ""))
+			if typ == 0 {
+				e.ServerName = string(name)
+			}
+		}
+	}
+	if data, sent := found[1]; sent {
+		check(len(data) == 1 && data[0] != 0)
+		if valid {
+			e.MaxFragmentLength = data[0]
+		}
+	}
+	if data, sent := found[10]; sent {
+		list, ok := naiveList(data, 2, 2)
+		check(ok)
+		e.SupportedGroups = list
+	}
+	if data, sent := found[11]; sent {
+		list, ok := naiveList(data, 1, 1)
+		check(ok)
+		e.ECPointFormats = list
+	}
+	if data, sent := found[13]; sent {
+		list, ok := naiveList(data, 2, 2)
+		check(ok)
+		e.SignatureAlgorithms = list
+	}
+	if data, sent := found[16]; sent {
+		list, ok := naiveList(data, 2, 1)
+		check(ok)
+		for ok && len(list) > 0 {
+			var name []byte
+			name, list, ok = naiveVector(list, 1)
+			check(ok && len(name) > 0)
+			e.ALPN = append(e.ALPN, string(name))
+		}
+	}
+	if data, sent := found[23]; sent {
+		check(len(data) == 0)
+		e.ExtendedMasterSecret = true
+	}
+	if data, sent := found[28]; sent {
+		check(len(data) == 2 && (data[0] != 0 || data[1] != 0))
+		if valid {
+			e.RecordSizeLimit = uint16(data[0])<<8 | uint16(data[1])
+		}
+	}
+	if data, sent := found[0xff01]; sent {
+		info, rest, ok := naiveVector(data, 1)
+		check(ok && len(rest) == 0)
+		e.RenegotiationInfo, e.RenegotiatedInfo = true, info
+	}
+	if !valid {
+		return ClientExtensions{}, false
+	}
+	return e, true
+}
+
+// FuzzKeyExchange gives every parser of the messages behind the hellos the same
+// body: what a naive reading finds must be what they find, and encoding it again
+// must give the body.
+func FuzzKeyExchange(f *testing.F) {
 	f.Add(unhex(f, "0004"+"64657637"))
 	f.Add(unhex(f, "0000"))
 	f.Add(unhex(f, "ffff00"))
+	f.Add(unhex(f, "0004"+"64657637"+"03"+"04aabb"))
+	f.Add(unhex(f, "03"+"04aabb"))
+	f.Add(unhex(f, "0000"+"01"+"04"))
+	f.Add(unhex(f, "000009"+"000002"+"aabb"+"000001"+"cc"))
+	f.Add(unhex(f, "000003"+"000000"))
+	f.Add(unhex(f, "000000"))
+	f.Add(unhex(f, "0403"+"0002"+"aabb"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		identity, ok := ParseClientKeyExchangePSK(body)
-		if !ok {
-			return
+		wantIdentity, rest, valid := naiveVector(body, 2)
+		if ok != (valid && len(rest) == 0) {
+			t.Fatalf("PSK: ok = %v", ok)
 		}
-		wantWithin(t, "identity", body, identity)
-		// The two messages have the same form.
-		wantBytes(t, "encoded again", AppendServerKeyExchangePSK(nil, identity), body)
+		if ok {
+			wantWithin(t, "identity", body, identity)
+			// The server's message has the same form.
+			wantBytes(t, "PSK encoded again", AppendServerKeyExchangePSK(nil, identity), body)
+		}
+
+		public, ok := ParseClientKeyExchangeECDHE(body)
+		if _, want := naiveList(body, 1, 1); ok != want {
+			t.Fatalf("ECDHE: ok = %v", ok)
+		}
+		if ok {
+			wantWithin(t, "public key", body, public)
+			wantBytes(t, "ECDHE encoded again", append([]byte{byte(len(public))}, public...), body)
+		}
+
+		identity, public, ok = ParseClientKeyExchangeECDHEPSK(body)
+		if _, want := naiveList(rest, 1, 1); ok != (valid && want) {
+			t.Fatalf("ECDHE_PSK: ok = %v", ok)
+		}
+		if ok {
+			wantWithin(t, "identity", body, identity)
+			wantWithin(t, "public key", body, public)
+			wantBytes(t, "identity", identity, wantIdentity)
+			again := append(AppendServerKeyExchangePSK(nil, identity), byte(len(public)))
+			wantBytes(t, "ECDHE_PSK encoded again", append(again, public...), body)
+		}
+
+		chain, ok := ParseCertificate(body)
+		if ok != naiveCertificate(body) {
+			t.Fatalf("Certificate: ok = %v", ok)
+		}
+		if ok {
+			for _, c := range chain {
+				wantWithin(t, "certificate", body, c)
+				if len(c) == 0 {
+					t.Error("an empty certificate")
+				}
+			}
+			wantBytes(t, "Certificate encoded again", AppendCertificate(nil, chain), body)
+		}
+
+		scheme, signature, ok := ParseCertificateVerify(body)
+		want := false
+		if len(body) >= 2 {
+			_, rest, valid := naiveVector(body[2:], 2)
+			want = valid && len(rest) == 0
+		}
+		if ok != want {
+			t.Fatalf("CertificateVerify: ok = %v", ok)
+		}
+		if ok {
+			wantWithin(t, "signature", body, signature)
+			wantBytes(t, "CertificateVerify encoded again", AppendSignature(nil, scheme, signature), body)
+		}
 	})
+}
+
+func naiveCertificate(body []byte) bool {
+	list, rest, ok := naiveVector(body, 3)
+	if !ok || len(rest) > 0 {
+		return false
+	}
+	for len(list) > 0 {
+		var c []byte
+		if c, list, ok = naiveVector(list, 3); !ok || len(c) == 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -80,19 +80,3 @@ func AppendHelloVerifyRequest(dst []byte, version uint16, cookie []byte) []byte 
 	dst = append(dst, byte(len(cookie)))
 	return append(dst, cookie...)
 }
-
-// AppendServerKeyExchangePSK appends the body of a ServerKeyExchange of the
-// plain PSK key exchange (RFC 4279 section 2).
-func AppendServerKeyExchangePSK(dst []byte, identityHint []byte) []byte {
-	return appendVector16(dst, identityHint)
-}
-
-// ParseClientKeyExchangePSK reads the body of a ClientKeyExchange of the plain
-// PSK key exchange (RFC 4279 section 2).
-func ParseClientKeyExchangePSK(body []byte) (identity []byte, ok bool) {
-	s := cryptobyte.String(body)
-	if !vector16(&s, &identity) || !s.Empty() {
-		return nil, false
-	}
-	return identity, true
-}

@@ -1,4 +1,4 @@
-// Tests of handshake fragments and of the messages of the PSK key exchange.
+// Tests of handshake fragments and of HelloVerifyRequest.
 
 package wire
 
@@ -121,44 +121,5 @@ func TestAppendHelloVerifyRequest(t *testing.T) {
 	// The amplification bound of the server rests on this sum.
 	if n := RecordHeaderLen + HandshakeHeaderLen + len(AppendHelloVerifyRequest(nil, VersionDTLS10, cookie)); n != 60 {
 		t.Errorf("a datagram of %d bytes, want 60", n)
-	}
-}
-
-func TestAppendServerKeyExchangePSK(t *testing.T) {
-	t.Parallel()
-	wantBytes(t, "hint", AppendServerKeyExchangePSK([]byte{0xee}, []byte("hint")), unhex(t, "ee0004"+"68696e74"))
-	wantBytes(t, "empty hint", AppendServerKeyExchangePSK(nil, nil), unhex(t, "0000"))
-	wantBytes(t, "long hint", AppendServerKeyExchangePSK(nil, bytes.Repeat([]byte{0xa5}, 258)), unhex(t, "0102"+strings.Repeat("a5", 258)))
-}
-
-func TestParseClientKeyExchangePSK(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name, in, want string
-		bad            bool
-	}{
-		{name: "identity", in: "0004" + "64657637", want: "64657637"},
-		{name: "zero byte in the identity", in: "0003" + "610062", want: "610062"},
-		{name: "empty identity", in: "0000"},
-		{name: "length in both bytes", in: "0102" + strings.Repeat("a5", 258), want: strings.Repeat("a5", 258)},
-		{name: "longest identity", in: "ffff" + strings.Repeat("a5", 65535), want: strings.Repeat("a5", 65535)},
-		{name: "empty body", in: "", bad: true},
-		{name: "half a length", in: "00", bad: true},
-		{name: "a byte missing", in: "0004" + "646576", bad: true},
-		{name: "a byte more", in: "0004" + "6465763700", bad: true},
-		{name: "a byte behind an empty identity", in: "000000", bad: true},
-		{name: "ECDHE_PSK, a point follows", in: "0001" + "64" + "0104", bad: true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			identity, ok := ParseClientKeyExchangePSK(unhex(t, test.in))
-			if ok == test.bad {
-				t.Fatalf("ok = %v", ok)
-			}
-			if ok {
-				wantBytes(t, "identity", identity, unhex(t, test.want))
-			}
-		})
 	}
 }

@@ -61,68 +61,14 @@ func (h *ClientHello) OffersSuite(id uint16) bool {
 // section 3.3.
 const SuiteEmptyRenegotiationInfo uint16 = 0x00ff
 
-// The extensions of a hello that have a meaning here.
-const (
-	extensionECPointFormats       uint16 = 11
-	extensionExtendedMasterSecret uint16 = 23
-	extensionRenegotiationInfo    uint16 = 0xff01
-)
-
-// ClientExtensions are the extensions of a ClientHello that have a meaning
-// here; every other is skipped.
-type ClientExtensions struct {
-	ExtendedMasterSecret bool   // RFC 7627
-	RenegotiationInfo    bool   // RFC 5746
-	RenegotiatedInfo     []byte // renegotiated_connection: empty in an initial handshake
-	ECPointFormats       []byte // RFC 8422 section 5.1.2, nil when not sent
-}
-
-// ParseClientExtensions reads the content of an extensions block. An extension
-// that comes twice (RFC 5246 section 7.4.1.4) and one that is malformed make
-// it fail.
-func ParseClientExtensions(block []byte) (e ClientExtensions, ok bool) {
-	var seen [1 << 16 / 64]uint64
-	s := cryptobyte.String(block)
-	for !s.Empty() {
-		var id uint16
-		var data cryptobyte.String
-		if !s.ReadUint16(&id) || !s.ReadUint16LengthPrefixed(&data) ||
-			seen[id/64]&(1<<(id%64)) != 0 || !e.read(id, data) {
-			return ClientExtensions{}, false
-		}
-		seen[id/64] |= 1 << (id % 64)
-	}
-	return e, true
-}
-
-func (e *ClientExtensions) read(id uint16, data cryptobyte.String) bool {
-	switch id {
-	case extensionExtendedMasterSecret:
-		e.ExtendedMasterSecret = true
-	case extensionRenegotiationInfo:
-		e.RenegotiationInfo = true
-		if !vector8(&data, &e.RenegotiatedInfo) {
-			return false
-		}
-	case extensionECPointFormats:
-		if !vector8(&data, &e.ECPointFormats) || len(e.ECPointFormats) == 0 {
-			return false
-		}
-	default:
-		return true
-	}
-	return data.Empty()
-}
-
-// ServerHello is the body of a ServerHello (RFC 5246 section 7.4.1.3), with the
-// extensions that this server sends. Compression is always null.
+// ServerHello is the body of a ServerHello (RFC 5246 section 7.4.1.3).
+// Compression is always null.
 type ServerHello struct {
-	Version              uint16
-	Random               []byte // RandomLen bytes
-	SessionID            []byte
-	CipherSuite          uint16
-	RenegotiationInfo    bool // an empty renegotiation_info
-	ExtendedMasterSecret bool
+	Version     uint16
+	Random      []byte // RandomLen bytes
+	SessionID   []byte
+	CipherSuite uint16
+	ServerExtensions
 }
 
 // Append appends the body. Without extensions there is no extensions block.
@@ -133,19 +79,5 @@ func (h *ServerHello) Append(dst []byte) []byte {
 	dst = append(dst, h.SessionID...)
 	dst = binary.BigEndian.AppendUint16(dst, h.CipherSuite)
 	dst = append(dst, 0)
-	start := len(dst)
-	dst = append(dst, 0, 0)
-	if h.RenegotiationInfo {
-		dst = binary.BigEndian.AppendUint16(dst, extensionRenegotiationInfo)
-		dst = append(dst, 0, 1, 0)
-	}
-	if h.ExtendedMasterSecret {
-		dst = binary.BigEndian.AppendUint16(dst, extensionExtendedMasterSecret)
-		dst = append(dst, 0, 0)
-	}
-	if len(dst) == start+2 {
-		return dst[:start]
-	}
-	binary.BigEndian.PutUint16(dst[start:], uint16(len(dst)-start-2))
-	return dst
+	return h.ServerExtensions.append(dst)
 }

@@ -1,10 +1,8 @@
-// Tests of the hellos and their extensions.
+// Tests of the hellos.
 
 package wire
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"reflect"
 	"strings"
@@ -27,6 +25,12 @@ const (
 	sampleFixed      = "fefd" + sampleRandom + sampleSessionID + sampleCookie + sampleSuites + sampleMethods
 	sampleHello      = sampleFixed + sampleExtensions
 )
+
+// sampleHelloWith returns the sample with another extensions block.
+func sampleHelloWith(tb testing.TB, block string) []byte {
+	tb.Helper()
+	return unhex(tb, sampleFixed+fmt.Sprintf("%04x", len(block)/2)+block)
+}
 
 func TestParseClientHello(t *testing.T) {
 	t.Parallel()
@@ -119,6 +123,7 @@ func TestParseClientHelloTruncated(t *testing.T) {
 	wantTruncations(t, unhex(t, sampleHello))
 	wantTruncations(t, unhex(t, sampleFixed))
 	wantTruncations(t, unhex(t, sampleFixed+"0000"))
+	wantTruncations(t, sampleHelloWith(t, allSamples()))
 }
 
 // TestParseClientHelloLengths moves every length field by one. The fixed part
@@ -155,135 +160,6 @@ func TestParseClientHelloLengths(t *testing.T) {
 	}
 }
 
-func TestParseClientExtensions(t *testing.T) {
-	t.Parallel()
-	const unknown = "1234" + "0002" + "aabb"
-	tests := []struct {
-		name  string
-		block string
-		want  ClientExtensions
-		bad   bool
-	}{
-		{name: "none", block: ""},
-		{name: "all", block: sampleEMS + sampleReneg + samplePoints,
-			want: ClientExtensions{ExtendedMasterSecret: true, RenegotiationInfo: true, RenegotiatedInfo: []byte{}, ECPointFormats: []byte{0, 1, 2}}},
-		{name: "other order", block: samplePoints + sampleReneg + sampleEMS,
-			want: ClientExtensions{ExtendedMasterSecret: true, RenegotiationInfo: true, RenegotiatedInfo: []byte{}, ECPointFormats: []byte{0, 1, 2}}},
-		{name: "unknown is skipped", block: unknown + sampleEMS, want: ClientExtensions{ExtendedMasterSecret: true}},
-		{name: "unknown and empty", block: "fafa" + "0000"},
-		{name: "highest and lowest number", block: "ffff" + "0000" + "0000" + "0000"},
-
-		{name: "half a number", block: "00", bad: true},
-		{name: "number only", block: "1234", bad: true},
-		{name: "half a length", block: "1234" + "00", bad: true},
-		{name: "a byte missing", block: "1234" + "0002" + "aa", bad: true},
-		{name: "greatest length", block: "1234" + "ffff" + "aabb", bad: true},
-		{name: "a byte behind the last", block: unknown + "00", bad: true},
-
-		{name: "extended_master_secret twice", block: sampleEMS + sampleEMS, bad: true},
-		{name: "renegotiation_info twice", block: sampleReneg + sampleEMS + sampleReneg, bad: true},
-		{name: "ec_point_formats twice", block: samplePoints + samplePoints, bad: true},
-		{name: "unknown twice", block: unknown + sampleEMS + unknown, bad: true},
-		{name: "unknown twice with other content", block: unknown + "1234" + "0000", bad: true},
-		{name: "number 0 twice", block: "0000" + "0000" + "0000" + "0000", bad: true},
-		{name: "number 65535 twice", block: "ffff" + "0000" + "ffff" + "0000", bad: true},
-		{name: "numbers 64 apart", block: "0040" + "0000" + "0080" + "0000" + "0000" + "0000"},
-
-		{name: "extended_master_secret with content", block: "0017" + "0001" + "00", bad: true},
-		{name: "renegotiation_info without its vector", block: "ff01" + "0000", bad: true},
-		{name: "renegotiation_info of a renegotiation", block: "ff01" + "0003" + "02aabb",
-			want: ClientExtensions{RenegotiationInfo: true, RenegotiatedInfo: []byte{0xaa, 0xbb}}},
-		{name: "renegotiation_info, vector too long", block: "ff01" + "0001" + "01", bad: true},
-		{name: "renegotiation_info, vector too short", block: "ff01" + "0002" + "0000", bad: true},
-		{name: "renegotiation_info, vector reaches into the next", block: "ff01" + "0001" + "01" + sampleEMS, bad: true},
-		{name: "ec_point_formats without its vector", block: "000b" + "0000", bad: true},
-		{name: "ec_point_formats, empty vector", block: "000b" + "0001" + "00", bad: true},
-		{name: "ec_point_formats, vector too long", block: "000b" + "0002" + "0200", bad: true},
-		{name: "ec_point_formats, vector too short", block: "000b" + "0003" + "010000", bad: true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			got, ok := ParseClientExtensions(unhex(t, test.block))
-			if ok == test.bad {
-				t.Fatalf("ok = %v", ok)
-			}
-			if !ok {
-				return
-			}
-			if got.ExtendedMasterSecret != test.want.ExtendedMasterSecret || got.RenegotiationInfo != test.want.RenegotiationInfo {
-				t.Errorf("got %+v\nwant %+v", got, test.want)
-			}
-			wantBytes(t, "renegotiated_connection", got.RenegotiatedInfo, test.want.RenegotiatedInfo)
-			wantBytes(t, "ec_point_formats", got.ECPointFormats, test.want.ECPointFormats)
-			if (got.ECPointFormats == nil) != (test.want.ECPointFormats == nil) {
-				t.Errorf("ec_point_formats is nil: %v", got.ECPointFormats == nil)
-			}
-		})
-	}
-}
-
-// TestParseClientExtensionsLengths moves every length field of a block by one.
-func TestParseClientExtensionsLengths(t *testing.T) {
-	t.Parallel()
-	fields := []struct {
-		name  string
-		at    int
-		bytes int
-	}{
-		{"extended_master_secret", 2, 2},
-		{"renegotiation_info", 4 + 2, 2},
-		{"renegotiated_connection", 4 + 4, 1},
-		{"ec_point_formats", 9 + 2, 2},
-		{"ec_point_format_list", 9 + 4, 1},
-	}
-	block := sampleEMS + sampleReneg + samplePoints
-	if _, ok := ParseClientExtensions(unhex(t, block)); !ok {
-		t.Fatal("the block itself does not parse")
-	}
-	for _, field := range fields {
-		for _, by := range []int{-1, +1} {
-			t.Run(fmt.Sprintf("%s%+d", field.name, by), func(t *testing.T) {
-				t.Parallel()
-				b := unhex(t, block)
-				if field.bytes == 1 {
-					b[field.at] += byte(by)
-				} else {
-					binary.BigEndian.PutUint16(b[field.at:], binary.BigEndian.Uint16(b[field.at:])+uint16(by))
-				}
-				if e, ok := ParseClientExtensions(b); ok {
-					t.Errorf("parses: %+v", e)
-				}
-			})
-		}
-	}
-}
-
-// TestParseClientExtensionsMany has every extension number once, in an order
-// that visits far ones, and then one of them again.
-func TestParseClientExtensionsMany(t *testing.T) {
-	t.Parallel()
-	var block []byte
-	for i := range 1 << 14 {
-		id := uint16(i * 40503) // odd: visits 2^14 different numbers
-		switch id {
-		case extensionExtendedMasterSecret, extensionRenegotiationInfo, extensionECPointFormats:
-			continue
-		}
-		block = binary.BigEndian.AppendUint16(block, id)
-		block = append(block, 0, 0)
-	}
-	if _, ok := ParseClientExtensions(block); !ok {
-		t.Error("different numbers are taken for duplicates")
-	}
-	for _, n := range []int{0, 1, 63, 64, 10000} {
-		again := append(bytes.Clone(block), block[4*n:4*n+4]...)
-		if _, ok := ParseClientExtensions(again); ok {
-			t.Errorf("extension %d comes again unnoticed", n)
-		}
-	}
-}
-
 func TestServerHelloAppend(t *testing.T) {
 	t.Parallel()
 	random := unhex(t, sampleRandom)
@@ -296,11 +172,11 @@ func TestServerHelloAppend(t *testing.T) {
 			"fefd" + sampleRandom + "00" + "00a8" + "00"},
 		{"session_id", ServerHello{Version: VersionDTLS12, Random: random, SessionID: []byte{0xa1, 0xa2, 0xa3}, CipherSuite: 0xc0a8},
 			"fefd" + sampleRandom + "03a1a2a3" + "c0a8" + "00"},
-		{"renegotiation_info", ServerHello{Version: VersionDTLS12, Random: random, CipherSuite: 0xccab, RenegotiationInfo: true},
+		{"renegotiation_info", ServerHello{Version: VersionDTLS12, Random: random, CipherSuite: 0xccab, ServerExtensions: ServerExtensions{RenegotiationInfo: true}},
 			"fefd" + sampleRandom + "00" + "ccab" + "00" + "0005" + "ff01000100"},
-		{"extended_master_secret", ServerHello{Version: VersionDTLS12, Random: random, CipherSuite: 0xccab, ExtendedMasterSecret: true},
+		{"extended_master_secret", ServerHello{Version: VersionDTLS12, Random: random, CipherSuite: 0xccab, ServerExtensions: ServerExtensions{ExtendedMasterSecret: true}},
 			"fefd" + sampleRandom + "00" + "ccab" + "00" + "0004" + "00170000"},
-		{"both", ServerHello{Version: VersionDTLS12, Random: random, SessionID: []byte{0xa1}, CipherSuite: 0xccab, RenegotiationInfo: true, ExtendedMasterSecret: true},
+		{"both", ServerHello{Version: VersionDTLS12, Random: random, SessionID: []byte{0xa1}, CipherSuite: 0xccab, ServerExtensions: ServerExtensions{RenegotiationInfo: true, ExtendedMasterSecret: true}},
 			"fefd" + sampleRandom + "01a1" + "ccab" + "00" + "0009" + "ff01000100" + "00170000"},
 	}
 	for _, test := range tests {

@@ -63,8 +63,19 @@ func recordedBody(tb testing.TB, datagrams [][]byte) (body []byte, first Record,
 	return body, first, fragments
 }
 
+// What some clients offer in signature_algorithms.
+const (
+	erlangSchemes  = "02020201020303010303040108040809040305010805080a050306010806080b0603"
+	gnutlsSchemes  = "040108090804040308070501080a0805050308080601080b0806060302010203"
+	mbedtlsSchemes = "06030601050305010403040103030301"
+	opensslSchemes = "040305030603080708080809080a080b080408050806040105010601030303010302040205020602"
+	pion2Schemes   = "0403050306030401050106010807"
+	pion3Schemes   = "0403050306030807080408050806040105010601"
+)
+
 // TestRecordedHellos has one row for each recording. All of them have DTLS 1.2
-// as version, null as only compression method and no session ID.
+// as version, null as only compression method and no session ID. None offers a
+// max_fragment_length or a protocol of ALPN.
 func TestRecordedHellos(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -78,35 +89,40 @@ func TestRecordedHellos(t *testing.T) {
 		ems           bool
 		renegotiation bool
 		pointFormats  string
+		serverName    string
+		groups        string
+		schemes       string
+
+		recordSizeLimit uint16
 	}{
-		{name: "erlang-ca-1", recordVersion: 0xfefd, suites: 44, firstSuite: 0x00ff, extensions: 4, pointFormats: "00"},
-		{name: "erlang-ca-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 44, firstSuite: 0x00ff, extensions: 4, pointFormats: "00"},
-		{name: "erlang-psk-1", recordVersion: 0xfefd, suites: 30, firstSuite: 0x00ff, extensions: 1},
-		{name: "erlang-psk-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 30, firstSuite: 0x00ff, extensions: 1},
-		{name: "gnutls-ca-1", recordVersion: 0xfeff, suites: 25, firstSuite: 0xc02c, extensions: 9, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "gnutls-ca-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 25, firstSuite: 0xc02c, extensions: 9, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "gnutls-psk-1", recordVersion: 0xfeff, suites: 17, firstSuite: 0xccac, extensions: 8, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "gnutls-psk-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 17, firstSuite: 0xccac, extensions: 8, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "mbedtls-ca-1", recordVersion: 0xfefd, suites: 80, firstSuite: 0xcca8, extensions: 7, ems: true, pointFormats: "00"},
-		{name: "mbedtls-ca-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 80, firstSuite: 0xcca8, extensions: 7, ems: true, pointFormats: "00"},
-		{name: "mbedtls-psk-1", recordVersion: 0xfefd, suites: 128, firstSuite: 0xcca8, extensions: 6, ems: true, pointFormats: "00"},
-		{name: "mbedtls-psk-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 128, firstSuite: 0xcca8, extensions: 6, ems: true, pointFormats: "00"},
+		{name: "erlang-ca-1", recordVersion: 0xfefd, suites: 44, firstSuite: 0x00ff, extensions: 4, pointFormats: "00", serverName: "localhost", groups: "000e000d0019001c000b000c001b00180009000a001a00160017000800060007001400150004000500120013000100020003000f00100011", schemes: erlangSchemes},
+		{name: "erlang-ca-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 44, firstSuite: 0x00ff, extensions: 4, pointFormats: "00", serverName: "localhost", groups: "000e000d0019001c000b000c001b00180009000a001a00160017000800060007001400150004000500120013000100020003000f00100011", schemes: erlangSchemes},
+		{name: "erlang-psk-1", recordVersion: 0xfefd, suites: 30, firstSuite: 0x00ff, extensions: 1, schemes: erlangSchemes},
+		{name: "erlang-psk-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 30, firstSuite: 0x00ff, extensions: 1, schemes: erlangSchemes},
+		{name: "gnutls-ca-1", recordVersion: 0xfeff, suites: 25, firstSuite: 0xc02c, extensions: 9, ems: true, renegotiation: true, pointFormats: "00", groups: "001700180019001d001e01000101010201030104", schemes: gnutlsSchemes, recordSizeLimit: 16384},
+		{name: "gnutls-ca-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 25, firstSuite: 0xc02c, extensions: 9, ems: true, renegotiation: true, pointFormats: "00", groups: "001700180019001d001e01000101010201030104", schemes: gnutlsSchemes, recordSizeLimit: 16384},
+		{name: "gnutls-psk-1", recordVersion: 0xfeff, suites: 17, firstSuite: 0xccac, extensions: 8, ems: true, renegotiation: true, pointFormats: "00", groups: "001700180019001d001e01000101010201030104", schemes: gnutlsSchemes, recordSizeLimit: 16384},
+		{name: "gnutls-psk-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 17, firstSuite: 0xccac, extensions: 8, ems: true, renegotiation: true, pointFormats: "00", groups: "001700180019001d001e01000101010201030104", schemes: gnutlsSchemes, recordSizeLimit: 16384},
+		{name: "mbedtls-ca-1", recordVersion: 0xfefd, suites: 80, firstSuite: 0xcca8, extensions: 7, ems: true, pointFormats: "00", serverName: "localhost", groups: "0019001c0018001b00170016001a0015001400130012001d001e", schemes: mbedtlsSchemes},
+		{name: "mbedtls-ca-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 80, firstSuite: 0xcca8, extensions: 7, ems: true, pointFormats: "00", serverName: "localhost", groups: "0019001c0018001b00170016001a0015001400130012001d001e", schemes: mbedtlsSchemes},
+		{name: "mbedtls-psk-1", recordVersion: 0xfefd, suites: 128, firstSuite: 0xcca8, extensions: 6, ems: true, pointFormats: "00", groups: "0019001c0018001b00170016001a0015001400130012001d001e", schemes: mbedtlsSchemes},
+		{name: "mbedtls-psk-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 128, firstSuite: 0xcca8, extensions: 6, ems: true, pointFormats: "00", groups: "0019001c0018001b00170016001a0015001400130012001d001e", schemes: mbedtlsSchemes},
 		{name: "node-dtls-client-psk-1", recordVersion: 0xfeff, suites: 11, firstSuite: 0x008b},
 		{name: "node-dtls-client-psk-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 11, firstSuite: 0x008b},
-		{name: "openssl-ca-1", recordVersion: 0xfeff, suites: 28, firstSuite: 0xc02c, extensions: 6, ems: true, pointFormats: "000102"},
-		{name: "openssl-ca-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 28, firstSuite: 0xc02c, extensions: 6, ems: true, pointFormats: "000102"},
-		{name: "openssl-psk-1", recordVersion: 0xfeff, suites: 54, firstSuite: 0xc02c, extensions: 6, ems: true, pointFormats: "000102"},
-		{name: "openssl-psk-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 54, firstSuite: 0xc02c, extensions: 6, ems: true, pointFormats: "000102"},
-		{name: "pion2-ca-1", recordVersion: 0xfefd, suites: 6, firstSuite: 0xc02b, extensions: 6, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "pion2-ca-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 6, firstSuite: 0xc02b, extensions: 6, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "pion2-psk-1", recordVersion: 0xfefd, suites: 6, firstSuite: 0xc037, extensions: 6, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "pion2-psk-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 6, firstSuite: 0xc037, extensions: 6, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "pion3-ca-1", recordVersion: 0xfefd, suites: 8, firstSuite: 0xc02b, extensions: 6, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "pion3-ca-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 8, firstSuite: 0xc02b, extensions: 6, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "pion3-psk-1", recordVersion: 0xfefd, suites: 6, firstSuite: 0xc037, extensions: 6, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "pion3-psk-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 6, firstSuite: 0xc037, extensions: 6, ems: true, renegotiation: true, pointFormats: "00"},
-		{name: "socat-ca-1", recordVersion: 0xfeff, suites: 72, firstSuite: 0xc02c, extensions: 7, ems: true, pointFormats: "000102"},
-		{name: "socat-ca-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 72, firstSuite: 0xc02c, extensions: 7, ems: true, pointFormats: "000102"},
+		{name: "openssl-ca-1", recordVersion: 0xfeff, suites: 28, firstSuite: 0xc02c, extensions: 6, ems: true, pointFormats: "000102", groups: "001d0017001e00190018", schemes: opensslSchemes},
+		{name: "openssl-ca-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 28, firstSuite: 0xc02c, extensions: 6, ems: true, pointFormats: "000102", groups: "001d0017001e00190018", schemes: opensslSchemes},
+		{name: "openssl-psk-1", recordVersion: 0xfeff, suites: 54, firstSuite: 0xc02c, extensions: 6, ems: true, pointFormats: "000102", groups: "001d0017001e00190018", schemes: opensslSchemes},
+		{name: "openssl-psk-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 54, firstSuite: 0xc02c, extensions: 6, ems: true, pointFormats: "000102", groups: "001d0017001e00190018", schemes: opensslSchemes},
+		{name: "pion2-ca-1", recordVersion: 0xfefd, suites: 6, firstSuite: 0xc02b, extensions: 6, ems: true, renegotiation: true, pointFormats: "00", serverName: "localhost", groups: "001d00170018", schemes: pion2Schemes},
+		{name: "pion2-ca-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 6, firstSuite: 0xc02b, extensions: 6, ems: true, renegotiation: true, pointFormats: "00", serverName: "localhost", groups: "001d00170018", schemes: pion2Schemes},
+		{name: "pion2-psk-1", recordVersion: 0xfefd, suites: 6, firstSuite: 0xc037, extensions: 6, ems: true, renegotiation: true, pointFormats: "00", serverName: "localhost", groups: "001d00170018", schemes: pion2Schemes},
+		{name: "pion2-psk-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 6, firstSuite: 0xc037, extensions: 6, ems: true, renegotiation: true, pointFormats: "00", serverName: "localhost", groups: "001d00170018", schemes: pion2Schemes},
+		{name: "pion3-ca-1", recordVersion: 0xfefd, suites: 8, firstSuite: 0xc02b, extensions: 6, ems: true, renegotiation: true, pointFormats: "00", serverName: "localhost", groups: "001d00170018", schemes: pion3Schemes},
+		{name: "pion3-ca-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 8, firstSuite: 0xc02b, extensions: 6, ems: true, renegotiation: true, pointFormats: "00", serverName: "localhost", groups: "001d00170018", schemes: pion3Schemes},
+		{name: "pion3-psk-1", recordVersion: 0xfefd, suites: 6, firstSuite: 0xc037, extensions: 6, ems: true, renegotiation: true, pointFormats: "00", serverName: "localhost", groups: "001d00170018", schemes: pion3Schemes},
+		{name: "pion3-psk-2", recordVersion: 0xfefd, messageSeq: 1, cookie: 32, suites: 6, firstSuite: 0xc037, extensions: 6, ems: true, renegotiation: true, pointFormats: "00", serverName: "localhost", groups: "001d00170018", schemes: pion3Schemes},
+		{name: "socat-ca-1", recordVersion: 0xfeff, suites: 72, firstSuite: 0xc02c, extensions: 7, ems: true, pointFormats: "000102", serverName: "localhost", groups: "0017", schemes: opensslSchemes},
+		{name: "socat-ca-2", recordVersion: 0xfeff, messageSeq: 1, cookie: 32, suites: 72, firstSuite: 0xc02c, extensions: 7, ems: true, pointFormats: "000102", serverName: "localhost", groups: "0017", schemes: opensslSchemes},
 	}
 	all := recordedHellos(t)
 	if len(all) != len(tests) {
@@ -167,6 +183,15 @@ func TestRecordedHellos(t *testing.T) {
 			}
 			if hex.EncodeToString(e.ECPointFormats) != test.pointFormats {
 				t.Errorf("ec_point_formats %x, want %s", e.ECPointFormats, test.pointFormats)
+			}
+			if e.ServerName != test.serverName || e.RecordSizeLimit != test.recordSizeLimit || e.MaxFragmentLength != 0 || e.ALPN != nil {
+				t.Errorf("server_name %q, record_size_limit %d, max_fragment_length %d, ALPN %q", e.ServerName, e.RecordSizeLimit, e.MaxFragmentLength, e.ALPN)
+			}
+			if hex.EncodeToString(e.SupportedGroups) != test.groups {
+				t.Errorf("supported_groups %x, want %s", e.SupportedGroups, test.groups)
+			}
+			if hex.EncodeToString(e.SignatureAlgorithms) != test.schemes {
+				t.Errorf("signature_algorithms %x, want %s", e.SignatureAlgorithms, test.schemes)
 			}
 		})
 	}

@@ -1,0 +1,163 @@
+package dtlsserver
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/engine"
+)
+
+// ClientHelloInfo is what Server.GetCertificate knows of a client.
+type ClientHelloInfo struct {
+	// ServerName is the name that the client asks for (SNI), or empty.
+	ServerName string
+	// Remote is the client's address, which it has proven.
+	Remote netip.AddrPort
+	// Local is the address that the client wrote to.
+	Local netip.AddrPort
+	// CipherSuites, SupportedCurves and SignatureSchemes are what the client
+	// offers. Those of a client that does not say are nil.
+	CipherSuites     []uint16
+	SupportedCurves  []tls.CurveID
+	SignatureSchemes []tls.SignatureScheme
+	// SupportedProtos are the application protocols that the client offers
+	// (ALPN).
+	SupportedProtos []string
+}
+
+// newCertificate checks a certificate and its key.
+func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
+	if len(c.Certificate) == 0 {
+		return nil, errors.New("has no certificate")
+	}
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		return nil, fmt.Errorf("has a leaf that is no certificate: %w", err)
+	}
+	key, ok := c.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("has a private key of type %T, which is no crypto.Signer", c.PrivateKey)
+	}
+	type comparable interface{ Equal(crypto.PublicKey) bool }
+	public, ok := key.Public().(comparable)
+	if !ok || !engine.CanAuthenticate(key.Public()) {
+		return nil, fmt.Errorf("has a key of type %T, which is neither ECDSA, RSA nor Ed25519", key.Public())
+	}
+	if !public.Equal(leaf.PublicKey) {
+		return nil, errors.New("has a private key that is not its certificate's")
+	}
+	return &engine.Certificate{Chain: c.Certificate, Key: key, Leaf: leaf}, nil
+}
+
+// chooseCertificate returns the function that chooses among certificates: the
+// first that is for the client's server name and that it can verify, or else
+// the first that it can verify.
+func chooseCertificate(certificates []*engine.Certificate) func(*engine.HelloInfo) *engine.Certificate {
+	return func(hello *engine.HelloInfo) (chosen *engine.Certificate) {
+		for _, c := range certificates {
+			if !c.Suits(hello) {
+				continue
+			}
+			if hello.ServerName == "" || c.Leaf.VerifyHostname(hello.ServerName) == nil {
+				return c
+			}
+			if chosen == nil {
+				chosen = c
+			}
+		}
+		return chosen
+	}
+}
+
+// askCertificate asks GetCertificate, and falls back on Certificates.
+func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, error) {
+	cfg := s.loop.cfg
+	info := &ClientHelloInfo{
+		ServerName:      hello.ServerName,
+		Remote:          s.remote,
+		Local:           s.LocalAddr(),
+		CipherSuites:    hello.CipherSuites,
+		SupportedProtos: hello.ALPN,
+	}
+	for _, g := range hello.SupportedGroups {
+		info.SupportedCurves = append(info.SupportedCurves, tls.CurveID(g))
+	}
+	for _, scheme := range hello.Schemes {
+		info.SignatureSchemes = append(info.SignatureSchemes, tls.SignatureScheme(scheme))
+	}
+	c, err := cfg.getCertificate(info)
+	switch {
+	case err != nil:
+		return nil, err
+	case c == nil:
+		return cfg.chooseCertificate(hello), nil
+	}
+	chosen, err := newCertificate(c)
+	if err != nil {
+		err = fmt.Errorf("dtlsserver: the certificate for %q %w", hello.ServerName, err)
+	}
+	return chosen, err
+}
+
+// verifyClient verifies the client's certificates as ClientAuth says, and asks
+// VerifyConnection. It returns the alert that tells the client why not.
+func (s *Session) verifyClient(state ConnectionState) (chains [][]*x509.Certificate, alert uint8, err error) {
+	cfg := s.loop.cfg
+	if len(state.PeerCertificates) > 0 && cfg.clientAuth >= tls.VerifyClientCertIfGiven {
+		options := x509.VerifyOptions{
+			Roots:         cfg.clientCAs,
+			Intermediates: x509.NewCertPool(),
+			KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}
+		for _, c := range state.PeerCertificates[1:] {
+			options.Intermediates.AddCert(c)
+		}
+		if chains, err = state.PeerCertificates[0].Verify(options); err != nil {
+			return nil, certificateAlert(err), fmt.Errorf("dtlsserver: client certificate: %w", err)
+		}
+		state.VerifiedChains = chains
+	}
+	if cfg.verifyConnection != nil {
+		if err := cfg.verifyConnection(state); err != nil {
+			if len(state.PeerCertificates) == 0 {
+				return nil, alertAccessDenied, err
+			}
+			return nil, alertBadCertificate, err
+		}
+	}
+	return chains, 0, nil
+}
+
+const (
+	alertBadCertificate     = 42
+	alertCertificateExpired = 45
+	alertUnknownCA          = 48
+	alertAccessDenied       = 49
+)
+
+// certificateAlert is the alert for an error of package x509 (RFC 5246 section
+// 7.2.2).
+func certificateAlert(err error) uint8 {
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &unknown):
+		return alertUnknownCA
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return alertCertificateExpired
+	default:
+		return alertBadCertificate
+	}
+}
+
+// askLocked has a question that may take long answered off the loop: ask runs in
+// a goroutine without a lock, what it returns on the loop with the session's.
+func (s *Session) askLocked(ask func(context.Context) (answerLocked func(now time.Time))) {
+	s.loop.ask(question{s, s.contextLocked(), ask})
+}

@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/subtle"
+	"crypto/x509"
+	"io"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// pskLen is the length of the key that stands in for an unknown one.
+const pskLen = 32
+
+// receiveCertificate takes the client's certificates (RFC 5246 section 7.4.6).
+// Whether they will do is asked when the client has proven that they are its.
+func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
+	chain, ok := wire.ParseCertificate(body)
+	if !ok {
+		e.fail(wire.AlertDecodeError, "malformed Certificate")
+		return
+	}
+	if len(chain) == 0 && e.cfg.RequireClientCertificate {
+		e.fail(wire.AlertHandshakeFailure, "the client sent no certificate")
+		return
+	}
+	for _, der := range chain {
+		c, err := x509.ParseCertificate(bytes.Clone(der))
+		if err != nil {
+			e.fail(wire.AlertBadCertificate, "malformed client certificate")
+			return
+		}
+		e.hs.parameters.PeerCertificates = append(e.hs.parameters.PeerCertificates, c)
+	}
+	if e.certified() && suite.KeyExchangeOf(e.hs.parameters.PeerCertificates[0].PublicKey) == 0 {
+		e.fail(wire.AlertUnsupportedCert, "the client certificate's key is of no known kind")
+		return
+	}
+	e.hs.record(wire.TypeCertificate, seq, body)
+	e.hs.gotOn()
+	e.state = awaitClientKeyExchange
+}
+
+// receiveClientKeyExchange takes the client's part of the key exchange and asks
+// for the pre-shared key if one is needed.
+func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte) {
+	var identity, public []byte
+	var ok bool
+	kx := e.suite.KeyExchange
+	switch kx {
+	case suite.PSK:
+		identity, ok = wire.ParseClientKeyExchangePSK(body)
+	case suite.ECDHEPSK:
+		identity, public, ok = wire.ParseClientKeyExchangeECDHEPSK(body)
+	default:
+		public, ok = wire.ParseClientKeyExchangeECDHE(body)
+	}
+	if !ok {
+		e.fail(wire.AlertDecodeError, "malformed ClientKeyExchange")
+		return
+	}
+	hs := e.hs
+	var shared []byte
+	if kx.ECDHE() {
+		var err error
+		if shared, err = agree(hs.ecdh, public); err != nil {
+			e.fail(wire.AlertIllegalParameter, "the client's ECDHE key is no point of the group")
+			return
+		}
+		hs.ecdh = nil
+	}
+	hs.record(wire.TypeClientKeyExchange, seq, body)
+	hs.sessionHash = hs.transcript.Sum(nil)
+	hs.gotOn()
+	hs.resendAt = now.Add(hs.timeout)
+	if !kx.WithPSK() {
+		e.haveKeys(now, shared)
+		return
+	}
+	hs.shared = shared
+	hs.parameters.Identity = bytes.Clone(identity)
+	e.state = awaitPSK
+	e.raise(Event{Kind: EventPSKNeeded, Identity: hs.parameters.Identity})
+	if len(identity) > e.cfg.MaxPSKIdentity {
+		e.AnswerPSK(now, nil)
+	}
+}
+
+// agree returns the secret of ECDH (RFC 8422 section 5.10).
+func agree(key *ecdh.PrivateKey, public []byte) ([]byte, error) {
+	p, err := key.Curve().NewPublicKey(public)
+	if err != nil {
+		return nil, err
+	}
+	return key.ECDH(p)
+}
+
+// AnswerPSK answers EventPSKNeeded. An empty key says that the identity is
+// unknown: the handshake goes on with a key that nobody has, so that it fails
+// exactly as with a wrong one (RFC 4279 section 2). It does nothing unless the
+// engine waits for it. The key is not kept.
+func (e *Engine) AnswerPSK(now time.Time, key []byte) {
+	if e.state != awaitPSK {
+		return
+	}
+	if len(key) == 0 {
+		key = make([]byte, pskLen)
+		if _, err := io.ReadFull(e.cfg.Rand, key); err != nil {
+			e.failInside(CauseEntropy, err)
+			return
+		}
+	}
+	if e.suite.KeyExchange == suite.PSK {
+		e.haveKeys(now, suite.PSKPremaster(key))
+		return
+	}
+	premaster := suite.ECDHEPSKPremaster(e.hs.shared, key)
+	clear(e.hs.shared)
+	e.haveKeys(now, premaster)
+}
+
+// haveKeys goes on with the premaster secret.
+func (e *Engine) haveKeys(now time.Time, premaster []byte) {
+	if err := e.deriveKeys(premaster); err != nil {
+		e.failInside(CauseInternal, err)
+		return
+	}
+	hs := e.hs
+	hs.gotOn()
+	// The schedule goes on as if the key had been there at once, lest it show
+	// how long the look-up took.
+	if late := now.Sub(hs.resendAt); late >= 0 {
+		hs.resendAt = hs.resendAt.Add((late/hs.timeout + 1) * hs.timeout)
+	}
+	if e.certified() {
+		e.state = awaitCertificateVerify
+		return
+	}
+	e.state = awaitFinished
+	e.receiveEarly(now)
+}
+
+// receiveCertificateVerify takes the client's proof that the certificate is its
+// own (RFC 5246 section 7.4.8).
+func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte) {
+	scheme, signature, ok := wire.ParseCertificateVerify(body)
+	if !ok {
+		e.fail(wire.AlertDecodeError, "malformed CertificateVerify")
+		return
+	}
+	hs := e.hs
+	if !suite.Verify(hs.parameters.PeerCertificates[0].PublicKey, scheme, hs.messages, signature) {
+		e.fail(wire.AlertDecryptError, "wrong signature in CertificateVerify")
+		return
+	}
+	hs.record(wire.TypeCertificateVerify, seq, body)
+	hs.messages = nil
+	hs.gotOn()
+	e.state = awaitFinished
+	e.receiveEarly(now)
+}
+
+// receiveFinished learns whether the client has seen the same handshake (RFC
+// 5246 section 7.4.9).
+func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
+	hs := e.hs
+	want := e.suite.ClientVerifyData(hs.master, hs.transcript.Sum(nil))
+	if subtle.ConstantTimeCompare(body, want) != 1 {
+		e.fail(wire.AlertDecryptError, "wrong verify_data in Finished")
+		return
+	}
+	hs.record(wire.TypeFinished, seq, body)
+	e.finishedSeq = seq
+	if e.cfg.AskVerdict {
+		e.state = awaitVerdict
+		e.raise(Event{Kind: EventVerdictNeeded, Parameters: hs.parameters})
+		return
+	}
+	e.complete(now)
+}
+
+// AnswerVerdict answers EventVerdictNeeded: the peer is accepted, with the
+// chains that its certificates were verified by, or refused with an alert. It
+// does nothing unless the engine waits for it.
+func (e *Engine) AnswerVerdict(now time.Time, chains [][]*x509.Certificate, refused error, alert uint8) {
+	switch {
+	case e.state != awaitVerdict:
+	case refused != nil:
+		e.sendAlert(wire.LevelFatal, wire.AlertDescription(alert))
+		e.close(Event{Cause: CauseRefused, Alert: wire.AlertDescription(alert), Err: refused})
+	default:
+		e.hs.parameters.VerifiedChains = chains
+		e.complete(now)
+	}
+}
+
+// complete ends the handshake with flight 6.
+func (e *Engine) complete(now time.Time) {
+	hs := e.hs
+	verifyData := e.suite.ServerVerifyData(hs.master, hs.transcript.Sum(nil))
+	e.flight = flight{messages: []message{
+		{changeCipherSpec: true},
+		{typ: wire.TypeFinished, seq: hs.nextSend, epoch: 1, body: verifyData},
+	}}
+	e.flightUntil = now.Add(lastFlightLife)
+	e.resendFrom = now.Add(e.resendGap)
+	if e.cfg.KeyLog != nil {
+		e.cfg.KeyLog(hs.clientRandom[:], hs.master)
+	}
+	if hs.parameters.ExtendedMasterSecret {
+		e.master, e.serverRandom = hs.master, hs.serverRandom
+	} else {
+		clear(hs.master)
+	}
+	e.raise(Event{Kind: EventEstablished, Parameters: hs.parameters})
+	e.state = established
+	e.hs = nil
+}

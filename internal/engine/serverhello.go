@@ -1,0 +1,302 @@
+package engine
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/binary"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// Certificate is what the server authenticates with.
+type Certificate struct {
+	Chain [][]byte // DER, the leaf first
+	Key   crypto.Signer
+	Leaf  *x509.Certificate
+}
+
+// HelloInfo is what a certificate is chosen by.
+type HelloInfo struct {
+	ServerName      string
+	CipherSuites    []uint16
+	SupportedGroups []uint16
+	Schemes         []uint16
+	ALPN            []string
+}
+
+// offer is what a hello offers, which it does not alias.
+type offer struct {
+	hello      wire.ClientHello
+	extensions wire.ClientExtensions
+}
+
+// receiveClientHello takes the verified hello (RFC 5246 section 7.4.1.2).
+func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
+	body = bytes.Clone(body) // the answer may have to wait
+	hello, ok := wire.ParseClientHello(body)
+	if !ok {
+		e.fail(wire.AlertDecodeError, "malformed ClientHello")
+		return
+	}
+	extensions, ok := wire.ParseClientExtensions(hello.Extensions)
+	if !ok {
+		e.fail(wire.AlertDecodeError, "malformed extensions in ClientHello")
+		return
+	}
+	if hello.Version > wire.VersionDTLS12 { // the higher, the older
+		e.fail(wire.AlertProtocolVersion, "ClientHello offers no DTLS 1.2")
+		return
+	}
+	if !bytes.Contains(hello.CompressionMethods, []byte{0}) {
+		e.fail(wire.AlertIllegalParameter, "ClientHello lacks the null compression method")
+		return
+	}
+	if len(extensions.RenegotiatedInfo) != 0 { // RFC 5746 section 3.6
+		e.fail(wire.AlertHandshakeFailure, "ClientHello renegotiates nothing")
+		return
+	}
+
+	hs := e.hs
+	hs.clientRandom = [wire.RandomLen]byte(hello.Random)
+	hs.offer = &offer{hello, extensions}
+	hs.parameters = &Parameters{
+		ServerName:           extensions.ServerName,
+		ExtendedMasterSecret: extensions.ExtendedMasterSecret,
+	}
+	if !e.limitRecords(&extensions) || !e.chooseProtocol(extensions.ALPN) {
+		return
+	}
+	if !e.offersCertificateSuite() || e.cfg.Certificate == nil {
+		e.answerHello(now, seq, body, nil)
+		return
+	}
+	info := &HelloInfo{
+		ServerName:      extensions.ServerName,
+		CipherSuites:    uint16s(hello.CipherSuites),
+		SupportedGroups: uint16s(extensions.SupportedGroups),
+		Schemes:         uint16s(extensions.SignatureAlgorithms),
+		ALPN:            extensions.ALPN,
+	}
+	if !e.cfg.AskCertificate {
+		e.answerHello(now, seq, body, e.cfg.Certificate(info))
+		return
+	}
+	e.state = awaitCredential
+	hs.helloSeq, hs.hello = seq, body
+	e.raise(Event{Kind: EventCertificateNeeded, Hello: info})
+}
+
+// AnswerCertificate answers EventCertificateNeeded. Nil: there is none for
+// this client, who may still have a suite that needs none. It does nothing
+// unless the engine waits for it.
+func (e *Engine) AnswerCertificate(now time.Time, certificate *Certificate) {
+	if e.state == awaitCredential {
+		e.answerHello(now, e.hs.helloSeq, e.hs.hello, certificate)
+	}
+}
+
+// limitRecords heeds how long records the client takes (RFC 8449, or else RFC
+// 6066 section 4).
+func (e *Engine) limitRecords(x *wire.ClientExtensions) bool {
+	const minRecordSizeLimit = 64
+	switch limit, code := x.RecordSizeLimit, x.MaxFragmentLength; {
+	case limit != 0 && limit < minRecordSizeLimit:
+		e.fail(wire.AlertIllegalParameter, "record_size_limit is too small")
+		return false
+	case limit != 0:
+		e.limit = min(int(limit), wire.MaxPlaintext)
+		x.MaxFragmentLength = 0
+		e.hs.offer.extensions.MaxFragmentLength = 0
+	case code > 4:
+		e.fail(wire.AlertIllegalParameter, "max_fragment_length is unknown")
+		return false
+	case code != 0:
+		e.limit = 256 << code
+	}
+	return true
+}
+
+// chooseProtocol chooses the application protocol, if both peers have any (RFC
+// 7301 section 3.2).
+func (e *Engine) chooseProtocol(offered []string) bool {
+	if len(offered) == 0 || len(e.cfg.NextProtos) == 0 {
+		return true
+	}
+	for _, p := range e.cfg.NextProtos {
+		if slices.Contains(offered, p) {
+			e.hs.parameters.ALPN = p
+			return true
+		}
+	}
+	e.fail(wire.AlertNoALPN, "no application protocol in common")
+	return false
+}
+
+// offersCertificateSuite reports whether a certificate could be of use.
+func (e *Engine) offersCertificateSuite() bool {
+	return slices.ContainsFunc(e.cfg.Suites, func(s *suite.Suite) bool {
+		return !s.KeyExchange.WithPSK() && e.hs.offer.hello.OffersSuite(s.ID)
+	})
+}
+
+// answerHello answers the verified hello with flight 4.
+func (e *Engine) answerHello(now time.Time, seq uint16, body []byte, certificate *Certificate) {
+	hs := e.hs
+	group := e.chooseGroup()
+	scheme := e.chooseScheme(certificate)
+	e.suite = e.chooseSuite(certificate, group != 0, scheme != 0)
+	if e.suite == nil {
+		e.fail(wire.AlertHandshakeFailure, "no cipher suite in common")
+		return
+	}
+	if _, err := io.ReadFull(e.cfg.Rand, hs.serverRandom[:]); err != nil {
+		e.failInside(CauseEntropy, err)
+		return
+	}
+	kx := e.suite.KeyExchange
+	request := !kx.WithPSK() && e.cfg.RequestClientCertificate
+	if request {
+		hs.messages = []byte{}
+	}
+	hs.transcript = e.suite.Hash()
+	hs.record(wire.TypeClientHello, seq, body)
+	hs.parameters.Suite = e.suite
+
+	e.sayServerHello()
+	if !kx.WithPSK() {
+		e.say(wire.TypeCertificate, wire.AppendCertificate(nil, certificate.Chain))
+	}
+	switch {
+	case kx.ECDHE():
+		if !e.sayECDHE(group, scheme, certificate) {
+			return
+		}
+	case len(e.cfg.PSKIdentityHint) > 0: // RFC 4279 section 2
+		e.say(wire.TypeServerKeyExchange, wire.AppendServerKeyExchangePSK(nil, e.cfg.PSKIdentityHint))
+	}
+	e.state = awaitClientKeyExchange
+	if request {
+		e.say(wire.TypeCertificateRequest, wire.AppendCertificateRequest(nil, suite.Schemes()))
+		e.state = awaitCertificate
+	}
+	e.say(wire.TypeServerHelloDone, nil)
+	hs.offer, hs.hello = nil, nil
+	e.resendFrom = now.Add(e.resendGap)
+	hs.resendAt = now.Add(hs.timeout)
+}
+
+func (e *Engine) sayServerHello() {
+	hs := e.hs
+	hello, x := &hs.offer.hello, &hs.offer.extensions
+	answer := wire.ServerHello{
+		Version:     wire.VersionDTLS12,
+		Random:      hs.serverRandom[:],
+		CipherSuite: e.suite.ID,
+		ServerExtensions: wire.ServerExtensions{
+			// RFC 5746 section 3.6
+			RenegotiationInfo:    x.RenegotiationInfo || hello.OffersSuite(wire.SuiteEmptyRenegotiationInfo),
+			ExtendedMasterSecret: x.ExtendedMasterSecret,
+			ECPointFormats:       x.ECPointFormats != nil && e.suite.KeyExchange.ECDHE(), // RFC 8422 section 5.2
+			ALPN:                 hs.parameters.ALPN,
+			MaxFragmentLength:    x.MaxFragmentLength,
+		},
+	}
+	if x.RecordSizeLimit != 0 {
+		answer.RecordSizeLimit = wire.MaxPlaintext
+	}
+	e.say(wire.TypeServerHello, answer.Append(nil))
+}
+
+// sayECDHE says ServerKeyExchange with a new key pair, signed if there is a
+// certificate (RFC 8422 section 5.4, RFC 5489 section 2).
+func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) bool {
+	hs := e.hs
+	key, err := suite.Curve(group).GenerateKey(e.cfg.Rand)
+	if err != nil {
+		e.failInside(CauseEntropy, err)
+		return false
+	}
+	hs.ecdh = key
+	hs.parameters.Group = group
+	params := wire.AppendServerECDHParams(nil, group, key.PublicKey().Bytes())
+	var body []byte
+	if e.suite.KeyExchange.WithPSK() {
+		body = append(wire.AppendServerKeyExchangePSK(nil, e.cfg.PSKIdentityHint), params...)
+	} else {
+		signed := slices.Concat(hs.clientRandom[:], hs.serverRandom[:], params)
+		signature, err := suite.Sign(e.cfg.Rand, certificate.Key, scheme, signed)
+		if err != nil {
+			e.failInside(CauseInternal, err)
+			return false
+		}
+		body = wire.AppendSignature(params, scheme, signature)
+	}
+	e.say(wire.TypeServerKeyExchange, body)
+	return true
+}
+
+// chooseSuite returns the first of the server's suites that the client offers
+// and that both have the means for.
+func (e *Engine) chooseSuite(certificate *Certificate, group, scheme bool) *suite.Suite {
+	for _, s := range e.cfg.Suites {
+		kx := s.KeyExchange
+		switch {
+		case !e.hs.offer.hello.OffersSuite(s.ID):
+		case kx.WithPSK() && !e.cfg.PSK:
+		case kx.ECDHE() && !group:
+		case !kx.WithPSK() && (certificate == nil || !scheme || suite.KeyExchangeOf(certificate.Key.Public()) != kx):
+		default:
+			return s
+		}
+	}
+	return nil
+}
+
+// chooseGroup returns the first of the server's groups that the client has, or
+// zero. A client that does not say has all (RFC 8422 section 5.1), but one that
+// does not take uncompressed points has none.
+func (e *Engine) chooseGroup() uint16 {
+	x := &e.hs.offer.extensions
+	if x.ECPointFormats != nil && !bytes.Contains(x.ECPointFormats, []byte{0}) {
+		return 0
+	}
+	return firstOf(e.cfg.Groups, x.SupportedGroups, x.SupportedGroups == nil)
+}
+
+// chooseScheme returns the first signature scheme that the certificate's key and
+// the client have, or zero. A client that does not say has SHA-1 only (RFC 5246
+// section 7.4.1.4.1).
+func (e *Engine) chooseScheme(certificate *Certificate) uint16 {
+	if certificate == nil {
+		return 0
+	}
+	var can []uint16
+	for _, s := range suite.Schemes() {
+		if suite.CanSign(certificate.Key.Public(), s) {
+			can = append(can, s)
+		}
+	}
+	return firstOf(can, e.hs.offer.extensions.SignatureAlgorithms, false)
+}
+
+// firstOf returns the first of ours that is among theirs, or zero.
+func firstOf(ours []uint16, theirs []byte, all bool) uint16 {
+	for _, v := range ours {
+		if all || slices.Contains(uint16s(theirs), v) {
+			return v
+		}
+	}
+	return 0
+}
+
+func uint16s(b []byte) (list []uint16) {
+	for ; len(b) >= 2; b = b[2:] {
+		list = append(list, binary.BigEndian.Uint16(b))
+	}
+	return list
+}

@@ -1,0 +1,177 @@
+package wire
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// The extensions of a hello that have a meaning here.
+const (
+	extensionServerName           uint16 = 0
+	extensionMaxFragmentLength    uint16 = 1
+	extensionSupportedGroups      uint16 = 10
+	extensionECPointFormats       uint16 = 11
+	extensionSignatureAlgorithms  uint16 = 13
+	extensionALPN                 uint16 = 16
+	extensionExtendedMasterSecret uint16 = 23
+	extensionRecordSizeLimit      uint16 = 28
+	extensionRenegotiationInfo    uint16 = 0xff01
+)
+
+// ClientExtensions are the extensions of a ClientHello that have a meaning
+// here; every other is skipped. Lists are nil when the extension was not sent
+// and else not empty.
+type ClientExtensions struct {
+	ServerName           string   // RFC 6066 section 3
+	MaxFragmentLength    uint8    // RFC 6066 section 4: the code, zero when not sent
+	SupportedGroups      []byte   // RFC 8422 section 5.1.1: two bytes each
+	ECPointFormats       []byte   // RFC 8422 section 5.1.2
+	SignatureAlgorithms  []byte   // RFC 5246 section 7.4.1.4.1: two bytes each
+	ALPN                 []string // RFC 7301
+	ExtendedMasterSecret bool     // RFC 7627
+	RecordSizeLimit      uint16   // RFC 8449: zero when not sent
+	RenegotiationInfo    bool     // RFC 5746
+	RenegotiatedInfo     []byte   // renegotiated_connection: empty in an initial handshake
+}
+
+// ParseClientExtensions reads the content of an extensions block. An extension
+// that comes twice (RFC 5246 section 7.4.1.4) and one that is malformed make
+// it fail.
+func ParseClientExtensions(block []byte) (e ClientExtensions, ok bool) {
+	var seen [1 << 16 / 64]uint64
+	s := cryptobyte.String(block)
+	for !s.Empty() {
+		var id uint16
+		var data cryptobyte.String
+		if !s.ReadUint16(&id) || !s.ReadUint16LengthPrefixed(&data) ||
+			seen[id/64]&(1<<(id%64)) != 0 || !e.read(id, data) {
+			return ClientExtensions{}, false
+		}
+		seen[id/64] |= 1 << (id % 64)
+	}
+	return e, true
+}
+
+func (e *ClientExtensions) read(id uint16, data cryptobyte.String) bool {
+	switch id {
+	case extensionServerName:
+		if !e.readServerName(&data) {
+			return false
+		}
+	case extensionMaxFragmentLength:
+		if !data.ReadUint8(&e.MaxFragmentLength) || e.MaxFragmentLength == 0 {
+			return false
+		}
+	case extensionSupportedGroups:
+		if !vector16(&data, &e.SupportedGroups) || len(e.SupportedGroups) == 0 || len(e.SupportedGroups)%2 != 0 {
+			return false
+		}
+	case extensionECPointFormats:
+		if !vector8(&data, &e.ECPointFormats) || len(e.ECPointFormats) == 0 {
+			return false
+		}
+	case extensionSignatureAlgorithms:
+		if !vector16(&data, &e.SignatureAlgorithms) || len(e.SignatureAlgorithms) == 0 || len(e.SignatureAlgorithms)%2 != 0 {
+			return false
+		}
+	case extensionALPN:
+		if !e.readALPN(&data) {
+			return false
+		}
+	case extensionExtendedMasterSecret:
+		e.ExtendedMasterSecret = true
+	case extensionRecordSizeLimit:
+		if !data.ReadUint16(&e.RecordSizeLimit) || e.RecordSizeLimit == 0 {
+			return false
+		}
+	case extensionRenegotiationInfo:
+		e.RenegotiationInfo = true
+		if !vector8(&data, &e.RenegotiatedInfo) {
+			return false
+		}
+	default:
+		return true
+	}
+	return data.Empty()
+}
+
+// readServerName reads the host_name, of which there may be one.
+func (e *ClientExtensions) readServerName(data *cryptobyte.String) bool {
+	const hostName = 0
+	var list cryptobyte.String
+	if !data.ReadUint16LengthPrefixed(&list) || list.Empty() {
+		return false
+	}
+	for !list.Empty() {
+		var typ uint8
+		var name []byte
+		if !list.ReadUint8(&typ) || !vector16(&list, &name) || len(name) == 0 || typ == hostName && e.ServerName != "" {
+			return false
+		}
+		if typ == hostName {
+			e.ServerName = string(name)
+		}
+	}
+	return true
+}
+
+func (e *ClientExtensions) readALPN(data *cryptobyte.String) bool {
+	var list cryptobyte.String
+	if !data.ReadUint16LengthPrefixed(&list) || list.Empty() {
+		return false
+	}
+	for !list.Empty() {
+		var name []byte
+		if !vector8(&list, &name) || len(name) == 0 {
+			return false
+		}
+		e.ALPN = append(e.ALPN, string(name))
+	}
+	return true
+}
+
+// ServerExtensions are the extensions that this server answers with. An empty
+// server_name is not among them, against RFC 6066 section 3: some clients
+// abort when they see it, and none needs it.
+type ServerExtensions struct {
+	RenegotiationInfo    bool // empty
+	ExtendedMasterSecret bool
+	ECPointFormats       bool   // uncompressed
+	ALPN                 string // empty: none
+	MaxFragmentLength    uint8  // zero: none
+	RecordSizeLimit      uint16 // zero: none
+}
+
+// append appends the extensions block, or nothing when there is none.
+func (e *ServerExtensions) append(dst []byte) []byte {
+	start := len(dst)
+	dst = append(dst, 0, 0)
+	add := func(id uint16, data ...byte) {
+		dst = binary.BigEndian.AppendUint16(dst, id)
+		dst = appendVector16(dst, data)
+	}
+	if e.RenegotiationInfo {
+		add(extensionRenegotiationInfo, 0)
+	}
+	if e.ExtendedMasterSecret {
+		add(extensionExtendedMasterSecret)
+	}
+	if e.MaxFragmentLength != 0 {
+		add(extensionMaxFragmentLength, e.MaxFragmentLength)
+	}
+	if e.ECPointFormats {
+		add(extensionECPointFormats, 1, 0)
+	}
+	if n := len(e.ALPN); n != 0 { // at most 255
+		add(extensionALPN, append([]byte{byte((n + 1) >> 8), byte(n + 1), byte(n)}, e.ALPN...)...)
+	}
+	if l := e.RecordSizeLimit; l != 0 {
+		add(extensionRecordSizeLimit, byte(l>>8), byte(l))
+	}
+	if len(dst) == start+2 {
+		return dst[:start]
+	}
+	binary.BigEndian.PutUint16(dst[start:], uint16(len(dst)-start-2))
+	return dst
+}
