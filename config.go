@@ -184,6 +184,9 @@ func (s *Server) config() (*config, error) {
 		MaxClientCertificates:    maxClientCertificates,
 		AskVerdict:               s.VerifyConnection != nil || s.ClientAuth >= tls.VerifyClientCertIfGiven,
 	}
+	if !s.SessionTicketsDisabled {
+		cfg.engine.Tickets = &s.tickets
+	}
 	if len(certificates) > 0 || s.GetCertificate != nil {
 		cfg.engine.Certificate = cfg.chooseCertificate
 	}

@@ -67,9 +67,17 @@ func newDirect(t testing.TB, edit func(*Server)) *direct {
 func (d *direct) receive(from netip.AddrPort, b []byte) [][]byte {
 	d.out = nil
 	d.l.receive(d.now, &udpio.Message{Buf: b, N: len(b), Remote: from})
-	d.l.hooks.Wait()
-	d.l.housekeep(d.now)
+	d.settle()
 	return d.out
+}
+
+// settle waits for hooks, and for those that their answers lead to.
+func (d *direct) settle() {
+	for more := true; more; {
+		d.l.hooks.Wait()
+		more = d.l.hasWork()
+		d.l.housekeep(d.now)
+	}
 }
 
 // advance lets time pass.

@@ -72,7 +72,8 @@
 // server's Finished leaves, so a client that is refused never has a session.
 //
 // ECDHE_PSK and certificate suites have forward secrecy, and are preferred to
-// plain PSK. Plain PSK has limits that no implementation can lift. Whoever
+// plain PSK. Session tickets hold a session's secret for a day, sealed with a key
+// of the server's: whoever learns that key can read what was resumed. Plain PSK has limits that no implementation can lift. Whoever
 // learns a key can read all sessions recorded under it. A key
 // of low entropy, such as a password, can be guessed offline by whoever
 // observes a handshake, or poses as the server to a client (RFC 4279 section
@@ -105,9 +106,9 @@
 // # What is not there
 //
 // The package speaks DTLS 1.2 with PSK, ECDHE_PSK and ECDHE certificate suites
-// and nothing else: no session tickets or resumption, no connection ID, no DTLS
-// 1.3. A ClientHello must come in one piece, in one record. There is no limit of
-// handshakes per source address yet.
+// and nothing else: no connection ID, no DTLS 1.3. A ClientHello must come in
+// one piece, in one record. There is no limit of handshakes per source address
+// yet.
 //
 // On a wildcard address, answers leave from the address that the peer wrote to
 // on Linux only. Elsewhere the system chooses, and clients behind connected

@@ -80,6 +80,14 @@ type Server struct {
 	// refused. Nil: none is negotiated.
 	NextProtos []string
 
+	// SessionTicketsDisabled turns session tickets off (RFC 5077), by which
+	// clients with forward secrecy and extended master secret resume sessions
+	// within 24 hours without another key exchange. The server keeps nothing
+	// for that. PSK and VerifyConnection are asked again each time: an identity
+	// that is gone, or whose key has changed, resumes nothing. See
+	// SetSessionTicketKeys.
+	SessionTicketsDisabled bool
+
 	// KeyLogWriter receives the secrets of all sessions in the NSS key log
 	// format, for debugging with a packet analyzer. Whoever reads it can read
 	// the sessions. It is written to by the serving loop, which it delays, and
@@ -115,6 +123,7 @@ type Server struct {
 	ListenPacket func(network, address string) (net.PacketConn, error)
 
 	counters counters
+	tickets  ticketKeys
 	keyLogMu sync.Mutex // held while KeyLogWriter writes
 	binding  sync.Mutex // held while a socket takes another's place; before mu
 

@@ -59,6 +59,7 @@ type ConnectionState struct {
 	ServerName           string      // that the client asked for (SNI)
 	NegotiatedProtocol   string      // ALPN; empty: none
 	ExtendedMasterSecret bool        // RFC 7627
+	DidResume            bool        // by a session ticket (RFC 5077)
 	HandshakeComplete    bool
 	// PeerCertificates are the client's, the leaf first. Server.ClientAuth says
 	// whether they were verified.
@@ -78,6 +79,7 @@ func newConnectionState(p *engine.Parameters) ConnectionState {
 		ServerName:           p.ServerName,
 		NegotiatedProtocol:   p.ALPN,
 		ExtendedMasterSecret: p.ExtendedMasterSecret,
+		DidResume:            p.Resumed,
 		PeerCertificates:     p.PeerCertificates,
 		VerifiedChains:       p.VerifiedChains,
 		cipherSuiteName:      p.Suite.Name,

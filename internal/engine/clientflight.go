@@ -103,6 +103,9 @@ func agree(key *ecdh.PrivateKey, public []byte) ([]byte, error) {
 // exactly as with a wrong one (RFC 4279 section 2). It does nothing unless the
 // engine waits for it. The key is not kept.
 func (e *Engine) AnswerPSK(now time.Time, key []byte) {
+	if e.state == awaitResumptionPSK {
+		e.answerResumptionPSK(now, key)
+	}
 	if e.state != awaitPSK {
 		return
 	}
@@ -116,6 +119,9 @@ func (e *Engine) AnswerPSK(now time.Time, key []byte) {
 	if e.suite.KeyExchange == suite.PSK {
 		e.haveKeys(now, suite.PSKPremaster(key))
 		return
+	}
+	if e.hs.ticket {
+		e.hs.keyDigest = keyDigest(key)
 	}
 	premaster := suite.ECDHEPSKPremaster(e.hs.shared, key)
 	clear(e.hs.shared)
@@ -174,6 +180,11 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	}
 	hs.record(wire.TypeFinished, seq, body)
 	e.finishedSeq = seq
+	if hs.resumed != nil { // the client has the last word
+		e.flight = flight{}
+		e.establish()
+		return
+	}
 	if e.cfg.AskVerdict {
 		e.state = awaitVerdict
 		e.raise(Event{Kind: EventVerdictNeeded, Parameters: hs.parameters})
@@ -187,26 +198,46 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 // does nothing unless the engine waits for it.
 func (e *Engine) AnswerVerdict(now time.Time, chains [][]*x509.Certificate, refused error, alert uint8) {
 	switch {
-	case e.state != awaitVerdict:
+	case e.state != awaitVerdict && e.state != awaitResumptionVerdict:
 	case refused != nil:
 		e.sendAlert(wire.LevelFatal, wire.AlertDescription(alert))
 		e.close(Event{Cause: CauseRefused, Alert: wire.AlertDescription(alert), Err: refused})
 	default:
 		e.hs.parameters.VerifiedChains = chains
-		e.complete(now)
+		if e.state == awaitVerdict {
+			e.complete(now)
+		} else {
+			e.answerResumption(now)
+		}
 	}
 }
 
-// complete ends the handshake with flight 6.
+// complete ends a full handshake with flight 6.
 func (e *Engine) complete(now time.Time) {
-	hs := e.hs
-	verifyData := e.suite.ServerVerifyData(hs.master, hs.transcript.Sum(nil))
-	e.flight = flight{messages: []message{
-		{changeCipherSpec: true},
-		{typ: wire.TypeFinished, seq: hs.nextSend, epoch: 1, body: verifyData},
-	}}
+	e.flight = flight{}
+	if e.hs.ticket {
+		e.sayTicket(now, e.newSession(now))
+	}
+	e.sayFinished()
 	e.flightUntil = now.Add(lastFlightLife)
 	e.resendFrom = now.Add(e.resendGap)
+	e.establish()
+}
+
+// sayFinished adds ChangeCipherSpec and Finished to the flight.
+func (e *Engine) sayFinished() {
+	hs := e.hs
+	verifyData := e.suite.ServerVerifyData(hs.master, hs.transcript.Sum(nil))
+	e.flight.messages = append(e.flight.messages,
+		message{changeCipherSpec: true},
+		message{typ: wire.TypeFinished, seq: hs.nextSend, epoch: 1, body: verifyData})
+	hs.nextSend++
+	e.alertEpoch = 1
+}
+
+// establish opens the association.
+func (e *Engine) establish() {
+	hs := e.hs
 	if e.cfg.KeyLog != nil {
 		e.cfg.KeyLog(hs.clientRandom[:], hs.master)
 	}

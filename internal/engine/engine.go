@@ -8,7 +8,7 @@
 // figure 1:
 //
 //	  ClientHello (verified)
-//	           |
+//	           |                a ticket that is good: see resumption.go
 //	    [awaitCredential]       EventCertificateNeeded; AnswerCertificate
 //	           |                flight 4: ServerHello, [Certificate],
 //	           |                          [ServerKeyExchange],
@@ -70,6 +70,8 @@ type Config struct {
 	MaxClientCertificates    int  // bytes, of the message
 	AskVerdict               bool // by EventVerdictNeeded
 
+	Tickets Tickets // nil: none
+
 	// KeyLog, when not nil, is told the secrets of each handshake that
 	// completes.
 	KeyLog func(clientRandom, masterSecret []byte)
@@ -109,6 +111,8 @@ type state uint8
 
 const (
 	awaitClientHello state = iota
+	awaitResumptionPSK
+	awaitResumptionVerdict
 	awaitCredential
 	awaitCertificate
 	awaitClientKeyExchange
@@ -143,7 +147,7 @@ type Engine struct {
 	finishedSeq  uint16        // message_seq of the client's Finished
 	alertPending bool
 	alert        wire.Alert // goes out after the flight
-	alertEpoch   uint16
+	alertEpoch   uint16     // 1 once our ChangeCipherSpec is in a flight
 
 	events []Event
 	taken  int // events already given out
@@ -187,6 +191,8 @@ func (e *Engine) AwaitsClient() bool {
 		return true
 	case awaitClientKeyExchange:
 		return !e.certified()
+	case awaitFinished:
+		return e.hs.resumed != nil
 	}
 	return false
 }
@@ -388,7 +394,11 @@ func (e *Engine) Deadline() time.Time {
 
 // asking reports whether the engine waits for an answer of its caller's.
 func (e *Engine) asking() bool {
-	return e.state == awaitCredential || e.state == awaitPSK || e.state == awaitVerdict
+	switch e.state {
+	case awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitPSK, awaitVerdict:
+		return true
+	}
+	return false
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -497,7 +507,4 @@ func (e *Engine) close(ev Event) {
 func (e *Engine) sendAlert(level wire.AlertLevel, description wire.AlertDescription) {
 	e.alert = wire.Alert{Level: level, Description: description}
 	e.alertPending = true
-	if e.state == established {
-		e.alertEpoch = 1
-	}
 }

@@ -58,6 +58,7 @@ type Parameters struct {
 	ServerName           string
 	ALPN                 string
 	ExtendedMasterSecret bool
+	Resumed              bool // by a ticket
 	PeerCertificates     []*x509.Certificate
 	VerifiedChains       [][]*x509.Certificate
 }

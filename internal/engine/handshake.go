@@ -20,9 +20,12 @@ type handshake struct {
 	helloSeq                   uint16
 	clientRandom, serverRandom [wire.RandomLen]byte
 	parameters                 *Parameters
-	transcript                 hash.Hash // from the verified hello on
-	messages                   []byte    // the same, for CertificateVerify; nil when none is asked for
-	sessionHash                []byte    // RFC 7627 section 3
+	transcript                 hash.Hash     // from the verified hello on
+	messages                   []byte        // the same, for CertificateVerify; nil when none is asked for
+	sessionHash                []byte        // RFC 7627 section 3
+	ticket                     bool          // one is promised
+	resumed                    *wire.Session // nil: a full handshake
+	keyDigest                  []byte        // of the pre-shared key, for the ticket
 	ecdh                       *ecdh.PrivateKey
 	shared                     []byte // ECDHE_PSK: the secret of ECDH, until the key is there
 	master                     []byte
@@ -210,7 +213,7 @@ func (e *Engine) receiveMessage(now time.Time, t wire.HandshakeType, seq uint16,
 }
 
 // deriveKeys makes the master secret from the premaster secret, which it
-// clears, and the record protection of epoch 1.
+// clears, and installs the keys.
 func (e *Engine) deriveKeys(premaster []byte) error {
 	hs := e.hs
 	if hs.parameters.ExtendedMasterSecret {
@@ -219,6 +222,12 @@ func (e *Engine) deriveKeys(premaster []byte) error {
 		hs.master = e.suite.MasterSecret(premaster, hs.clientRandom[:], hs.serverRandom[:])
 	}
 	clear(premaster)
+	return e.installKeys()
+}
+
+// installKeys makes the record protection of epoch 1.
+func (e *Engine) installKeys() error {
+	hs := e.hs
 	keys := e.suite.Keys(hs.master, hs.clientRandom[:], hs.serverRandom[:])
 	opener, err := record.NewOpener(e.suite, keys.ClientKey, keys.ClientIV)
 	if err != nil {

@@ -68,11 +68,22 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 		ServerName:           extensions.ServerName,
 		ExtendedMasterSecret: extensions.ExtendedMasterSecret,
 	}
+	hs.helloSeq, hs.hello = seq, body
 	if !e.limitRecords(&extensions) || !e.chooseProtocol(extensions.ALPN) {
 		return
 	}
+	if s := e.openTicket(now); s != nil {
+		e.resume(now, s)
+	} else if e.hs != nil {
+		e.negotiate(now)
+	}
+}
+
+// negotiate begins a full handshake.
+func (e *Engine) negotiate(now time.Time) {
+	hello, extensions := &e.hs.offer.hello, &e.hs.offer.extensions
 	if !e.offersCertificateSuite() || e.cfg.Certificate == nil {
-		e.answerHello(now, seq, body, nil)
+		e.answerHello(now, nil)
 		return
 	}
 	info := &HelloInfo{
@@ -83,11 +94,10 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 		ALPN:            extensions.ALPN,
 	}
 	if !e.cfg.AskCertificate {
-		e.answerHello(now, seq, body, e.cfg.Certificate(info))
+		e.answerHello(now, e.cfg.Certificate(info))
 		return
 	}
 	e.state = awaitCredential
-	hs.helloSeq, hs.hello = seq, body
 	e.raise(Event{Kind: EventCertificateNeeded, Hello: info})
 }
 
@@ -96,7 +106,7 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 // unless the engine waits for it.
 func (e *Engine) AnswerCertificate(now time.Time, certificate *Certificate) {
 	if e.state == awaitCredential {
-		e.answerHello(now, e.hs.helloSeq, e.hs.hello, certificate)
+		e.answerHello(now, certificate)
 	}
 }
 
@@ -145,7 +155,7 @@ func (e *Engine) offersCertificateSuite() bool {
 }
 
 // answerHello answers the verified hello with flight 4.
-func (e *Engine) answerHello(now time.Time, seq uint16, body []byte, certificate *Certificate) {
+func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	hs := e.hs
 	group := e.chooseGroup()
 	scheme := e.chooseScheme(certificate)
@@ -164,10 +174,11 @@ func (e *Engine) answerHello(now time.Time, seq uint16, body []byte, certificate
 		hs.messages = []byte{}
 	}
 	hs.transcript = e.suite.Hash()
-	hs.record(wire.TypeClientHello, seq, body)
+	hs.record(wire.TypeClientHello, hs.helloSeq, hs.hello)
 	hs.parameters.Suite = e.suite
 
-	e.sayServerHello()
+	hs.ticket = e.promisesTicket()
+	e.sayServerHello(nil, hs.ticket)
 	if !kx.WithPSK() {
 		e.say(wire.TypeCertificate, wire.AppendCertificate(nil, certificate.Chain))
 	}
@@ -190,12 +201,13 @@ func (e *Engine) answerHello(now time.Time, seq uint16, body []byte, certificate
 	hs.resendAt = now.Add(hs.timeout)
 }
 
-func (e *Engine) sayServerHello() {
+func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
 	hs := e.hs
 	hello, x := &hs.offer.hello, &hs.offer.extensions
 	answer := wire.ServerHello{
 		Version:     wire.VersionDTLS12,
 		Random:      hs.serverRandom[:],
+		SessionID:   sessionID,
 		CipherSuite: e.suite.ID,
 		ServerExtensions: wire.ServerExtensions{
 			// RFC 5746 section 3.6
@@ -204,6 +216,7 @@ func (e *Engine) sayServerHello() {
 			ECPointFormats:       x.ECPointFormats != nil && e.suite.KeyExchange.ECDHE(), // RFC 8422 section 5.2
 			ALPN:                 hs.parameters.ALPN,
 			MaxFragmentLength:    x.MaxFragmentLength,
+			SessionTicket:        ticket,
 		},
 	}
 	if x.RecordSizeLimit != 0 {

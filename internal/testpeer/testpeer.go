@@ -34,6 +34,13 @@ type Client struct {
 	Seq        uint64
 	MessageSeq uint16
 
+	// Ticket is offered for resumption with Master, the secret of its session.
+	// AskTicket offers an empty one.
+	Ticket    []byte
+	Master    []byte
+	SessionID []byte
+	AskTicket bool
+
 	Groups     []uint16 // nil: all
 	ServerName string   // empty: none
 	Protocols  []string // of ALPN
@@ -55,7 +62,9 @@ type Client struct {
 	ServerChain [][]byte
 	Requested   bool   // a certificate
 	Group       uint16 // of the server's key
-	Complete    bool   // its Finished was right
+	NewTicket   []byte
+	Resuming    bool // the server resumes
+	Complete    bool // its Finished was right
 	Alerts      []wire.Alert
 	Data        [][]byte
 	Fragments   int // how many fragments of split messages came
@@ -139,7 +148,7 @@ func (c *Client) HelloBody() []byte {
 	b := cryptobyte.NewBuilder(nil)
 	b.AddUint16(wire.VersionDTLS12)
 	b.AddBytes(c.Random[:])
-	b.AddUint8(0)
+	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.SessionID) })
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.Cookie) })
 	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
 		for _, id := range c.suites() {
@@ -158,6 +167,10 @@ func (c *Client) HelloBody() []byte {
 			b.AddBytes([]byte{0, 23, 0, 0})
 		}
 		c.addNames(b)
+		if c.AskTicket || c.Ticket != nil {
+			b.AddUint16(35)
+			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.Ticket) })
+		}
 		b.AddBytes(c.More)
 		if !c.certificates() {
 			return
@@ -271,6 +284,13 @@ func (c *Client) Records() (records [][]byte) {
 		c.Sealed(wire.ContentHandshake, c.FinishedMessage()))
 }
 
+// Resume returns the client's flight of an abbreviated handshake, when the
+// server's Finished was right.
+func (c *Client) Resume() []byte {
+	ccs := c.Plain(wire.ContentChangeCipherSpec, []byte{1})
+	return append(ccs, c.Sealed(wire.ContentHandshake, c.FinishedMessage())...)
+}
+
 // keyExchange returns the body of ClientKeyExchange.
 func (c *Client) keyExchange() (body []byte) {
 	kx := c.suite.KeyExchange
@@ -313,6 +333,11 @@ func (c *Client) deriveKeys() {
 	} else {
 		c.master = c.suite.MasterSecret(premaster, c.Random[:], c.ServerHello.Random)
 	}
+	c.installKeys(c.master)
+}
+
+func (c *Client) installKeys(master []byte) {
+	c.master, c.Master = master, bytes.Clone(master)
 	keys := c.suite.Keys(c.master, c.Random[:], c.ServerHello.Random)
 	var err1, err2 error
 	c.sealer, err1 = record.NewSealer(c.suite, 1, keys.ClientKey, keys.ClientIV)
@@ -357,6 +382,10 @@ func (c *Client) Receive(datagram []byte) error {
 func (c *Client) receiveRecord(r wire.Record) error {
 	content := r.Payload
 	if r.Epoch > 0 {
+		if c.opener == nil && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {
+			c.Resuming = true
+			c.installKeys(c.Master)
+		}
 		if c.opener == nil {
 			return errors.New("sealed record before the keys")
 		}
@@ -455,6 +484,11 @@ func (c *Client) receiveMessage(f wire.Fragment) error {
 		c.ServerChain = chain
 	case wire.TypeCertificateRequest:
 		c.Requested = true
+	case wire.TypeNewSessionTicket:
+		if len(f.Body) < 6 || len(f.Body) != 6+int(f.Body[4])<<8+int(f.Body[5]) {
+			return errors.New("malformed NewSessionTicket")
+		}
+		c.NewTicket = f.Body[6:]
 	case wire.TypeServerHelloDone:
 		c.HelloDone = true
 	}

@@ -16,6 +16,7 @@ const (
 	extensionALPN                 uint16 = 16
 	extensionExtendedMasterSecret uint16 = 23
 	extensionRecordSizeLimit      uint16 = 28
+	extensionSessionTicket        uint16 = 35
 	extensionRenegotiationInfo    uint16 = 0xff01
 )
 
@@ -31,6 +32,8 @@ type ClientExtensions struct {
 	ALPN                 []string // RFC 7301
 	ExtendedMasterSecret bool     // RFC 7627
 	RecordSizeLimit      uint16   // RFC 8449: zero when not sent
+	SessionTicket        bool     // RFC 5077
+	Ticket               []byte   // empty: none yet
 	RenegotiationInfo    bool     // RFC 5746
 	RenegotiatedInfo     []byte   // renegotiated_connection: empty in an initial handshake
 }
@@ -85,6 +88,9 @@ func (e *ClientExtensions) read(id uint16, data cryptobyte.String) bool {
 		if !data.ReadUint16(&e.RecordSizeLimit) || e.RecordSizeLimit == 0 {
 			return false
 		}
+	case extensionSessionTicket:
+		e.SessionTicket, e.Ticket = true, data
+		return true
 	case extensionRenegotiationInfo:
 		e.RenegotiationInfo = true
 		if !vector8(&data, &e.RenegotiatedInfo) {
@@ -141,6 +147,7 @@ type ServerExtensions struct {
 	ALPN                 string // empty: none
 	MaxFragmentLength    uint8  // zero: none
 	RecordSizeLimit      uint16 // zero: none
+	SessionTicket        bool   // a NewSessionTicket will follow
 }
 
 // append appends the extensions block, or nothing when there is none.
@@ -168,6 +175,9 @@ func (e *ServerExtensions) append(dst []byte) []byte {
 	}
 	if l := e.RecordSizeLimit; l != 0 {
 		add(extensionRecordSizeLimit, byte(l>>8), byte(l))
+	}
+	if e.SessionTicket {
+		add(extensionSessionTicket)
 	}
 	if len(dst) == start+2 {
 		return dst[:start]

@@ -168,7 +168,8 @@ func wantExtensions(t *testing.T, block []byte, e ClientExtensions, ok bool) {
 func wantSameExtensions(t *testing.T, got, want ClientExtensions) {
 	t.Helper()
 	wantBytes(t, "renegotiated_connection", got.RenegotiatedInfo, want.RenegotiatedInfo)
-	got.RenegotiatedInfo, want.RenegotiatedInfo = nil, nil
+	wantBytes(t, "ticket", got.Ticket, want.Ticket)
+	got.RenegotiatedInfo, want.RenegotiatedInfo, got.Ticket, want.Ticket = nil, nil, nil, nil
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
@@ -213,6 +214,7 @@ func naiveExtensions(block []byte) (e ClientExtensions, ok bool) {
 	}
 	valid := true
 	check := func(ok bool) { valid = valid && ok }
+	e.Ticket, e.SessionTicket = found[35]
 	if data, sent := found[0]; sent {
 		list, ok := naiveList(data, 2, 1)
 		check(ok)

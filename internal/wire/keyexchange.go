@@ -118,6 +118,13 @@ func ParseCertificateVerify(body []byte) (scheme uint16, signature []byte, ok bo
 	return scheme, signature, true
 }
 
+// AppendNewSessionTicket appends the body of a NewSessionTicket, with the
+// lifetime hint in seconds (RFC 5077 section 3.3). An empty ticket is none.
+func AppendNewSessionTicket(dst []byte, lifetime uint32, ticket []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, lifetime)
+	return appendVector16(dst, ticket)
+}
+
 func appendUint24(dst []byte, n int) []byte {
 	return append(dst, byte(n>>16), byte(n>>8), byte(n))
 }

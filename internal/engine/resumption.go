@@ -1,0 +1,201 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// Resumption by session tickets (RFC 5077): the server keeps nothing; what it
+// must know of a session travels, sealed, with the client. A ticket is given for
+// handshakes with forward secrecy and extended master secret. It resumes only
+// what would come out of a full handshake now: the same server name, protocol
+// and suite, an identity whose key is still the same, a certificate that is
+// still good. Anything else leads to a full handshake.
+
+// Tickets seals the state of sessions, and opens what it has sealed.
+type Tickets interface {
+	Seal(now time.Time, state []byte) ([]byte, error)
+	Open(now time.Time, ticket []byte) (state []byte, ok bool)
+}
+
+const (
+	// TicketLifetime is how long after its full handshake a session may be
+	// resumed.
+	TicketLifetime = 24 * time.Hour
+	// maxTicketState leaves room for the seal in the ticket's 16 bits.
+	maxTicketState = 60 << 10
+)
+
+// keyDigest says, in a ticket, which key an identity had.
+func keyDigest(key []byte) []byte {
+	h := sha256.New()
+	h.Write([]byte("dtlsserver ticket key digest"))
+	h.Write(key)
+	return h.Sum(nil)
+}
+
+// promisesTicket reports whether a ticket will end the full handshake.
+func (e *Engine) promisesTicket() bool {
+	return e.cfg.Tickets != nil && e.hs.offer.extensions.SessionTicket &&
+		e.suite.KeyExchange.ECDHE() && e.hs.parameters.ExtendedMasterSecret
+}
+
+// sayTicket says the NewSessionTicket that was promised. One that cannot be
+// made is empty (RFC 5077 section 3.3).
+func (e *Engine) sayTicket(now time.Time, s *wire.Session) {
+	ticket := []byte{}
+	if state, ok := s.Append(nil); ok && len(state) <= maxTicketState {
+		if sealed, err := e.cfg.Tickets.Seal(now, state); err == nil {
+			ticket = sealed
+		}
+		clear(state)
+	}
+	left := TicketLifetime - now.Sub(time.Unix(s.Created, 0))
+	e.say(wire.TypeNewSessionTicket, wire.AppendNewSessionTicket(nil, uint32(left/time.Second), ticket))
+}
+
+// newSession is what a full handshake's ticket holds.
+func (e *Engine) newSession(now time.Time) *wire.Session {
+	p := e.hs.parameters
+	s := &wire.Session{
+		Suite:      e.suite.ID,
+		Created:    now.Unix(),
+		Master:     e.hs.master,
+		ServerName: []byte(p.ServerName),
+		ALPN:       []byte(p.ALPN),
+		Identity:   p.Identity,
+		KeyDigest:  e.hs.keyDigest,
+	}
+	for _, c := range p.PeerCertificates {
+		s.Chain = append(s.Chain, c.Raw)
+	}
+	return s
+}
+
+// openTicket returns the session that the hello may resume, or nil. A client
+// that leaves out the extended master secret of its session is refused (RFC
+// 7627 section 5.3), which shows in the state.
+func (e *Engine) openTicket(now time.Time) *wire.Session {
+	hs := e.hs
+	x := &hs.offer.extensions
+	if e.cfg.Tickets == nil || len(x.Ticket) == 0 {
+		return nil
+	}
+	state, ok := e.cfg.Tickets.Open(now, x.Ticket)
+	if !ok {
+		return nil
+	}
+	s := new(wire.Session)
+	if !s.Parse(state) || len(s.Master) != suite.MasterSecretLen {
+		return nil
+	}
+	age := now.Sub(time.Unix(s.Created, 0))
+	used := suite.ByID(s.Suite)
+	switch {
+	case age < -time.Minute || age >= TicketLifetime:
+		return nil
+	case used == nil || !slices.Contains(e.cfg.Suites, used) || !hs.offer.hello.OffersSuite(s.Suite):
+		return nil
+	case string(s.ServerName) != hs.parameters.ServerName || string(s.ALPN) != hs.parameters.ALPN:
+		return nil
+	case used.KeyExchange.WithPSK() != (len(s.KeyDigest) > 0) || used.KeyExchange.WithPSK() && !e.cfg.PSK:
+		return nil
+	case !used.KeyExchange.WithPSK() && e.cfg.Certificate == nil:
+		return nil
+	case len(s.Identity) > e.cfg.MaxPSKIdentity:
+		return nil
+	case len(s.Chain) == 0 && e.cfg.RequireClientCertificate && !used.KeyExchange.WithPSK():
+		return nil
+	case len(s.Chain) > 0 && !e.cfg.RequestClientCertificate:
+		return nil
+	case !x.ExtendedMasterSecret:
+		e.fail(wire.AlertHandshakeFailure, "ClientHello resumes without extended master secret")
+		return nil
+	}
+	for i, der := range s.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil || i == 0 && now.After(c.NotAfter) {
+			hs.parameters.PeerCertificates = nil
+			return nil
+		}
+		hs.parameters.PeerCertificates = append(hs.parameters.PeerCertificates, c)
+	}
+	return s
+}
+
+// resume asks whether the session may be resumed: the PSK hook, then for a
+// verdict, before anything is answered.
+func (e *Engine) resume(now time.Time, s *wire.Session) {
+	hs := e.hs
+	hs.resumed = s
+	hs.parameters.Resumed = true
+	hs.parameters.Suite = suite.ByID(s.Suite)
+	hs.parameters.Identity = s.Identity
+	if len(s.KeyDigest) > 0 {
+		e.state = awaitResumptionPSK
+		e.raise(Event{Kind: EventPSKNeeded, Identity: s.Identity})
+		return
+	}
+	e.askResumption(now)
+}
+
+// answerResumptionPSK goes on when the identity's key is still the same, and
+// else with a full handshake.
+func (e *Engine) answerResumptionPSK(now time.Time, key []byte) {
+	if len(key) == 0 || subtle.ConstantTimeCompare(keyDigest(key), e.hs.resumed.KeyDigest) != 1 {
+		p := e.hs.parameters
+		e.hs.resumed = nil
+		p.Resumed, p.Suite, p.Identity, p.PeerCertificates = false, nil, nil, nil
+		e.negotiate(now)
+		return
+	}
+	e.askResumption(now)
+}
+
+func (e *Engine) askResumption(now time.Time) {
+	if e.cfg.AskVerdict {
+		e.state = awaitResumptionVerdict
+		e.raise(Event{Kind: EventVerdictNeeded, Parameters: e.hs.parameters})
+		return
+	}
+	e.answerResumption(now)
+}
+
+// answerResumption answers the hello with the abbreviated handshake's flight:
+// ServerHello, perhaps a new ticket, ChangeCipherSpec and Finished (RFC 5077
+// section 3.1). It is sent again until the client's Finished has come.
+func (e *Engine) answerResumption(now time.Time) {
+	hs := e.hs
+	s := hs.resumed
+	e.suite = hs.parameters.Suite
+	if _, err := io.ReadFull(e.cfg.Rand, hs.serverRandom[:]); err != nil {
+		e.failInside(CauseEntropy, err)
+		return
+	}
+	renew := now.Sub(time.Unix(s.Created, 0)) > TicketLifetime/2
+	hs.transcript = e.suite.Hash()
+	hs.record(wire.TypeClientHello, hs.helloSeq, hs.hello)
+	e.sayServerHello(hs.offer.hello.SessionID, renew)
+	hs.master = slices.Clone(s.Master)
+	if renew {
+		// The time of the full handshake stays, and so does the end.
+		e.sayTicket(now, s)
+	}
+	if err := e.installKeys(); err != nil {
+		e.failInside(CauseInternal, err)
+		return
+	}
+	e.sayFinished()
+	hs.record(wire.TypeFinished, hs.nextSend-1, e.flight.messages[len(e.flight.messages)-1].body)
+	hs.offer, hs.hello = nil, nil
+	e.state = awaitFinished
+	e.resendFrom = now.Add(e.resendGap)
+	hs.resendAt = now.Add(hs.timeout)
+}
