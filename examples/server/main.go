@@ -1,11 +1,17 @@
-// Server is a DTLS server with pre-shared keys that answers each datagram and
-// prints what happens.
+// Server is a DTLS server with pre-shared keys, a certificate or both, that
+// answers each datagram and prints what happens.
 //
 //	go run ./examples/server -addr 127.0.0.1:4433 -psk Client_identity=1a2b3c4d5e6f
 //
 // The other end of it is examples/client, or any DTLS 1.2 client:
 //
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4433 -psk_identity Client_identity -psk 1a2b3c4d5e6f
+//
+// With a certificate there is no pre-shared key unless -psk is given too. With
+// -client-ca, clients need a certificate of that authority:
+//
+//	go run ./examples/server -cert server.pem -key server.key -client-ca ca.pem
+//	openssl s_client -dtls1_2 -connect 127.0.0.1:4433 -CAfile ca.pem -cert client.pem -key client.key
 //
 // It ends on SIGINT and SIGTERM, and tells its peers.
 package main
@@ -26,7 +32,6 @@ import (
 
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/examples/internal/console"
-	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
 )
 
 // grace is how long handshakes in progress may go on after a signal.
@@ -57,73 +62,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// options are what the flags say.
-type options struct {
-	addr   string
-	keys   map[string][]byte
-	hint   string
-	reply  func(s *dtlsserver.Session, plainText []byte)
-	quiet  bool
-	stats  time.Duration
-	keyLog string
-}
-
-// parse reads the flags. What is wrong with them it tells on stderr.
-func parse(args []string, stderr io.Writer) (*options, error) {
-	opts := &options{keys: make(map[string][]byte)}
-	var psks []string
-	var reply string
-
-	flags := flag.NewFlagSet("server", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.StringVar(&opts.addr, "addr", "127.0.0.1:4433", "listen on this UDP `address`")
-	// Not parsed yet: package flag shows the values that it cannot set, and
-	// these hold keys.
-	flags.Func("psk", "accept this `IDENTITY=HEXKEY`; may be repeated (default "+pskflag.Default+")", func(value string) error {
-		psks = append(psks, value)
-		return nil
-	})
-	flags.StringVar(&opts.hint, "hint", "Qt DTLS example server", "send clients this `text` to help them choose their identity")
-	flags.StringVar(&reply, "reply", "ack", "answer each datagram with `ack or echo`")
-	flags.BoolVar(&opts.quiet, "quiet", false, "print no events and no messages")
-	flags.DurationVar(&opts.stats, "stats", 0, "print a line of figures to standard error each `duration`")
-	flags.StringVar(&opts.keyLog, "keylog", "", "append the secrets of all sessions to this `file`, for packet analyzers")
-	if err := flags.Parse(args); err != nil {
-		return nil, err
-	}
-
-	refuse := func(format string, args ...any) (*options, error) {
-		err := fmt.Errorf(format, args...)
-		fmt.Fprintln(stderr, "server:", err)
-		return nil, err
-	}
-	if flags.NArg() > 0 {
-		return refuse("unexpected argument %q", flags.Arg(0))
-	}
-	if psks == nil {
-		psks = []string{pskflag.Default}
-	}
-	for i, psk := range psks {
-		identity, key, err := pskflag.Parse(psk)
-		if err != nil {
-			return refuse("-psk number %d: %w", i+1, err)
-		}
-		opts.keys[identity] = key
-	}
-	switch reply {
-	case "ack":
-		opts.reply = acknowledge
-	case "echo":
-		opts.reply = echo
-	default:
-		return refuse("-reply %q: want ack or echo", reply)
-	}
-	if opts.stats < 0 {
-		return refuse("-stats %v is negative", opts.stats)
-	}
-	return opts, nil
-}
-
 // serve serves until ctx is done.
 func serve(ctx context.Context, opts *options, stdout, stderr io.Writer) error {
 	out := console.New(stdout, console.WantsColor(stdout))
@@ -131,11 +69,8 @@ func serve(ctx context.Context, opts *options, stdout, stderr io.Writer) error {
 	if opts.quiet {
 		h.EventHandler = dtlsserver.NopHandler{}
 	}
-	server := &dtlsserver.Server{
-		Handler:         h,
-		PSK:             dtlsserver.StaticPSK(opts.keys),
-		PSKIdentityHint: opts.hint,
-	}
+	server := opts.server
+	server.Handler = h
 	if opts.keyLog != "" {
 		f, err := os.OpenFile(opts.keyLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 		if err != nil {

@@ -135,7 +135,9 @@ func TestFlags(t *testing.T) {
 	}{
 		{"help", []string{"-h"}, 0, "-psk"},
 		{"unknown flag", []string{"-frob"}, 2, "-frob"},
-		{"argument", []string{"here"}, 2, `"here"`},
+		{"argument", []string{"-quiet", "here"}, 2, "argument number 2"},
+		{"key as an argument", []string{"-psk", "me", "5ec2e7"}, 2, "-psk number 1: not of the form"},
+		{"another key as an argument", []string{"-psk", "me=01", "5ec2e7"}, 2, "argument number 3"},
 		{"key without identity", []string{"-psk", "5ec2e7"}, 2, "-psk number 1: not of the form"},
 		{"key not hexadecimal", []string{"-psk", "me=01", "-psk", "me=5ec2e7x"}, 2, "-psk number 2: the key"},
 		{"no key", []string{"-psk", "5ec2e7="}, 2, "-psk number 1: no key"},
@@ -245,29 +247,45 @@ func start(t *testing.T, args ...string) *process {
 // dial connects a client until the test's end.
 func (p *process) dial(psk string) *dtls.Conn {
 	p.t.Helper()
-	identity, key, err := pskflag.Parse(psk)
+	client, err := p.connect(withPSK(p.t, psk))
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	return client
+}
+
+// withPSK returns the configuration of a client with a key.
+func withPSK(t *testing.T, psk string) *dtls.Config {
+	t.Helper()
+	identity, key, err := pskflag.Parse(psk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &dtls.Config{
+		PSK:             func([]byte) ([]byte, error) { return key, nil },
+		PSKIdentityHint: []byte(identity),
+		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
+	}
+}
+
+// connect connects a client until the test's end, if the server lets it.
+func (p *process) connect(config *dtls.Config) (*dtls.Conn, error) {
+	p.t.Helper()
 	addr, err := net.ResolveUDPAddr("udp", p.addr)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
-	client, err := dtls.DialWithContext(ctx, "udp", addr, &dtls.Config{
-		PSK:             func([]byte) ([]byte, error) { return key, nil },
-		PSKIdentityHint: []byte(identity),
-		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-	})
+	client, err := dtls.DialWithContext(ctx, "udp", addr, config)
 	if err != nil {
-		p.t.Fatal(err)
+		return nil, err
 	}
 	p.t.Cleanup(func() { client.Close() })
 	if err := client.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		p.t.Fatal(err)
 	}
-	return client
+	return client, nil
 }
 
 // ask sends a message and returns the reply.
