@@ -298,8 +298,8 @@ func TestReconnectAfterClose(t *testing.T) {
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.open != 1 || l.halfOpen != 0 || len(l.peers) != 1 {
-			t.Errorf("%d open, %d half open, %d peers", l.open, l.halfOpen, len(l.peers))
+		if l.open != 1 || l.handshakes.count != 0 || len(l.peers) != 1 {
+			t.Errorf("%d open, %d half open, %d peers", l.open, l.handshakes.count, len(l.peers))
 		}
 	})
 }
@@ -859,8 +859,8 @@ func FuzzServer(f *testing.F) {
 		_ = l.stop(ErrServerClosed)
 		l.hooks.Wait()
 		_ = l.finish(ErrServerClosed)
-		if l.open != 0 || l.halfOpen != 0 || len(l.peers) != 0 || l.oldest != nil || l.newest != nil || l.timers.Len() != 0 || l.asking != 0 {
-			t.Errorf("left: %d open, %d half open, %d peers, %d timers, %d hooks", l.open, l.halfOpen, len(l.peers), l.timers.Len(), l.asking)
+		if l.open != 0 || l.handshakes.count != 0 || len(l.peers) != 0 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timers.Len() != 0 || l.asking != 0 {
+			t.Errorf("left: %d open, %d half open, %d peers, %d timers, %d hooks", l.open, l.handshakes.count, len(l.peers), l.timers.Len(), l.asking)
 		}
 		for _, state := range o.state {
 			if state != 2 {

@@ -697,7 +697,7 @@ func TestCertificateConfigErrors(t *testing.T) {
 			{Certificate: [][]byte{{1}}, PrivateKey: good.PrivateKey},
 		},
 		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.CurveP521}, NextProtos: []string{""},
-		MaxClientCertificates: 1 << 24, CipherSuites: []uint16{0x00a8},
+		MaxClientCertificates: 1 << 24, CipherSuites: []uint16{0x00a8, 0xc02f},
 	}
 	err := s.Listen("udp", "127.0.0.1:0")
 	if err == nil {
@@ -710,6 +710,9 @@ func TestCertificateConfigErrors(t *testing.T) {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("the error does not say %q: %v", part, err)
 		}
+	}
+	if err := (&Server{PSK: testPSK, ClientAuth: tls.RequireAnyClientCert}).Listen("udp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "ClientAuth") {
+		t.Errorf("ClientAuth without Certificates: %v", err)
 	}
 	if strings.Contains(err.Error(), "Certificates[0]") {
 		t.Errorf("%v", err)

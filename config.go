@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
@@ -24,9 +25,13 @@ const (
 	DefaultIdleTimeout           = 10 * time.Minute
 	DefaultMaxSessions           = 100_000
 	DefaultMaxHandshakes         = 2_000
-	DefaultMTU                   = 1200    // bytes of UDP payload
-	DefaultReadBuffer            = 4 << 20 // bytes
-	DefaultWriteBuffer           = 4 << 20 // bytes
+	// DefaultMaxHandshakesPerSource leaves room for many clients behind one
+	// address.
+	DefaultMaxHandshakesPerSource = 200
+	DefaultMaxHandshakeMemory     = 16 << 20 // bytes
+	DefaultMTU                    = 1200     // bytes of UDP payload
+	DefaultReadBuffer             = 4 << 20  // bytes
+	DefaultWriteBuffer            = 4 << 20  // bytes
 )
 
 // maxHint bounds PSKIdentityHint: it must fit the first flight.
@@ -41,6 +46,10 @@ const maxMTU = 65507
 // DefaultCipherSuites returns the cipher suites that a Server offers when
 // CipherSuites is nil, in order of preference, as IANA numbers them.
 func DefaultCipherSuites() []uint16 { return engine.DefaultSuites() }
+
+// CipherSuiteName returns the name that IANA has registered for a cipher suite of
+// DefaultCipherSuites, and the number in hex for any other.
+func CipherSuiteName(id uint16) string { return engine.SuiteName(id) }
 
 // config is what a Server's fields come to while it serves.
 type config struct {
@@ -57,6 +66,8 @@ type config struct {
 	verifyConnection  func(ConnectionState) error
 	maxSessions       int
 	maxHandshakes     int
+	maxPerSource      int // negative: no limit
+	maxMemory         int // bytes
 	readBuffer        int
 	writeBuffer       int
 	engine            *engine.Config
@@ -93,6 +104,8 @@ func (s *Server) config() (*config, error) {
 		readBuffer:     count("ReadBuffer", s.ReadBuffer, DefaultReadBuffer),
 		writeBuffer:    count("WriteBuffer", s.WriteBuffer, DefaultWriteBuffer),
 	}
+	cfg.maxPerSource = cmp.Or(s.MaxHandshakesPerSource, DefaultMaxHandshakesPerSource)
+	cfg.maxMemory = count("MaxHandshakeMemory", s.MaxHandshakeMemory, DefaultMaxHandshakeMemory)
 	if cfg.handler == nil {
 		cfg.handler = NopHandler{}
 	}
@@ -111,6 +124,9 @@ func (s *Server) config() (*config, error) {
 	cfg.chooseCertificate = chooseCertificate(certificates)
 	if s.ClientAuth < tls.NoClientCert || s.ClientAuth > tls.RequireAndVerifyClientCert {
 		refuse("ClientAuth", "is unknown: %d", s.ClientAuth)
+	}
+	if s.ClientAuth != tls.NoClientCert && len(s.Certificates) == 0 && s.GetCertificate == nil {
+		refuse("ClientAuth", "is %v, but there are no Certificates: clients are asked for theirs in suites with certificates only", s.ClientAuth)
 	}
 	groups := engine.DefaultGroups()
 	if s.CurvePreferences != nil {
@@ -151,7 +167,9 @@ func (s *Server) config() (*config, error) {
 		refuse("CipherSuites", "is empty but not nil")
 	} else if len(unknown) == 0 && !slices.ContainsFunc(suites, func(suite *engine.Suite) bool {
 		if engine.UsesCertificate(suite) {
-			return len(s.Certificates) > 0 || s.GetCertificate != nil
+			return s.GetCertificate != nil || slices.ContainsFunc(certificates, func(c *engine.Certificate) bool {
+				return c != nil && c.Serves(suite)
+			})
 		}
 		return s.PSK != nil
 	}) {
@@ -175,6 +193,7 @@ func (s *Server) config() (*config, error) {
 		HandshakeTimeout: handshakeTimeout,
 		Rand:             rand.Reader,
 		KeyLog:           s.keyLog(),
+		Reserve:          reserver(cfg.maxMemory),
 
 		AskCertificate:           s.GetCertificate != nil,
 		Groups:                   groups,
@@ -191,6 +210,19 @@ func (s *Server) config() (*config, error) {
 		cfg.engine.Certificate = cfg.chooseCertificate
 	}
 	return cfg, nil
+}
+
+// reserver returns a function that hands out bytes up to a bound, and takes them
+// back as negative ones.
+func reserver(bound int) func(int) bool {
+	var used atomic.Int64
+	return func(bytes int) bool {
+		if used.Add(int64(bytes)) > int64(bound) && bytes > 0 {
+			used.Add(int64(-bytes))
+			return false
+		}
+		return true
+	}
 }
 
 // keyLog returns the function that writes lines of the NSS key log format.

@@ -267,7 +267,7 @@ func TestManyFailingHandshakes(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 	l := d.l
-	if len(l.peers) != 1 || l.oldest != nil || l.newest != nil || l.timers.Len() != 1 || l.asking != 0 || len(l.questions) != 0 {
+	if len(l.peers) != 1 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timers.Len() != 1 || l.asking != 0 || len(l.questions) != 0 {
 		t.Errorf("left: %d peers, %d timers, %d hooks, %d questions", len(l.peers), l.timers.Len(), l.asking, len(l.questions))
 	}
 }

@@ -84,11 +84,13 @@
 //
 // # Limits
 //
-// Each limit is a field of Server, and none can be switched off. Zero means the
-// default:
+// Each limit is a field of Server, and none but MaxHandshakesPerSource can be
+// switched off. Zero means the default:
 //
-//	MaxSessions            100,000     then hellos of new peers are refused
-//	MaxHandshakes          2,000       then the oldest gives way to the newest
+//	MaxSessions            100,000     then peers silent for a minute make room
+//	MaxHandshakes          2,000       then the source with most makes room
+//	MaxHandshakesPerSource 200         an IPv4 address or IPv6 /64
+//	MaxHandshakeMemory     16 MiB      of messages in parts, all together
 //	HandshakeTimeout       30 s
 //	IdleTimeout            10 minutes  counts what comes from the peer only
 //	MaxPSKIdentity         256 bytes   a longer identity is an unknown one
@@ -106,9 +108,7 @@
 // # What is not there
 //
 // The package speaks DTLS 1.2 with PSK, ECDHE_PSK and ECDHE certificate suites
-// and nothing else: no connection ID, no DTLS 1.3. A ClientHello must come in
-// one piece, in one record. There is no limit of handshakes per source address
-// yet.
+// and nothing else: no connection ID, no DTLS 1.3.
 //
 // On a wildcard address, answers leave from the address that the peer wrote to
 // on Linux only. Elsewhere the system chooses, and clients behind connected

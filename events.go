@@ -186,7 +186,7 @@ type Event struct {
 	// Err is the reason or the failure.
 	Err error
 
-	detail dropReason // events of a kind that differ in it are not folded
+	variant uint8 // events of a kind that differ in it are not folded together
 }
 
 // String returns the event as a line for a person, for example
@@ -207,6 +207,9 @@ func (e Event) String() string {
 		if e.Session != nil {
 			state := e.Session.ConnectionState()
 			fmt.Fprintf(&b, ", encrypted with %s, %s", versionName(state.Version), state.CipherSuiteName())
+			if len(state.PeerCertificates) > 0 {
+				fmt.Fprintf(&b, ", certificate %q", state.PeerCertificates[0].Subject.String())
+			}
 		}
 	}
 	if e.Identity != "" || e.Kind == KindPSKRequested || e.Kind == KindUnknownPSKIdentity {
@@ -325,7 +328,11 @@ func (h logHandler) log(e Event) {
 		attrs = append(attrs, slog.String("identity", fmt.Sprintf("%q", e.Identity)))
 	}
 	if e.Kind == KindHandshakeComplete && e.Session != nil {
-		attrs = append(attrs, slog.String("suite", e.Session.ConnectionState().CipherSuiteName()))
+		state := e.Session.ConnectionState()
+		attrs = append(attrs, slog.String("suite", state.CipherSuiteName()))
+		if len(state.PeerCertificates) > 0 {
+			attrs = append(attrs, slog.String("certificate", state.PeerCertificates[0].Subject.String()))
+		}
 	}
 	if e.Count > 1 {
 		attrs = append(attrs, slog.Uint64("count", e.Count))

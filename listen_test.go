@@ -189,8 +189,8 @@ func TestTwoLocalAddresses(t *testing.T) {
 			t.Errorf("%d left, want %d", left, 2-i)
 		}
 	}
-	if len(l.peers) != 0 || l.open != 0 || l.halfOpen != 0 {
-		t.Errorf("%d peers, %d open, %d half open", len(l.peers), l.open, l.halfOpen)
+	if len(l.peers) != 0 || l.open != 0 || l.handshakes.count != 0 {
+		t.Errorf("%d peers, %d open, %d half open", len(l.peers), l.open, l.handshakes.count)
 	}
 }
 

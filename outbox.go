@@ -107,9 +107,9 @@ type folder struct {
 }
 
 type foldKey struct {
-	kind   EventKind
-	detail dropReason
-	source netip.Addr // zero: all sources together
+	kind    EventKind
+	variant uint8
+	source  netip.Addr // zero: all sources together
 }
 
 type foldWindowState struct {
@@ -121,7 +121,7 @@ type foldWindowState struct {
 // first reports whether ev opens a window, so that it is told at once.
 // Otherwise ev is added to those pending, of which the latest is kept.
 func (f *folder) first(ev *Event) bool {
-	key := foldKey{kind: ev.Kind, detail: ev.detail}
+	key := foldKey{kind: ev.Kind, variant: ev.variant}
 	if kinds[ev.Kind].fold == foldSource {
 		key.source = sourceOf(ev.Remote.Addr())
 	}

@@ -12,7 +12,7 @@ import (
 
 var (
 	errMaxSessions   = errors.New("dtlsserver: MaxSessions")
-	errMaxHandshakes = errors.New("dtlsserver: MaxHandshakes")
+	errMaxHandshakes = errors.New("dtlsserver: MaxHandshakes or MaxHandshakesPerSource")
 	errMaxHooks      = errors.New("dtlsserver: MaxHandshakes hooks are running")
 	errShuttingDown  = errors.New("dtlsserver: shutting down")
 )
@@ -60,7 +60,7 @@ func (l *loop) openSession(remote netip.AddrPort) (*Session, bool) {
 func (l *loop) sessions(handshakes bool) []*Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make([]*Session, 0, l.open+l.halfOpen)
+	all := make([]*Session, 0, l.open+l.handshakes.count)
 	for _, s := range l.peers {
 		for ; s != nil; s = s.sibling {
 			if handshakes || !s.halfOpen {
@@ -75,8 +75,8 @@ func (l *loop) sessions(handshakes bool) []*Session {
 }
 
 // add admits a handshake, beside the open session of its address if there is
-// one, or says why not. At MaxHandshakes the oldest one must give way, which
-// the caller has to end.
+// one, or says why not. At MaxHandshakesPerSource and at MaxHandshakes another
+// must give way, which the caller has to end.
 func (l *loop) add(s *Session) (evicted *Session, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,22 +92,19 @@ func (l *loop) add(s *Session) (evicted *Session, err error) {
 		return nil, ErrServerClosed
 	case l.drained != nil:
 		return nil, errShuttingDown
-	case s.predecessor == nil && l.open >= l.cfg.maxSessions:
+	case s.predecessor == nil && l.open >= l.cfg.maxSessions && !l.idler:
 		return nil, errMaxSessions
 	case l.asking >= l.cfg.maxHandshakes:
 		return nil, errMaxHooks
 	}
-	if l.halfOpen >= l.cfg.maxHandshakes && !gives {
-		evicted = l.oldest
+	if !gives {
+		evicted = l.handshakes.oldestOf(s.remote.Addr(), l.cfg.maxPerSource)
+		if evicted == nil && l.handshakes.count >= l.cfg.maxHandshakes {
+			evicted = l.handshakes.oldestOfMost()
+		}
 	}
 	s.halfOpen = true
-	l.halfOpen++
-	if s.older = l.newest; s.older != nil {
-		s.older.newer = s
-	} else {
-		l.oldest = s
-	}
-	l.newest = s
+	l.handshakes.add(s)
 	if s.predecessor != nil {
 		s.predecessor.successor = s
 	} else {
@@ -183,18 +180,8 @@ func (l *loop) deleteLocked(s *Session) {
 
 // leaveHandshakesLocked takes s out of the handshakes in progress.
 func (l *loop) leaveHandshakesLocked(s *Session) {
-	if s.older != nil {
-		s.older.newer = s.newer
-	} else {
-		l.oldest = s.newer
-	}
-	if s.newer != nil {
-		s.newer.older = s.older
-	} else {
-		l.newest = s.older
-	}
-	s.older, s.newer, s.halfOpen = nil, nil, false
-	l.halfOpen--
+	l.handshakes.remove(s)
+	s.halfOpen = false
 	l.checkDrainedLocked()
 }
 
@@ -211,7 +198,7 @@ func (l *loop) drain() <-chan struct{} {
 }
 
 func (l *loop) checkDrainedLocked() {
-	if l.drained != nil && l.halfOpen == 0 {
+	if l.drained != nil && l.handshakes.count == 0 {
 		select {
 		case <-l.drained:
 		default:
@@ -224,4 +211,18 @@ func (l *loop) isClosing() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.closing
+}
+
+// full reports whether there are as many open sessions as may be.
+func (l *loop) full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open >= l.cfg.maxSessions
+}
+
+// crowded reports whether there are more open sessions than may be.
+func (l *loop) crowded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open > l.cfg.maxSessions
 }

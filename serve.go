@@ -38,6 +38,7 @@ type loop struct {
 
 	// The loop goroutine's own.
 	timers   timers.Queue[*Session]
+	idle     timers.Queue[*Session] // open sessions, the longest silent first
 	message  udpio.Message
 	plain    []byte    // receives what records hold
 	request  []byte    // HelloVerifyRequest
@@ -45,19 +46,18 @@ type loop struct {
 	// deadlineSet: the socket has the deadline, and it has not come.
 	deadlineSet bool
 
-	mu        sync.Mutex // guards all following
-	peers     map[netip.AddrPort]*Session
-	open      int // sessions that are established
-	halfOpen  int // and those that are not
-	oldest    *Session
-	newest    *Session   // handshakes in progress, in order of their start
-	asking    int        // hooks that run
-	questions []question // when no more may
-	answers   []answer
-	closing   bool
-	ended     bool          // the handler is told nothing more
-	reason    error         // why it closes
-	drained   chan struct{} // not nil: no new peers; closed when no handshake is left
+	mu         sync.Mutex // guards all following
+	peers      map[netip.AddrPort]*Session
+	open       int // sessions that are established
+	handshakes handshakes
+	idler      bool       // a session could give way at MaxSessions
+	asking     int        // hooks that run
+	questions  []question // when no more may
+	answers    []answer
+	closing    bool
+	ended      bool          // the handler is told nothing more
+	reason     error         // why it closes
+	drained    chan struct{} // not nil: no new peers; closed when no handshake is left
 }
 
 // question is what a hook is to be asked about a session. The function may
@@ -78,6 +78,9 @@ const (
 	// closeWait is how long Close waits for a net.PacketConn whose writes
 	// block.
 	closeWait = time.Second
+	// evictIdle is how long a peer must have been silent for its session to
+	// give way at MaxSessions.
+	evictIdle = time.Minute
 	// maxReadFailures is how often in a row the socket may fail.
 	maxReadFailures = 16
 	// staleHandshake is how long a handshake must have been waiting for the
@@ -208,6 +211,7 @@ func (l *loop) deliver() {
 			h.DatagramReceived(it.session, it.cipherText, it.plainText)
 		case it.kind == kindGone:
 			l.timers.Unset(&it.session.timer)
+			l.idle.Unset(&it.session.idle)
 		default:
 			tell(h, *it.event)
 		}
@@ -290,10 +294,11 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		eng:     engine.New(l.cfg.engine, now, hello),
 		started: now,
 	}
-	s.timer.Owner = s
+	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {
 		s.local = netip.AddrPortFrom(m.Local, l.conn.LocalAddr().Port())
 	}
+	l.findIdler(now)
 	evicted, err := l.add(s)
 	if err != nil {
 		l.counters.drop(dropRefused)
@@ -383,8 +388,55 @@ func (l *loop) schedule(s *Session) {
 	at, complete, ok := s.deadline()
 	if ok {
 		l.timers.SetNoLater(&s.timer, at)
-		s.settled = complete
+		if s.settled = complete; complete {
+			l.makeRoom(s)
+		}
 	}
+}
+
+// makeRoom notes a new open session, and beyond MaxSessions closes the one whose
+// peer has been silent longest.
+func (l *loop) makeRoom(s *Session) {
+	now := s.lastHeard()
+	l.idle.Set(&s.idle, now)
+	if !l.crowded() {
+		return
+	}
+	if victim := l.findIdler(now); victim != nil {
+		l.counters.drop(dropIdler)
+		victim.end(ErrEvicted, true)
+		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: victim.remote, Local: victim.LocalAddr(), Err: errMaxSessions})
+	}
+}
+
+// findIdler returns the session whose peer has been silent longest, if that is
+// evictIdle or more, and leaves for add whether there is one. It only looks
+// when the server is full, and then at a bounded number of sessions: those that
+// turn out to have been heard since are moved back.
+func (l *loop) findIdler(now time.Time) (victim *Session) {
+	const maxLooks = 64
+	if !l.full() {
+		return nil
+	}
+	for range maxLooks {
+		at, ok := l.idle.Next()
+		if !ok {
+			break
+		}
+		s, _ := l.idle.Expire(at)
+		heard := s.lastHeard()
+		l.idle.Set(&s.idle, heard)
+		if !heard.After(at) {
+			if now.Sub(heard) >= evictIdle {
+				victim = s
+			}
+			break
+		}
+	}
+	l.mu.Lock()
+	l.idler = victim != nil
+	l.mu.Unlock()
+	return victim
 }
 
 // ask asks a hook in a goroutine. At most MaxHandshakes hooks run at a time,

@@ -102,13 +102,25 @@ type Server struct {
 	// closed. Zero: DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
-	// MaxSessions bounds the open sessions. At the bound, hellos of new peers
-	// are refused; handshakes that have begun are still completed, so that up
-	// to MaxHandshakes more may be open. Zero: DefaultMaxSessions.
+	// MaxSessions bounds the open sessions. At the bound, a new one takes the
+	// place of the one whose peer has been silent longest, if that is a minute
+	// or more; else hellos of new peers are refused. Handshakes that have
+	// begun are still completed, so that up to MaxHandshakes more may be open.
+	// Zero: DefaultMaxSessions.
 	MaxSessions int
 	// MaxHandshakes bounds the handshakes in progress. At the bound, the
-	// oldest gives way to the newest. Zero: DefaultMaxHandshakes.
+	// oldest of the source that has most of them gives way to the newest. It
+	// also bounds how many hooks run at a time. Zero: DefaultMaxHandshakes.
 	MaxHandshakes int
+	// MaxHandshakesPerSource bounds the handshakes in progress of one source,
+	// an IPv4 address or an IPv6 /64. At the bound, its oldest gives way to
+	// its newest. Zero: DefaultMaxHandshakesPerSource. Negative: no limit per
+	// source.
+	MaxHandshakesPerSource int
+	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
+	// together keep of messages that have come in part. At the bound, parts
+	// are dropped, which clients send again. Zero: DefaultMaxHandshakeMemory.
+	MaxHandshakeMemory int
 
 	// MTU is the largest UDP payload sent in a handshake, in bytes, from 128
 	// to 65507. Zero: DefaultMTU.
@@ -372,7 +384,7 @@ func (s *Server) Stats() Stats {
 	stats := s.counters.stats()
 	if l := s.current(); l != nil {
 		l.mu.Lock()
-		stats.Sessions, stats.HalfOpen = l.open, l.halfOpen
+		stats.Sessions, stats.HalfOpen = l.open, l.handshakes.count
 		l.mu.Unlock()
 	}
 	return stats

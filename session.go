@@ -2,12 +2,14 @@ package dtlsserver
 
 import (
 	"bytes"
+	"container/list"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,15 +27,16 @@ type Session struct {
 	local  netip.AddrPort // to answer from; the address is zero when there is but one
 
 	timer   timers.Timer[*Session] // the loop's own
-	settled bool                   // the loop's own: the timer is set for an open session
+	idle    timers.Timer[*Session] // the loop's own: when the peer was last heard, or before
+	settled bool                   // the loop's own: the timers are set for an open session
 
 	// Guarded by loop.mu.
 	sibling     *Session // same remote address, another local one
 	predecessor *Session // the open session that this handshake may replace
 	successor   *Session // the handshake that may replace this session
-	older       *Session // handshakes in progress, in order of their start
-	newer       *Session
-	halfOpen    bool // it is in that order
+	halfOpen    bool     // it is a handshake, in loop.handshakes
+	source      *source  // of loop.handshakes
+	inSource    *list.Element
 
 	mu       sync.Mutex // guards all following
 	eng      *engine.Engine
@@ -66,8 +69,7 @@ type ConnectionState struct {
 	PeerCertificates []*x509.Certificate
 	// VerifiedChains begin with PeerCertificates[0] and end with one of
 	// Server.ClientCAs, when the client was verified.
-	VerifiedChains  [][]*x509.Certificate
-	cipherSuiteName string
+	VerifiedChains [][]*x509.Certificate
 }
 
 func newConnectionState(p *engine.Parameters) ConnectionState {
@@ -82,14 +84,18 @@ func newConnectionState(p *engine.Parameters) ConnectionState {
 		DidResume:            p.Resumed,
 		PeerCertificates:     p.PeerCertificates,
 		VerifiedChains:       p.VerifiedChains,
-		cipherSuiteName:      p.Suite.Name,
 	}
 }
 
 // CipherSuiteName returns the suite's registered name, for example
 // "TLS_PSK_WITH_AES_128_GCM_SHA256". Before the handshake is complete it is
 // empty.
-func (c ConnectionState) CipherSuiteName() string { return c.cipherSuiteName }
+func (c ConnectionState) CipherSuiteName() string {
+	if c.CipherSuite == 0 {
+		return ""
+	}
+	return CipherSuiteName(c.CipherSuite)
+}
 
 // SessionStats are the figures of one Session.
 type SessionStats struct {
@@ -314,7 +320,7 @@ func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
 	s.loop.counters.drop(why)
 	s.stats.RecordsDropped++
 	if why != engine.DropClosed && why != engine.DropRepeated {
-		s.raiseLocked(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], detail: why})
+		s.raiseLocked(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], variant: uint8(why)})
 	}
 }
 
@@ -339,6 +345,13 @@ func (s *Session) stale(t time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.eng.AwaitsClient() && !s.started.After(t)
+}
+
+// lastHeard is when the peer last sent something that opened.
+func (s *Session) lastHeard() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heard
 }
 
 // opening reports whether records of epoch 1 may be tried.
@@ -533,7 +546,7 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 		kind = KindHandshakeFailed
 		s.loop.counters.handshakesFailed.Add(1)
 	}
-	s.loop.remove(s, s.eventLocked(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason}))
+	s.loop.remove(s, s.eventLocked(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason, variant: uint8(ev.Alert)}))
 	s.loop.wake()
 }
 
@@ -558,7 +571,7 @@ func closeReason(ev engine.Event) error {
 	case engine.CauseInternal:
 		return fmt.Errorf("dtlsserver: the certificate's key: %w", ev.Err)
 	case engine.CauseRefused:
-		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: ev.Err.Error(), err: ev.Err}
+		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: strings.TrimPrefix(ev.Err.Error(), "dtlsserver: "), err: ev.Err}
 	default:
 		return ErrSessionClosed
 	}

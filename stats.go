@@ -46,7 +46,8 @@ type Drops struct {
 	Closed          uint64 // records for a session that has just ended
 	ReplayedHellos  uint64 // hellos with a right cookie that were used before
 	Refused         uint64 // hellos with a right cookie at MaxSessions or while shutting down
-	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes
+	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes or MaxHandshakesPerSource
+	EvictedIdle     uint64 // open sessions that gave way at MaxSessions
 	SendFull        uint64 // datagrams that the socket had no room for
 	SendFailed      uint64 // datagrams that the socket refused
 }
@@ -71,6 +72,7 @@ const (
 	dropReplayedHello
 	dropRefused
 	dropEvicted
+	dropIdler
 	dropSendFull
 	dropSendFailed
 	numDrops
@@ -108,6 +110,7 @@ func (c *counters) stats() Stats {
 			ReplayedHellos:  dropped(dropReplayedHello),
 			Refused:         dropped(dropRefused),
 			Evicted:         dropped(dropEvicted),
+			EvictedIdle:     dropped(dropIdler),
 			SendFull:        dropped(dropSendFull),
 			SendFailed:      dropped(dropSendFailed),
 		},

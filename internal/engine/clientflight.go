@@ -248,5 +248,6 @@ func (e *Engine) establish() {
 	}
 	e.raise(Event{Kind: EventEstablished, Parameters: hs.parameters})
 	e.state = established
+	hs.release()
 	e.hs = nil
 }

@@ -72,6 +72,11 @@ type Config struct {
 
 	Tickets Tickets // nil: none
 
+	// Reserve, when not nil, is asked before bytes are set aside for messages
+	// that come in parts, by all engines together, and told with a negative
+	// number when they are given back.
+	Reserve func(bytes int) bool
+
 	// KeyLog, when not nil, is told the secrets of each handshake that
 	// completes.
 	KeyLog func(clientRandom, masterSecret []byte)
@@ -160,7 +165,7 @@ func New(cfg *Config, now time.Time, hello *Hello) *Engine {
 	if timeout == 0 {
 		timeout = firstTimeout
 	}
-	return &Engine{
+	e := &Engine{
 		cfg:   cfg,
 		limit: wire.MaxPlaintext,
 		hs: &handshake{
@@ -175,6 +180,10 @@ func New(cfg *Config, now time.Time, hello *Hello) *Engine {
 		plain:     record.NewPlaintextSealer(hello.RecordSeq),
 		resendGap: timeout / 4,
 	}
+	for i := range e.hs.incoming {
+		e.hs.incoming[i].reserve = cfg.Reserve
+	}
+	return e
 }
 
 // Established reports whether application data may pass.
@@ -499,7 +508,10 @@ func (e *Engine) close(ev Event) {
 	ev.Kind = EventClosed
 	e.raise(ev)
 	e.state = closed
-	e.hs = nil
+	if e.hs != nil {
+		e.hs.release()
+		e.hs = nil
+	}
 	e.flight = flight{}
 	e.opener = nil
 }

@@ -53,6 +53,13 @@ const (
 	maxEarlyLen = 256
 )
 
+// release gives back what is kept of messages.
+func (hs *handshake) release() {
+	for i := range hs.incoming {
+		hs.incoming[i].reset()
+	}
+}
+
 // hint takes a plaintext alert. Anybody can have sent it, so it only shortens
 // the time that the handshake has for its next step.
 func (hs *handshake) hint(now time.Time, a wire.Alert) {
@@ -134,12 +141,12 @@ func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) D
 	case body == nil:
 		return drop
 	case ahead > 0:
-		hs.incoming[ahead].keep(f.Type, body)
-		return DropNone
+		return hs.incoming[ahead].keep(f.Type, body)
 	}
 	for t := f.Type; body != nil; {
+		hs.incoming[0].reset() // the message itself lives on
 		copy(hs.incoming[:], hs.incoming[1:])
-		hs.incoming[window-1] = reassembler{}
+		hs.incoming[window-1] = reassembler{reserve: e.cfg.Reserve}
 		hs.nextReceive++
 		e.receiveMessage(now, t, hs.nextReceive-1, body)
 		if e.hs == nil {

@@ -3,25 +3,31 @@ package engine
 import "github.com/dtlsserver/dtlsserver/internal/wire"
 
 // Hello is a ClientHello at the head of a datagram, as far as a server without
-// state must read it. It aliases the datagram.
+// state must read it: all in front of the extensions. It aliases the datagram.
 type Hello struct {
 	RecordSeq  uint64
 	MessageSeq uint16
 	wire.ClientHello
 }
 
-// ParseHello reads the ClientHello at the head of a datagram: the first
-// record must hold it whole, in epoch 0.
+// ParseHello reads the ClientHello at the head of a datagram, in epoch 0. Of one
+// that is fragmented, the first fragment must hold all in front of the
+// extensions; the others need not be there.
 func ParseHello(datagram []byte) (Hello, bool) {
 	r, _, ok := NextRecord(datagram)
 	if !ok || r.Type != wire.ContentHandshake || r.Epoch != 0 {
 		return Hello{}, false
 	}
 	f, _, ok := wire.ParseFragment(r.Payload)
-	if !ok || f.Type != wire.TypeClientHello || !f.Whole() || f.Length > maxClientHello {
+	if !ok || f.Type != wire.TypeClientHello || f.Offset != 0 || f.Length > maxClientHello {
 		return Hello{}, false
 	}
-	h, ok := wire.ParseClientHello(f.Body)
+	var h wire.ClientHello
+	if f.Whole() {
+		h, ok = wire.ParseClientHello(f.Body)
+	} else {
+		h, _, ok = wire.ParseClientHelloFixed(f.Body)
+	}
 	if !ok || h.Version>>8 != 0xfe {
 		return Hello{}, false
 	}

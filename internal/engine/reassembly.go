@@ -29,6 +29,26 @@ type reassembler struct {
 	body   []byte  // nil: no fragment yet
 	pieces []piece // sorted, apart from each other
 	whole  bool    // the message is there, and waits for its turn
+	// reserve is asked before memory is taken, and told with a negative
+	// number when it is given back. Nil: there is no bound for all.
+	reserve func(bytes int) bool
+}
+
+// take sets memory aside for the message, if there is any left.
+func (a *reassembler) take(length int) bool {
+	if a.reserve != nil && !a.reserve(length) {
+		return false
+	}
+	a.body = make([]byte, length)
+	return true
+}
+
+// reset forgets the message and gives its memory back.
+func (a *reassembler) reset() {
+	if a.reserve != nil && a.body != nil {
+		a.reserve(-len(a.body))
+	}
+	*a = reassembler{reserve: a.reserve}
 }
 
 // add takes a fragment and returns the body of the message once it is whole,
@@ -40,13 +60,15 @@ func (a *reassembler) add(f wire.Fragment, maxLen int) (body []byte, drop Drop) 
 	case int(f.Length) > maxLen:
 		return nil, DropLimit
 	case f.Whole(): // also when fragments of it, or of a forgery, came before
-		*a = reassembler{}
+		a.reset()
 		return f.Body, DropNone
 	case len(f.Body) == 0:
 		return nil, DropMalformed
 	case a.body == nil:
+		if !a.take(int(f.Length)) {
+			return nil, DropLimit
+		}
 		a.typ = f.Type
-		a.body = make([]byte, f.Length)
 	case f.Type != a.typ || int(f.Length) != len(a.body):
 		return nil, DropMalformed
 	}
@@ -59,13 +81,19 @@ func (a *reassembler) add(f wire.Fragment, maxLen int) (body []byte, drop Drop) 
 		return nil, DropNone
 	}
 	body = a.body
-	*a = reassembler{}
+	a.reset()
 	return body, DropNone
 }
 
 // keep keeps a message that came before its turn.
-func (a *reassembler) keep(t wire.HandshakeType, body []byte) {
-	*a = reassembler{typ: t, body: append([]byte(nil), body...), whole: true}
+func (a *reassembler) keep(t wire.HandshakeType, body []byte) Drop {
+	a.reset()
+	if !a.take(len(body)) {
+		return DropLimit
+	}
+	copy(a.body, body)
+	a.typ, a.whole = t, true
+	return DropNone
 }
 
 // kept returns the message that was kept, or nil.

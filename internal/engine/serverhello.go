@@ -43,6 +43,10 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 		e.fail(wire.AlertDecodeError, "malformed ClientHello")
 		return
 	}
+	if !bytes.Equal(hello.Random, e.clientRandom[:]) { // fragments of two hellos
+		e.fail(wire.AlertDecodeError, "ClientHello is not the one with the cookie")
+		return
+	}
 	extensions, ok := wire.ParseClientExtensions(hello.Extensions)
 	if !ok {
 		e.fail(wire.AlertDecodeError, "malformed extensions in ClientHello")

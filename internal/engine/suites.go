@@ -2,6 +2,7 @@ package engine
 
 import (
 	"crypto"
+	"fmt"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
 )
@@ -18,6 +19,11 @@ func HasGroup(id uint16) bool { return suite.Curve(id) != nil }
 // UsesCertificate reports whether a suite needs a certificate, and not a
 // pre-shared key.
 func UsesCertificate(s *suite.Suite) bool { return !s.KeyExchange.WithPSK() }
+
+// Serves reports whether the certificate is what the suite authenticates with.
+func (c *Certificate) Serves(s *Suite) bool {
+	return suite.KeyExchangeOf(c.Key.Public()) == s.KeyExchange
+}
 
 // Suits reports whether the client can make use of the certificate.
 func (c *Certificate) Suits(hello *HelloInfo) bool {
@@ -49,6 +55,14 @@ func Suites(ids []uint16) (suites []*suite.Suite, unknown []uint16) {
 		}
 	}
 	return suites, unknown
+}
+
+// SuiteName returns the registered name of a cipher suite, or its number in hex.
+func SuiteName(id uint16) string {
+	if s := suite.ByID(id); s != nil {
+		return s.Name
+	}
+	return fmt.Sprintf("%#04x", id)
 }
 
 // DefaultSuites returns the numbers of all cipher suites in order of

@@ -1,0 +1,329 @@
+package dtlsserver
+
+// Limits: floods, sources that take more than their share, sessions that make
+// room, and hellos in pieces.
+
+import (
+	"bytes"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// verified sends both hellos of a client that never goes on.
+func (d *direct) verified(n uint64, from netip.AddrPort) *testpeer.Client {
+	d.t.Helper()
+	c := testpeer.New(testIdentity, []byte(testKey), n)
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Hello())
+	return c
+}
+
+// TestFloods: between the datagrams of 200 honest handshakes come 200,000 bare
+// hellos of as many addresses, 200,000 junk datagrams, and 10,000 hellos with
+// right cookies that are never followed up, from as many addresses or all from
+// one. Every honest handshake completes without a retransmission, and in the end
+// nothing is left.
+func TestFloods(t *testing.T) {
+	for _, attacker := range []string{"many sources", "one source"} {
+		honest := 200
+		if raceEnabled || testing.Short() {
+			honest = 10
+		}
+		d := newDirect(t, func(s *Server) { s.MaxHandshakes = 500 })
+		d.rec.then = HandlerFuncs{}
+		bare := testpeer.New("", nil, 1).Hello()
+		n := 0
+		flood := func() {
+			for range 250 {
+				n++
+				d.receive(netip.AddrPortFrom(clientAddr(1<<20+n).Addr(), uint16(n)), bare)
+				d.receive(netip.AddrPortFrom(clientAddr(1<<21+n).Addr(), uint16(n)), []byte("junk"))
+			}
+			for range 13 {
+				n++
+				from := clientAddr(1<<19 + n)
+				if attacker == "one source" {
+					from = netip.AddrPortFrom(clientAddr(1<<19).Addr(), uint16(n))
+				}
+				d.verified(uint64(n), from)
+			}
+			d.now = d.now.Add(time.Millisecond)
+		}
+		heap := func() uint64 {
+			runtime.GC()
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		before := heap()
+		for i := range honest {
+			c, from := testpeer.New(testIdentity, []byte(testKey), uint64(i)), clientAddr(i)
+			flood()
+			d.exchange(c, from, c.Hello())
+			flood()
+			d.exchange(c, from, c.Hello())
+			flood()
+			d.exchange(c, from, c.Flight())
+			flood()
+			if !c.Complete {
+				t.Fatalf("%s: honest handshake %d is not complete", attacker, i)
+			}
+		}
+		stats := d.s.Stats()
+		if stats.HalfOpen > 500 || stats.Dropped.Evicted == 0 || stats.HandshakesCompleted != uint64(honest) {
+			t.Errorf("%s: %+v", attacker, stats)
+		}
+		d.advance(time.Hour) // all is given up or idle
+		if stats := d.s.Stats(); stats.Sessions != 0 || stats.HalfOpen != 0 || len(d.l.peers) != 0 || d.l.timers.Len() != 0 {
+			t.Errorf("%s: left: %+v, %d timers", attacker, stats, d.l.timers.Len())
+		}
+		events := len(d.rec.events)
+		d.rec.events, d.rec.log, d.out = nil, nil, nil
+		if after := heap(); after > before+1<<20 {
+			t.Errorf("%s: the heap grew by %d bytes", attacker, after-before)
+		}
+		if limit := 3*honest + 7*maxFolds; events > limit {
+			t.Errorf("%s: %d events for %d datagrams", attacker, events, stats.DatagramsReceived)
+		}
+	}
+}
+
+// TestSourceWithMostGivesWay: at MaxHandshakes the oldest of the source with
+// most handshakes gives way, so that others do not notice.
+func TestSourceWithMostGivesWay(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, func(s *Server) { s.MaxHandshakes, s.MaxHandshakesPerSource = 20, -1 })
+	var honest []*testpeer.Client
+	for n := range 5 {
+		honest = append(honest, d.verified(uint64(n), clientAddr(n)))
+	}
+	for port := range 1000 {
+		d.verified(uint64(100+port), netip.AddrPortFrom(clientAddr(99).Addr(), uint16(1+port)))
+	}
+	if stats := d.s.Stats(); stats.HalfOpen != 20 || stats.Dropped.Evicted != 985 {
+		t.Errorf("%+v", stats)
+	}
+	for n, c := range honest {
+		d.exchange(c, clientAddr(n), c.Flight())
+		if !c.Complete {
+			t.Errorf("the handshake of source %d gave way", n)
+		}
+	}
+}
+
+// TestHandshakesPerSource: a source has its share, by IPv4 address and by IPv6
+// /64.
+func TestHandshakesPerSource(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, func(s *Server) { s.MaxHandshakesPerSource = 3 })
+	for port := range 10 {
+		d.verified(uint64(port), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), uint16(1+port)))
+		six := netip.MustParseAddr("2001:db8:0:7::").As16()
+		six[15] = byte(port)
+		d.verified(uint64(100+port), netip.AddrPortFrom(netip.AddrFrom16(six), 5000))
+	}
+	if stats := d.s.Stats(); stats.HalfOpen != 6 || stats.Dropped.Evicted != 14 {
+		t.Errorf("%+v", stats)
+	}
+	if n := len(d.l.handshakes.sources); n != 2 {
+		t.Errorf("%d sources", n)
+	}
+}
+
+// TestIdleSessionsMakeRoom: at MaxSessions the session whose peer has been
+// silent longest is closed for a new one, if that is a minute or more.
+func TestIdleSessionsMakeRoom(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, func(s *Server) { s.MaxSessions = 3 })
+	var clients []*testpeer.Client
+	for n := range 3 {
+		c := testpeer.New(testIdentity, []byte(testKey), uint64(n))
+		d.establish(c, clientAddr(n))
+		clients = append(clients, c)
+		d.advance(time.Second)
+	}
+	if c := d.verified(10, clientAddr(10)); c.HelloDone {
+		t.Error("a fourth handshake while nobody is idle")
+	}
+	d.advance(30 * time.Second)
+	d.exchange(clients[0], clientAddr(0), clients[0].Sealed(wire.ContentApplicationData, nil)) // the first is not idle
+	d.advance(35 * time.Second)
+	late := testpeer.New(testIdentity, []byte(testKey), 11)
+	d.exchange(late, clientAddr(11), late.Hello())
+	d.exchange(late, clientAddr(11), late.Hello())
+	d.rec.want(t, KindSessionClosed, 0, "before the handshake is complete")
+	d.out = nil
+	d.receive(clientAddr(11), late.Flight())
+	e := d.rec.want(t, KindSessionClosed, 1, "for the new session")
+	if e.Err != ErrEvicted || e.Remote != clientAddr(1) {
+		t.Errorf("%v gave way", e)
+	}
+	if stats := d.s.Stats(); stats.Sessions != 3 || stats.Dropped.EvictedIdle != 1 || stats.Dropped.Refused != 1 {
+		t.Errorf("%+v", stats)
+	}
+	if d.l.idle.Len() != 3 {
+		t.Errorf("%d sessions are watched", d.l.idle.Len())
+	}
+	d.rec.want(t, KindLimit, 2, "for both")
+}
+
+// TestHandshakeMemory: what handshakes keep of messages in parts is bounded for
+// all together, whole messages need none of it, and it is given back on every
+// way a handshake can end.
+func TestHandshakeMemory(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, func(s *Server) { s.MaxHandshakeMemory, s.HandshakeTimeout = 3000, 20*time.Second })
+	part := func(c *testpeer.Client) []byte {
+		h := wire.AppendHandshakeHeader(nil, wire.TypeClientKeyExchange, 1000, 2, 0, 1)
+		return c.Plain(wire.ContentHandshake, append(h, 0))
+	}
+	for round := range 3 {
+		var clients []*testpeer.Client
+		for n := range 5 {
+			from := clientAddr(100*round + n)
+			c := testpeer.New(testIdentity, []byte(testKey), uint64(100*round+n))
+			c.MessageSeq = 0
+			d.exchange(c, from, c.Hello())
+			d.exchange(c, from, c.Hello())
+			d.receive(from, part(c))
+			clients = append(clients, c)
+		}
+		if limit := d.s.Stats().Dropped.Limit; limit != uint64(2*(round+1)) {
+			t.Errorf("round %d: %d parts were dropped, want two each round", round, limit)
+		}
+		for n, c := range clients[:2] { // two complete, the others time out
+			d.exchange(c, clientAddr(100*round+n), c.Flight())
+			if !c.Complete {
+				t.Errorf("round %d: a handshake with whole messages is not complete", round)
+			}
+		}
+		d.advance(time.Minute)
+	}
+}
+
+// split cuts a datagram with one handshake message in two, the first with n
+// bytes of its body.
+func split(c *testpeer.Client, datagram []byte, n int) (first, second []byte) {
+	r, _, _ := wire.ParseRecord(datagram)
+	f, _, _ := wire.ParseFragment(r.Payload)
+	cut := func(from, to int, seq uint64) []byte {
+		h := wire.AppendHandshakeHeader(nil, f.Type, len(f.Body), f.MessageSeq, from, to-from)
+		h = append(h, f.Body[from:to]...)
+		return append(wire.AppendRecordHeader(nil, r.Type, r.Version, 0, seq, len(h)), h...)
+	}
+	return cut(0, n, 2*r.Seq), cut(n, len(f.Body), 2*r.Seq+1)
+}
+
+// TestFragmentedHello: a hello in two datagrams is answered from the first,
+// without anything being kept, and put together only after a right cookie.
+func TestFragmentedHello(t *testing.T) {
+	t.Parallel()
+	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	length := len(c.HelloBody())
+	fixed := 2 + 32 + 1 + 1 + 2 + 2 + 2 // without cookie
+	for n := 1; n < length; n++ {
+		d := newDirect(t, nil)
+		c := testpeer.New(testIdentity, []byte(testKey), 1)
+		from := clientAddr(1)
+		first, second := split(c, c.Hello(), n)
+		answer := d.receive(from, first)
+		if answered := len(answer) == 1; answered != (n >= fixed) {
+			t.Errorf("a first fragment of %d bytes: answered %v", n, answered)
+		}
+		if len(d.receive(from, second)) != 0 || len(d.l.peers) != 0 {
+			t.Errorf("%d bytes: the second fragment is answered, or something is kept", n)
+		}
+		if n < fixed {
+			continue
+		}
+		if len(answer[0]) != 60 || len(answer[0]) >= len(first) {
+			t.Errorf("%d bytes are answered with %d", len(first), len(answer[0]))
+		}
+		if err := c.Receive(answer[0]); err != nil {
+			t.Fatal(err)
+		}
+		first, second = split(c, c.Hello(), n+cookieLen)
+		if out := d.receive(from, second); len(out) != 0 { // overtakes: lost
+			t.Errorf("the second fragment alone is answered")
+		}
+		if out := d.receive(from, first); len(out) != 0 || d.s.Stats().HalfOpen != 1 {
+			t.Errorf("after the first fragment: %d datagrams, %d handshakes", len(out), d.s.Stats().HalfOpen)
+		}
+		d.receive(from, first) // repeated
+		for _, b := range d.receive(from, second) {
+			if err := c.Receive(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.exchange(c, from, c.Flight())
+		if !c.Complete {
+			t.Fatalf("split at %d: not complete", n)
+		}
+	}
+}
+
+// TestMixedHelloFragments: fragments of another hello do not take the place of
+// the one with the cookie.
+func TestMixedHelloFragments(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
+	d.exchange(c, from, c.Hello())
+	first, _ := split(c, c.Hello(), 80)
+	d.receive(from, first)
+	other := testpeer.New(testIdentity, []byte(testKey), 2)
+	other.Cookie, other.MessageSeq = bytes.Repeat([]byte{1}, 32), 1
+	r, _, _ := wire.ParseRecord(other.Hello())
+	f, _, _ := wire.ParseFragment(r.Payload)
+	h := wire.AppendHandshakeHeader(nil, f.Type, len(f.Body), 1, 1, len(f.Body)-1)
+	h = append(h, f.Body[1:]...)
+	out := d.receive(from, append(wire.AppendRecordHeader(nil, r.Type, r.Version, 0, 9, len(h)), h...))
+	for _, b := range out {
+		_ = c.Receive(b)
+	}
+	if c.ServerHello != nil || len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertDecodeError {
+		t.Errorf("ServerHello %v, alerts %v", c.ServerHello, c.Alerts)
+	}
+}
+
+// TestFragmentedRecordings: the fragmented hellos of a real client are answered
+// from their first fragments, and lead to a handshake.
+func TestFragmentedRecordings(t *testing.T) {
+	t.Parallel()
+	tried := 0
+	for name, datagrams := range recordings(t) {
+		if len(datagrams) == 1 {
+			continue
+		}
+		ca := newAuthority(t)
+		d := newDirect(t, func(s *Server) {
+			s.PSK = nil
+			s.Certificates = append(s.Certificates, ca.issue("localhost", newKey(t, "RSA")))
+		})
+		from := clientAddr(1)
+		answer := d.receive(from, datagrams[0])
+		if len(answer) != 1 {
+			t.Errorf("%s: %d answers", name, len(answer))
+			continue
+		}
+		const cookieAt = wire.RecordHeaderLen + wire.HandshakeHeaderLen + 2 + 32 + 1 + 1
+		if datagrams[0][cookieAt-1] != cookieLen {
+			continue // the first hello, without a cookie
+		}
+		copy(datagrams[0][cookieAt:], cookieOf(t, answer[0]))
+		d.receive(from, datagrams[0])
+		if out := d.receive(from, datagrams[1]); len(out) == 0 || out[0][13] != byte(wire.TypeServerHello) {
+			t.Errorf("%s: answered with %x", name, out)
+		}
+		tried++
+	}
+	if tried == 0 {
+		t.Error("no recording was tried")
+	}
+}
