@@ -1,14 +1,12 @@
 package dtlsserver
 
 import (
-	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
@@ -154,10 +152,4 @@ func certificateAlert(err error) uint8 {
 	default:
 		return alertBadCertificate
 	}
-}
-
-// askLocked has a question that may take long answered off the loop: ask runs in
-// a goroutine without a lock, what it returns on the loop with the session's.
-func (s *Session) askLocked(ask func(context.Context) (answerLocked func(now time.Time))) {
-	s.loop.ask(question{s, s.contextLocked(), ask})
 }

@@ -212,17 +212,3 @@ func (l *loop) isClosing() bool {
 	defer l.mu.Unlock()
 	return l.closing
 }
-
-// full reports whether there are as many open sessions as may be.
-func (l *loop) full() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.open >= l.cfg.maxSessions
-}
-
-// crowded reports whether there are more open sessions than may be.
-func (l *loop) crowded() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.open > l.cfg.maxSessions
-}

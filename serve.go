@@ -1,13 +1,11 @@
 package dtlsserver
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,27 +58,10 @@ type loop struct {
 	drained    chan struct{} // not nil: no new peers; closed when no handshake is left
 }
 
-// question is what a hook is to be asked about a session. The function may
-// block; what it returns is then called on the loop, with the session's lock.
-type question struct {
-	session *Session
-	ctx     context.Context
-	ask     func(context.Context) (answerLocked func(now time.Time))
-}
-
-// answer is what a hook has said about a session.
-type answer struct {
-	session *Session
-	locked  func(now time.Time)
-}
-
 const (
 	// closeWait is how long Close waits for a net.PacketConn whose writes
 	// block.
 	closeWait = time.Second
-	// evictIdle is how long a peer must have been silent for its session to
-	// give way at MaxSessions.
-	evictIdle = time.Minute
 	// maxReadFailures is how often in a row the socket may fail.
 	maxReadFailures = 16
 	// staleHandshake is how long a handshake must have been waiting for the
@@ -392,96 +373,6 @@ func (l *loop) schedule(s *Session) {
 			l.makeRoom(s)
 		}
 	}
-}
-
-// makeRoom notes a new open session, and beyond MaxSessions closes the one whose
-// peer has been silent longest.
-func (l *loop) makeRoom(s *Session) {
-	now := s.lastHeard()
-	l.idle.Set(&s.idle, now)
-	if !l.crowded() {
-		return
-	}
-	if victim := l.findIdler(now); victim != nil {
-		l.counters.drop(dropIdler)
-		victim.end(ErrEvicted, true)
-		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: victim.remote, Local: victim.LocalAddr(), Err: errMaxSessions})
-	}
-}
-
-// findIdler returns the session whose peer has been silent longest, if that is
-// evictIdle or more, and leaves for add whether there is one. It only looks
-// when the server is full, and then at a bounded number of sessions: those that
-// turn out to have been heard since are moved back.
-func (l *loop) findIdler(now time.Time) (victim *Session) {
-	const maxLooks = 64
-	if !l.full() {
-		return nil
-	}
-	for range maxLooks {
-		at, ok := l.idle.Next()
-		if !ok {
-			break
-		}
-		s, _ := l.idle.Expire(at)
-		heard := s.lastHeard()
-		l.idle.Set(&s.idle, heard)
-		if !heard.After(at) {
-			if now.Sub(heard) >= evictIdle {
-				victim = s
-			}
-			break
-		}
-	}
-	l.mu.Lock()
-	l.idler = victim != nil
-	l.mu.Unlock()
-	return victim
-}
-
-// ask asks a hook in a goroutine. At most MaxHandshakes hooks run at a time,
-// some of which may be for handshakes that have ended; then the question waits.
-func (l *loop) ask(q question) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.asking < l.cfg.maxHandshakes {
-		l.asking++
-		l.hooks.Go(func() { l.runHooks(q) })
-	} else {
-		l.questions = append(l.questions, q)
-	}
-}
-
-// runHooks asks the question, and then those that have had to wait.
-func (l *loop) runHooks(q question) {
-	for more := true; more; {
-		locked := q.ask(q.ctx)
-		l.mu.Lock()
-		if !l.ended {
-			l.answers = append(l.answers, answer{q.session, locked})
-		}
-		if more = len(l.questions) > 0; more {
-			q, l.questions = l.questions[0], l.questions[1:]
-		} else {
-			l.asking--
-		}
-		l.mu.Unlock()
-		l.wake()
-	}
-}
-
-// unaskLocked takes back the question of a session that is over, unless the
-// hook runs.
-func (l *loop) unaskLocked(s *Session) {
-	l.questions = slices.DeleteFunc(l.questions, func(q question) bool { return q.session == s })
-}
-
-func (l *loop) takeAnswers() []answer {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	answers := l.answers
-	l.answers = nil
-	return answers
 }
 
 // send sends a datagram and counts it.

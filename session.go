@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"container/list"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -50,70 +48,6 @@ type Session struct {
 	cancel   context.CancelCauseFunc
 	worn     bool // KindKeyWornOut was told
 	stats    SessionStats
-}
-
-// ConnectionState is what a handshake has settled. It is the caller's but for
-// the certificates, which must not be changed.
-type ConnectionState struct {
-	Version              uint16      // 0xfefd: DTLS 1.2
-	CipherSuite          uint16      // as IANA registers it
-	CurveID              tls.CurveID // of ECDHE; zero: none
-	PSKIdentity          string      // any bytes; empty with certificates
-	ServerName           string      // that the client asked for (SNI)
-	NegotiatedProtocol   string      // ALPN; empty: none
-	ExtendedMasterSecret bool        // RFC 7627
-	DidResume            bool        // by a session ticket (RFC 5077)
-	HandshakeComplete    bool
-	// PeerCertificates are the client's, the leaf first. Server.ClientAuth says
-	// whether they were verified.
-	PeerCertificates []*x509.Certificate
-	// VerifiedChains begin with PeerCertificates[0] and end with one of
-	// Server.ClientCAs, when the client was verified.
-	VerifiedChains [][]*x509.Certificate
-}
-
-func newConnectionState(p *engine.Parameters) ConnectionState {
-	return ConnectionState{
-		Version:              VersionDTLS12,
-		CipherSuite:          p.Suite.ID,
-		CurveID:              tls.CurveID(p.Group),
-		PSKIdentity:          string(p.Identity),
-		ServerName:           p.ServerName,
-		NegotiatedProtocol:   p.ALPN,
-		ExtendedMasterSecret: p.ExtendedMasterSecret,
-		DidResume:            p.Resumed,
-		PeerCertificates:     p.PeerCertificates,
-		VerifiedChains:       p.VerifiedChains,
-	}
-}
-
-// CipherSuiteName returns the suite's registered name, for example
-// "TLS_PSK_WITH_AES_128_GCM_SHA256". Before the handshake is complete it is
-// empty.
-func (c ConnectionState) CipherSuiteName() string {
-	if c.CipherSuite == 0 {
-		return ""
-	}
-	return CipherSuiteName(c.CipherSuite)
-}
-
-// SessionStats are the figures of one Session.
-type SessionStats struct {
-	Started          time.Time // when the cookie was returned
-	LastReceived     time.Time // when the peer last sent something that opened
-	MessagesReceived uint64
-	MessagesSent     uint64
-	RecordsDropped   uint64 // forged, replayed or otherwise of no use
-}
-
-// VersionDTLS12 is ConnectionState.Version.
-const VersionDTLS12 = 0xfefd
-
-func versionName(v uint16) string {
-	if v == VersionDTLS12 {
-		return "DTLS 1.2"
-	}
-	return fmt.Sprintf("version %#04x", v)
 }
 
 // RemoteAddr is the peer's address.
@@ -361,36 +295,6 @@ func (s *Session) opening() bool {
 	return s.eng.Opening()
 }
 
-// take takes a hook's answer.
-func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.eng.Closed() {
-		answerLocked(now)
-		s.pumpLocked(now)
-	}
-}
-
-// answerPSKLocked takes what the PSK hook said.
-func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
-	if err == nil && len(psk.Key) > maxPSK {
-		err = fmt.Errorf("dtlsserver: PSK of %d bytes is longer than %d", len(psk.Key), maxPSK)
-	}
-	switch {
-	case errors.Is(err, ErrUnknownPSKIdentity), err == nil && len(psk.Key) == 0:
-		psk = PSK{}
-		s.raiseLocked(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity})
-	case err != nil:
-		psk = PSK{}
-		s.raiseLocked(Event{Kind: KindPSKFailed, Time: now, Identity: s.state.PSKIdentity, Err: err})
-	}
-	s.pskValue = psk.Value
-	s.eng.AnswerPSK(now, psk.Key)
-}
-
-// maxPSK is the longest pre-shared key (RFC 4279 section 2).
-const maxPSK = 1<<16 - 1
-
 // timeout does what is due by now and says when the next thing is.
 func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 	s.mu.Lock()
@@ -468,45 +372,6 @@ func (s *Session) pumpLocked(now time.Time) {
 			s.closedLocked(now, ev)
 		}
 	}
-}
-
-// askPSKLocked has the key of an identity looked up. For one that is too long
-// the engine does not wait.
-func (s *Session) askPSKLocked(now time.Time, identity []byte) {
-	if longest := s.loop.cfg.maxPSKIdentity; len(identity) > longest {
-		s.state.PSKIdentity = string(identity[:longest])
-		s.raiseLocked(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity, Err: errIdentityTooLong})
-		return
-	}
-	s.state.PSKIdentity = string(identity)
-	s.raiseLocked(Event{Kind: KindPSKRequested, Time: now, Identity: s.state.PSKIdentity})
-	req := PSKRequest{Identity: s.state.PSKIdentity, Remote: s.remote, Local: s.LocalAddr()}
-	s.askLocked(func(ctx context.Context) func(time.Time) {
-		psk, err := s.loop.cfg.psk(ctx, req)
-		return func(now time.Time) { s.answerPSKLocked(now, psk, err) }
-	})
-}
-
-// askCertificateLocked has the certificate for a client looked up.
-func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
-	s.askLocked(func(context.Context) func(time.Time) {
-		c, err := s.askCertificate(hello)
-		return func(now time.Time) {
-			if err != nil {
-				s.raiseLocked(Event{Kind: KindCertificateFailed, Time: now, Err: err})
-			}
-			s.eng.AnswerCertificate(now, c)
-		}
-	})
-}
-
-// askVerdictLocked has the client verified.
-func (s *Session) askVerdictLocked(p *engine.Parameters) {
-	state := newConnectionState(p)
-	s.askLocked(func(context.Context) func(time.Time) {
-		chains, alert, err := s.verifyClient(state)
-		return func(now time.Time) { s.eng.AnswerVerdict(now, chains, err, alert) }
-	})
 }
 
 func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
@@ -601,9 +466,6 @@ func (s *Session) sendFailedLocked(err error) {
 		s.raiseLocked(Event{Kind: KindWriteFailed, Err: err})
 	}
 }
-
-// errIdentityTooLong says why an identity was not looked up.
-var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentity, cut off here")
 
 var dropErrors = [...]error{
 	engine.DropMalformed:       errors.New("malformed"),

@@ -1,0 +1,74 @@
+package dtlsserver
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/engine"
+)
+
+// ConnectionState is what a handshake has settled. It is the caller's but for
+// the certificates, which must not be changed.
+type ConnectionState struct {
+	Version              uint16      // 0xfefd: DTLS 1.2
+	CipherSuite          uint16      // as IANA registers it
+	CurveID              tls.CurveID // of ECDHE; zero: none
+	PSKIdentity          string      // any bytes; empty with certificates
+	ServerName           string      // that the client asked for (SNI)
+	NegotiatedProtocol   string      // ALPN; empty: none
+	ExtendedMasterSecret bool        // RFC 7627
+	DidResume            bool        // by a session ticket (RFC 5077)
+	HandshakeComplete    bool
+	// PeerCertificates are the client's, the leaf first. Server.ClientAuth says
+	// whether they were verified.
+	PeerCertificates []*x509.Certificate
+	// VerifiedChains begin with PeerCertificates[0] and end with one of
+	// Server.ClientCAs, when the client was verified.
+	VerifiedChains [][]*x509.Certificate
+}
+
+func newConnectionState(p *engine.Parameters) ConnectionState {
+	return ConnectionState{
+		Version:              VersionDTLS12,
+		CipherSuite:          p.Suite.ID,
+		CurveID:              tls.CurveID(p.Group),
+		PSKIdentity:          string(p.Identity),
+		ServerName:           p.ServerName,
+		NegotiatedProtocol:   p.ALPN,
+		ExtendedMasterSecret: p.ExtendedMasterSecret,
+		DidResume:            p.Resumed,
+		PeerCertificates:     p.PeerCertificates,
+		VerifiedChains:       p.VerifiedChains,
+	}
+}
+
+// CipherSuiteName returns the suite's registered name, for example
+// "TLS_PSK_WITH_AES_128_GCM_SHA256". Before the handshake is complete it is
+// empty.
+func (c ConnectionState) CipherSuiteName() string {
+	if c.CipherSuite == 0 {
+		return ""
+	}
+	return CipherSuiteName(c.CipherSuite)
+}
+
+// SessionStats are the figures of one Session.
+type SessionStats struct {
+	Started          time.Time // when the cookie was returned
+	LastReceived     time.Time // when the peer last sent something that opened
+	MessagesReceived uint64
+	MessagesSent     uint64
+	RecordsDropped   uint64 // forged, replayed or otherwise of no use
+}
+
+// VersionDTLS12 is ConnectionState.Version.
+const VersionDTLS12 = 0xfefd
+
+func versionName(v uint16) string {
+	if v == VersionDTLS12 {
+		return "DTLS 1.2"
+	}
+	return fmt.Sprintf("version %#04x", v)
+}
