@@ -10,9 +10,9 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// The hooks of a Server (PSK, GetCertificate, VerifyConnection) run off the
-// loop, in a bounded number of goroutines. What they answer is taken up on the
-// loop.
+// The hooks of a Server (PSK, GetCertificate, VerifyConnection), and signatures
+// that may take long, run off the loop, in a bounded number of goroutines. What
+// they answer is taken up on the loop.
 
 // question is what a hook is to be asked about a session. The function may
 // block; what it returns is then called on the loop, with the session's lock.
@@ -50,7 +50,8 @@ func (l *loop) runHooks(q question) {
 			l.answers = append(l.answers, answer{q.session, locked})
 		}
 		if more = len(l.questions) > 0; more {
-			q, l.questions = l.questions[0], l.questions[1:]
+			q = l.questions[0]
+			l.questions = slices.Delete(l.questions, 0, 1) // lets go of it
 		} else {
 			l.asking--
 		}
@@ -123,6 +124,14 @@ func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
 			}
 			s.eng.AnswerCertificate(now, c)
 		}
+	})
+}
+
+// askSignatureLocked has the handshake signed.
+func (s *Session) askSignatureLocked(sign func() ([]byte, error)) {
+	s.askLocked(func(context.Context) func(time.Time) {
+		signature, err := sign()
+		return func(now time.Time) { s.eng.AnswerSignature(now, signature, err) }
 	})
 }
 

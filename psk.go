@@ -9,8 +9,8 @@ import (
 	"net/netip"
 )
 
-// PSKFunc finds the pre-shared key of a client (RFC 4279). It is called at most
-// once in each handshake, off the serving loop, so it may block, for example on
+// PSKFunc finds the pre-shared key of a client (RFC 4279). It is called once in a
+// handshake, and once more if that was to resume a session and cannot, off the serving loop, so it may block, for example on
 // a database. At most Server.MaxHandshakes calls run at a time; only beyond
 // that do others wait. Its context is done when the handshake is given up or
 // the server closes.

@@ -58,7 +58,8 @@ type Server struct {
 	Certificates []tls.Certificate
 	// GetCertificate, when not nil, is asked for the certificate for a client.
 	// It may block, as PSK may. When it returns nil, Certificates are chosen
-	// from; when it returns an error, the client gets no certificate.
+	// from; when it returns an error, the client gets no certificate. It is not
+	// asked when a session is resumed: VerifyConnection is.
 	GetCertificate func(*ClientHelloInfo) (*tls.Certificate, error)
 	// ClientAuth says whether clients must have a certificate of their own,
 	// and whether it is verified, in suites with certificates. What is refused
@@ -72,7 +73,10 @@ type Server struct {
 	MaxClientCertificates int
 	// VerifyConnection, when not nil, is asked last, before the handshake is
 	// complete; with an error the client is refused. It may block, as PSK may,
-	// and is asked also when the client has a pre-shared key.
+	// and is asked also when the client has a pre-shared key. When a session is
+	// resumed (ConnectionState.DidResume) it is asked before the client has
+	// proven anything in this handshake: a ticket can be repeated by whoever
+	// has seen it, to no other effect.
 	VerifyConnection func(ConnectionState) error
 
 	// NextProtos are the application protocols (ALPN, RFC 7301) that the server

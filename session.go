@@ -360,6 +360,10 @@ func (s *Session) pumpLocked(now time.Time) {
 			s.askPSKLocked(now, ev.Identity)
 		case engine.EventCertificateNeeded:
 			s.askCertificateLocked(ev.Hello)
+		case engine.EventSignatureNeeded:
+			s.askSignatureLocked(ev.Sign)
+		case engine.EventStartedOver:
+			s.pskValue, s.state.PSKIdentity = nil, ""
 		case engine.EventVerdictNeeded:
 			s.askVerdictLocked(ev.Parameters)
 		case engine.EventEstablished:
@@ -378,7 +382,7 @@ func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
 	s.heard = now
 	s.state = newConnectionState(ev.Parameters)
 	s.state.HandshakeComplete = true
-	if s.value == nil {
+	if s.value == nil && !engine.UsesCertificate(ev.Parameters.Suite) {
 		s.value = s.pskValue
 	}
 	s.pskValue = nil

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"crypto/ecdh"
+	"crypto/rsa"
 	"crypto/subtle"
 	"crypto/x509"
 	"io"
@@ -10,6 +11,15 @@ import (
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// What a stranger may make the server compute and keep is bounded: the number of
+// certificates, and the lengths in bits of RSA keys, whose cost grows with the
+// square. The leaf's is used on the caller's time.
+const (
+	maxClientChain  = 10
+	maxLeafRSA      = 4096
+	maxAuthorityRSA = 8192
 )
 
 // pskLen is the length of the key that stands in for an unknown one.
@@ -27,10 +37,22 @@ func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
 		e.fail(wire.AlertHandshakeFailure, "the client sent no certificate")
 		return
 	}
-	for _, der := range chain {
+	if len(chain) > maxClientChain {
+		e.fail(wire.AlertBadCertificate, "too many client certificates")
+		return
+	}
+	for i, der := range chain {
 		c, err := x509.ParseCertificate(bytes.Clone(der))
 		if err != nil {
 			e.fail(wire.AlertBadCertificate, "malformed client certificate")
+			return
+		}
+		longest := maxAuthorityRSA
+		if i == 0 {
+			longest = maxLeafRSA
+		}
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > longest {
+			e.fail(wire.AlertBadCertificate, "a client certificate's RSA key is too long")
 			return
 		}
 		e.hs.parameters.PeerCertificates = append(e.hs.parameters.PeerCertificates, c)
@@ -145,8 +167,7 @@ func (e *Engine) haveKeys(now time.Time, premaster []byte) {
 		e.state = awaitCertificateVerify
 		return
 	}
-	e.state = awaitFinished
-	e.receiveEarly(now)
+	e.expectFinished(now)
 }
 
 // receiveCertificateVerify takes the client's proof that the certificate is its
@@ -165,6 +186,13 @@ func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte
 	hs.record(wire.TypeCertificateVerify, seq, body)
 	hs.messages = nil
 	hs.gotOn()
+	e.expectFinished(now)
+}
+
+// expectFinished is ready for the client's Finished. What was kept of plaintext
+// messages must not stand in its way.
+func (e *Engine) expectFinished(now time.Time) {
+	e.hs.release()
 	e.state = awaitFinished
 	e.receiveEarly(now)
 }

@@ -10,6 +10,7 @@
 //	  ClientHello (verified)
 //	           |                a ticket that is good: see resumption.go
 //	    [awaitCredential]       EventCertificateNeeded; AnswerCertificate
+//	    [awaitSignature]        EventSignatureNeeded; AnswerSignature
 //	           |                flight 4: ServerHello, [Certificate],
 //	           |                          [ServerKeyExchange],
 //	           |                          [CertificateRequest], ServerHelloDone
@@ -119,6 +120,7 @@ const (
 	awaitResumptionPSK
 	awaitResumptionVerdict
 	awaitCredential
+	awaitSignature
 	awaitCertificate
 	awaitClientKeyExchange
 	awaitPSK
@@ -136,6 +138,7 @@ type Engine struct {
 	hs    *handshake // nil once established or closed
 
 	limit        int    // of the plaintext in what we send
+	plainLimit   int    // the same in epoch 0
 	master       []byte // for Export; nil without extended master secret
 	serverRandom [wire.RandomLen]byte
 
@@ -167,7 +170,7 @@ func New(cfg *Config, now time.Time, hello *Hello) *Engine {
 	}
 	e := &Engine{
 		cfg:   cfg,
-		limit: wire.MaxPlaintext,
+		limit: wire.MaxPlaintext, plainLimit: wire.MaxPlaintext,
 		hs: &handshake{
 			nextReceive: hello.MessageSeq,
 			nextSend:    hello.MessageSeq,

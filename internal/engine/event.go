@@ -18,6 +18,12 @@ const (
 	// EventCertificateNeeded asks for the certificate for Hello. The answer
 	// goes to AnswerCertificate, at any later time.
 	EventCertificateNeeded
+	// EventSignatureNeeded asks for what Sign returns, which may take long. The
+	// answer goes to AnswerSignature, at any later time.
+	EventSignatureNeeded
+	// EventStartedOver: the session is not resumed after all. What was learnt
+	// of the peer for that is void, and a full handshake begins.
+	EventStartedOver
 	// EventVerdictNeeded asks whether the peer with Parameters is welcome. The
 	// answer goes to AnswerVerdict, at any later time.
 	EventVerdictNeeded
@@ -70,8 +76,9 @@ type Event struct {
 	Record   []byte // EventData: the record as received, header included
 	Data     []byte // EventData: its content
 
-	Hello      *HelloInfo  // EventCertificateNeeded
-	Parameters *Parameters // EventVerdictNeeded, EventEstablished
+	Hello      *HelloInfo             // EventCertificateNeeded
+	Sign       func() ([]byte, error) // EventSignatureNeeded
+	Parameters *Parameters            // EventVerdictNeeded, EventEstablished
 
 	Drop Drop // EventDropped
 

@@ -20,8 +20,9 @@ type message struct {
 // records get new sequence numbers, so no nonce is ever used twice.
 type flight struct {
 	messages []message
-	next     int // the message that goes out next
-	offset   int // and from where in its body
+	next     int  // the message that goes out next
+	offset   int  // and from where in its body
+	held     bool // it is not whole yet
 }
 
 func (f *flight) rewind() { f.next, f.offset = 0, 0 }
@@ -53,6 +54,9 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 	f := &e.flight
 	start := len(dst)
 	var err error
+	if f.held {
+		return dst, nil
+	}
 	for f.next < len(f.messages) && err == nil {
 		m := &f.messages[f.next]
 		sealer := e.sealerOf(m.epoch)
@@ -65,11 +69,15 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 			f.next++
 			continue
 		}
-		room = min(room, e.limit) - wire.HandshakeHeaderLen
+		limit := e.limit
+		if m.epoch == 0 {
+			limit = e.plainLimit
+		}
+		room = min(room, limit) - wire.HandshakeHeaderLen
 		left := len(m.body) - f.offset
 		if left > room && len(dst) > start {
 			const worthwhile = 64 // bytes of a fragment
-			fits := left <= e.cfg.MTU-sealer.Overhead()-wire.HandshakeHeaderLen
+			fits := left <= min(e.cfg.MTU-sealer.Overhead(), limit)-wire.HandshakeHeaderLen
 			if fits || room < worthwhile {
 				break
 			}

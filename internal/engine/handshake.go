@@ -27,6 +27,8 @@ type handshake struct {
 	resumed                    *wire.Session // nil: a full handshake
 	keyDigest                  []byte        // of the pre-shared key, for the ticket
 	ecdh                       *ecdh.PrivateKey
+	params                     []byte // ServerECDHParams, until they are signed
+	scheme                     uint16 // of the signature
 	shared                     []byte // ECDHE_PSK: the secret of ECDH, until the key is there
 	master                     []byte
 

@@ -22,8 +22,8 @@ type piece struct{ start, end int }
 
 // reassembler puts the fragments of one message together (RFC 6347 section
 // 4.2.3). They may come in any order, repeat and overlap. Its memory is bounded
-// before it is taken: by the length that the first fragment declares, which
-// the others must repeat.
+// before it is taken, by the length that the fragments declare. They must agree
+// in it: one that does not begins anew.
 type reassembler struct {
 	typ    wire.HandshakeType
 	body   []byte  // nil: no fragment yet
@@ -55,8 +55,6 @@ func (a *reassembler) reset() {
 // in which case it starts anew.
 func (a *reassembler) add(f wire.Fragment, maxLen int) (body []byte, drop Drop) {
 	switch {
-	case a.whole:
-		return nil, DropRepeated
 	case int(f.Length) > maxLen:
 		return nil, DropLimit
 	case f.Whole(): // also when fragments of it, or of a forgery, came before
@@ -64,13 +62,19 @@ func (a *reassembler) add(f wire.Fragment, maxLen int) (body []byte, drop Drop) 
 		return f.Body, DropNone
 	case len(f.Body) == 0:
 		return nil, DropMalformed
-	case a.body == nil:
+	case a.whole:
+		return nil, DropRepeated
+	}
+	if a.body != nil && (f.Type != a.typ || int(f.Length) != len(a.body)) {
+		// One of the two is forged. The genuine message will be sent again, so
+		// the newer one is followed.
+		a.reset()
+	}
+	if a.body == nil {
 		if !a.take(int(f.Length)) {
 			return nil, DropLimit
 		}
 		a.typ = f.Type
-	case f.Type != a.typ || int(f.Length) != len(a.body):
-		return nil, DropMalformed
 	}
 	start := int(f.Offset)
 	if !a.mark(piece{start, start + len(f.Body)}) {

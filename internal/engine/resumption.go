@@ -29,8 +29,9 @@ const (
 	// TicketLifetime is how long after its full handshake a session may be
 	// resumed.
 	TicketLifetime = 24 * time.Hour
-	// maxTicketState leaves room for the seal in the ticket's 16 bits.
-	maxTicketState = 60 << 10
+	// maxTicketState bounds what goes into a ticket: it comes back in a
+	// ClientHello, of which maxClientHello is taken.
+	maxTicketState = 8 << 10
 )
 
 // keyDigest says, in a ticket, which key an identity had.
@@ -58,7 +59,7 @@ func (e *Engine) sayTicket(now time.Time, s *wire.Session) {
 		clear(state)
 	}
 	left := TicketLifetime - now.Sub(time.Unix(s.Created, 0))
-	e.say(wire.TypeNewSessionTicket, wire.AppendNewSessionTicket(nil, uint32(left/time.Second), ticket))
+	e.say(wire.TypeNewSessionTicket, wire.AppendNewSessionTicket(nil, uint32(max(left, 0)/time.Second), ticket))
 }
 
 // newSession is what a full handshake's ticket holds.
@@ -120,7 +121,7 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 		return nil
 	}
 	for i, der := range s.Chain {
-		c, err := x509.ParseCertificate(der)
+		c, err := x509.ParseCertificate(slices.Clone(der)) // state holds a secret
 		if err != nil || i == 0 && now.After(c.NotAfter) {
 			hs.parameters.PeerCertificates = nil
 			return nil
@@ -137,7 +138,7 @@ func (e *Engine) resume(now time.Time, s *wire.Session) {
 	hs.resumed = s
 	hs.parameters.Resumed = true
 	hs.parameters.Suite = suite.ByID(s.Suite)
-	hs.parameters.Identity = s.Identity
+	hs.parameters.Identity = slices.Clone(s.Identity)
 	if len(s.KeyDigest) > 0 {
 		e.state = awaitResumptionPSK
 		e.raise(Event{Kind: EventPSKNeeded, Identity: s.Identity})
@@ -153,6 +154,7 @@ func (e *Engine) answerResumptionPSK(now time.Time, key []byte) {
 		p := e.hs.parameters
 		e.hs.resumed = nil
 		p.Resumed, p.Suite, p.Identity, p.PeerCertificates = false, nil, nil, nil
+		e.raise(Event{Kind: EventStartedOver})
 		e.negotiate(now)
 		return
 	}
@@ -188,6 +190,7 @@ func (e *Engine) answerResumption(now time.Time) {
 		// The time of the full handshake stays, and so does the end.
 		e.sayTicket(now, s)
 	}
+	clear(s.Master)
 	if err := e.installKeys(); err != nil {
 		e.failInside(CauseInternal, err)
 		return
@@ -195,6 +198,7 @@ func (e *Engine) answerResumption(now time.Time) {
 	e.sayFinished()
 	hs.record(wire.TypeFinished, hs.nextSend-1, e.flight.messages[len(e.flight.messages)-1].body)
 	hs.offer, hs.hello = nil, nil
+	hs.gotOn()
 	e.state = awaitFinished
 	e.resendFrom = now.Add(e.resendGap)
 	hs.resendAt = now.Add(hs.timeout)

@@ -3,6 +3,8 @@ package engine
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/binary"
 	"io"
@@ -123,7 +125,7 @@ func (e *Engine) limitRecords(x *wire.ClientExtensions) bool {
 		e.fail(wire.AlertIllegalParameter, "record_size_limit is too small")
 		return false
 	case limit != 0:
-		e.limit = min(int(limit), wire.MaxPlaintext)
+		e.limit = min(int(limit), wire.MaxPlaintext) // of protected records only: RFC 8449 section 4
 		x.MaxFragmentLength = 0
 		e.hs.offer.extensions.MaxFragmentLength = 0
 	case code > 4:
@@ -131,6 +133,7 @@ func (e *Engine) limitRecords(x *wire.ClientExtensions) bool {
 		return false
 	case code != 0:
 		e.limit = 256 << code
+		e.plainLimit = e.limit
 	}
 	return true
 }
@@ -186,21 +189,28 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	if !kx.WithPSK() {
 		e.say(wire.TypeCertificate, wire.AppendCertificate(nil, certificate.Chain))
 	}
-	switch {
-	case kx.ECDHE():
-		if !e.sayECDHE(group, scheme, certificate) {
-			return
-		}
-	case len(e.cfg.PSKIdentityHint) > 0: // RFC 4279 section 2
+	hs.offer, hs.hello = nil, nil
+	if kx.ECDHE() {
+		e.sayECDHE(now, group, scheme, certificate)
+		return
+	}
+	if len(e.cfg.PSKIdentityHint) > 0 { // RFC 4279 section 2
 		e.say(wire.TypeServerKeyExchange, wire.AppendServerKeyExchangePSK(nil, e.cfg.PSKIdentityHint))
 	}
+	e.sayHelloDone(now)
+}
+
+// sayHelloDone says what follows ServerKeyExchange, which lets the flight go.
+func (e *Engine) sayHelloDone(now time.Time) {
+	hs := e.hs
 	e.state = awaitClientKeyExchange
-	if request {
+	if hs.messages != nil {
 		e.say(wire.TypeCertificateRequest, wire.AppendCertificateRequest(nil, suite.Schemes()))
 		e.state = awaitCertificate
 	}
 	e.say(wire.TypeServerHelloDone, nil)
-	hs.offer, hs.hello = nil, nil
+	e.flight.held = false
+	hs.gotOn()
 	e.resendFrom = now.Add(e.resendGap)
 	hs.resendAt = now.Add(hs.timeout)
 }
@@ -230,31 +240,48 @@ func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
 }
 
 // sayECDHE says ServerKeyExchange with a new key pair, signed if there is a
-// certificate (RFC 8422 section 5.4, RFC 5489 section 2).
-func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) bool {
+// certificate (RFC 8422 section 5.4, RFC 5489 section 2). A key that is slow or
+// not at hand, as RSA keys and tokens are, signs while the engine waits.
+func (e *Engine) sayECDHE(now time.Time, group, scheme uint16, certificate *Certificate) {
 	hs := e.hs
 	key, err := suite.Curve(group).GenerateKey(e.cfg.Rand)
 	if err != nil {
 		e.failInside(CauseEntropy, err)
-		return false
+		return
 	}
 	hs.ecdh = key
 	hs.parameters.Group = group
 	params := wire.AppendServerECDHParams(nil, group, key.PublicKey().Bytes())
-	var body []byte
 	if e.suite.KeyExchange.WithPSK() {
-		body = append(wire.AppendServerKeyExchangePSK(nil, e.cfg.PSKIdentityHint), params...)
-	} else {
-		signed := slices.Concat(hs.clientRandom[:], hs.serverRandom[:], params)
-		signature, err := suite.Sign(e.cfg.Rand, certificate.Key, scheme, signed)
-		if err != nil {
-			e.failInside(CauseInternal, err)
-			return false
-		}
-		body = wire.AppendSignature(params, scheme, signature)
+		e.say(wire.TypeServerKeyExchange, append(wire.AppendServerKeyExchangePSK(nil, e.cfg.PSKIdentityHint), params...))
+		e.sayHelloDone(now)
+		return
 	}
-	e.say(wire.TypeServerKeyExchange, body)
-	return true
+	hs.params, hs.scheme = params, scheme
+	signed := slices.Concat(hs.clientRandom[:], hs.serverRandom[:], params)
+	sign := func() ([]byte, error) { return suite.Sign(e.cfg.Rand, certificate.Key, scheme, signed) }
+	e.flight.held = true
+	e.state = awaitSignature
+	switch certificate.Key.(type) {
+	case *ecdsa.PrivateKey, ed25519.PrivateKey:
+		signature, err := sign()
+		e.AnswerSignature(now, signature, err)
+	default:
+		e.raise(Event{Kind: EventSignatureNeeded, Sign: sign})
+	}
+}
+
+// AnswerSignature answers EventSignatureNeeded. It does nothing unless the engine
+// waits for it.
+func (e *Engine) AnswerSignature(now time.Time, signature []byte, err error) {
+	switch {
+	case e.state != awaitSignature:
+	case err != nil:
+		e.failInside(CauseInternal, err)
+	default:
+		e.say(wire.TypeServerKeyExchange, wire.AppendSignature(e.hs.params, e.hs.scheme, signature))
+		e.sayHelloDone(now)
+	}
 }
 
 // chooseSuite returns the first of the server's suites that the client offers

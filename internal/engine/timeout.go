@@ -45,7 +45,7 @@ func (e *Engine) Deadline() time.Time {
 // asking reports whether the engine waits for an answer of its caller's.
 func (e *Engine) asking() bool {
 	switch e.state {
-	case awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitPSK, awaitVerdict:
+	case awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitSignature, awaitPSK, awaitVerdict:
 		return true
 	}
 	return false
@@ -70,7 +70,7 @@ func (e *Engine) Timeout(now time.Time) {
 		return
 	}
 	if e.asking() || !now.Before(e.hs.giveUpAt()) {
-		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened, Alert: e.hs.alerted.Description})
+		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.suite.KeyExchange.WithPSK() && e.hs.resumed == nil, Alert: e.hs.alerted.Description})
 		return
 	}
 	e.flight.rewind()
