@@ -1,0 +1,18 @@
+module github.com/dtlsserver/dtlsserver/soak
+
+go 1.26.0
+
+require (
+	github.com/dtlsserver/dtlsserver v0.0.0
+	github.com/pion/dtls/v2 v2.2.12
+	github.com/pion/logging v0.2.4
+)
+
+require (
+	github.com/pion/transport/v2 v2.2.10 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
+replace github.com/dtlsserver/dtlsserver => ../
