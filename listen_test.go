@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -570,13 +571,20 @@ type failingConn struct {
 func (c *failingConn) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, c.err }
 
 // TestReadFails: a socket that fails for good ends Serve with its error, after
-// a few folded events.
+// a few folded events, also when it fails with timeouts that nobody has asked
+// for.
 func TestReadFails(t *testing.T) {
 	t.Parallel()
+	for _, broken := range []error{errors.New("the cable is cut"), os.ErrDeadlineExceeded} {
+		testReadFails(t, broken)
+	}
+}
+
+func testReadFails(t *testing.T, broken error) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		rec := &recorder{}
 		s := &Server{PSK: testPSK, Handler: rec}
-		broken := errors.New("the cable is cut")
 		if err := s.Serve(&failingConn{newNetwork().listen(serverAddr), broken}); err != broken {
 			t.Errorf("Serve: %v", err)
 		}

@@ -33,6 +33,7 @@ type loop struct {
 	done     chan struct{}  // closed when run has returned
 	hooks    sync.WaitGroup // PSK hooks that run
 	asleep   atomic.Bool    // run waits for a datagram, or is about to
+	woken    atomic.Bool    // wake has ended the wait
 
 	// The loop goroutine's own.
 	timers   timers.Queue[*Session]
@@ -106,10 +107,10 @@ func (l *loop) run() error {
 		case err == nil:
 			failures = 0
 			l.receive(time.Now(), &l.message)
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			l.deadlineSet = false
 		case l.isClosing():
 			return l.finish(ErrServerClosed)
+		case errors.Is(err, os.ErrDeadlineExceeded) && l.wasDue():
+			l.deadlineSet = false
 		case errors.Is(err, net.ErrClosed): // not by us
 			return l.finish(err)
 		default:
@@ -166,8 +167,16 @@ func (l *loop) sleepUntil(at time.Time, ok bool) {
 // wake ends the loop's sleep.
 func (l *loop) wake() {
 	if l.asleep.Load() {
+		l.woken.Store(true)
 		_ = l.conn.SetReadDeadline(time.Unix(1, 0))
 	}
+}
+
+// wasDue reports whether a read was to end now: by the deadline or by wake. A
+// net.PacketConn may also time out of itself, which is a failure.
+func (l *loop) wasDue() bool {
+	woken := l.woken.Swap(false)
+	return woken || l.deadlineSet && !l.deadline.IsZero() && !time.Now().Before(l.deadline)
 }
 
 // hasWork reports whether somebody has left work for the loop.

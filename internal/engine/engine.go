@@ -212,7 +212,7 @@ func (e *Engine) AwaitsClient() bool {
 // Opening reports whether records of epoch 1 are tried with this engine's
 // keys rather than kept for later.
 func (e *Engine) Opening() bool {
-	return e.state == established || e.state == awaitFinished && e.hs.changeCipherSpec
+	return e.state == established || e.state == awaitVerdict || e.state == awaitFinished && e.hs.changeCipherSpec
 }
 
 // ClientRandom is the random of the verified hello.
@@ -292,10 +292,7 @@ func (e *Engine) receivePlainLate(r Record) Drop {
 
 // receiveSealed takes a record of epoch 1.
 func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) Drop {
-	switch {
-	case e.state == awaitVerdict:
-		return DropRepeated
-	case e.state != established && (e.state != awaitFinished || !e.hs.changeCipherSpec):
+	if !e.Opening() {
 		return e.hs.keepEarly(r)
 	}
 	content, err := e.opener.Open(buf[:0], r)

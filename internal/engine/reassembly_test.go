@@ -246,3 +246,58 @@ func FuzzEngine(f *testing.F) {
 		}
 	})
 }
+
+// FuzzReassembler feeds the reassembler with fragments as the bytes say: length,
+// offset and body, eight bytes each. Whatever comes, it gives out only messages
+// of which every byte has come, and keeps no more than is allowed.
+func FuzzReassembler(f *testing.F) {
+	f.Add([]byte{4, 0, 2, 1, 1, 1, 1, 1, 4, 2, 2, 2, 2, 2, 2, 2})
+	f.Add([]byte{4, 3, 1, 9, 0, 0, 0, 0, 4, 0, 3, 1, 2, 3, 0, 0})
+	f.Add([]byte{5, 0, 1, 1, 0, 0, 0, 0, 4, 0, 4, 1, 2, 3, 4, 0})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		const maxLen, budget = 40, 64
+		used := 0
+		a := reassembler{reserve: func(n int) bool {
+			if used+n > budget {
+				return false
+			}
+			used += n
+			return true
+		}}
+		came := map[int]byte{} // bytes of the message under way, the newest of each
+		length := -1
+		for ; len(script) >= 8; script = script[8:] {
+			total, offset, n := int(script[0]), int(script[1]), int(script[2]%6)
+			if offset+n > total { // ParseFragment refuses it
+				continue
+			}
+			f := wire.Fragment{Type: wire.TypeClientKeyExchange, Length: uint32(total), Offset: uint32(offset), Body: script[3 : 3+n]}
+			if total <= maxLen && (total != length && n > 0 || n == total) {
+				came, length = map[int]byte{}, total
+			}
+			body, drop := a.add(f, maxLen)
+			if drop == DropNone {
+				for i := range n {
+					came[offset+i] = f.Body[i]
+				}
+			}
+			if body != nil {
+				if len(body) != total || len(came) != total {
+					t.Fatalf("a message of %d bytes, declared as %d, of which %d came", len(body), total, len(came))
+				}
+				for i, b := range body {
+					if came[i] != b {
+						t.Fatalf("byte %d is %d, %d came", i, b, came[i])
+					}
+				}
+				came, length = map[int]byte{}, -1
+			}
+			if used != len(a.body) || len(a.pieces) > maxPieces {
+				t.Fatalf("%d bytes are reserved, %d kept, in %d pieces", used, len(a.body), len(a.pieces))
+			}
+		}
+		if a.reset(); used != 0 {
+			t.Fatalf("%d bytes are still reserved", used)
+		}
+	})
+}

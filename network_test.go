@@ -1,0 +1,226 @@
+package dtlsserver
+
+// Handshakes with pion's client over networks that lose, repeat, reorder and
+// delay datagrams, and carry no long ones.
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	piondtls "github.com/pion/dtls/v2"
+)
+
+// headersLen is the length of the headers of IPv4 and UDP.
+const headersLen = 20 + 8
+
+// link says what a path does to datagrams.
+type link struct {
+	loss, twice, late float64       // probabilities
+	delay             time.Duration // of each datagram; late ones take up to five times as long
+	mtu               int           // of IP packets; zero: any
+
+	r       *rand.Rand // guarded by network.mu, as what follows
+	tooLong int
+	carried map[netip.AddrPort]int // by client, both ways
+}
+
+// on makes the link the network's.
+func (l *link) on(n *network, seed uint64) {
+	l.r, l.carried = rand.New(rand.NewPCG(seed, 1)), make(map[netip.AddrPort]int)
+	n.carry = l.carry
+}
+
+func (l *link) carry(from, to netip.AddrPort, b []byte) (arrivals []time.Duration) {
+	if l.mtu > 0 && len(b)+headersLen > l.mtu {
+		l.tooLong++
+		return nil
+	}
+	client := from
+	if from == serverAddr {
+		client = to
+	}
+	l.carried[client]++
+	copies := 1
+	if l.r.Float64() < l.twice {
+		copies = 2
+	}
+	for range copies {
+		if l.r.Float64() < l.loss {
+			continue
+		}
+		delay := l.delay
+		if l.r.Float64() < l.late {
+			delay += time.Duration(l.r.Int64N(int64(4*l.delay) + 1))
+		}
+		arrivals = append(arrivals, delay)
+	}
+	return arrivals
+}
+
+// dialMany connects many of pion's clients at once, from the n-th on, and
+// returns how long those took that are connected within a minute. All are
+// closed again.
+func (b *bubble) dialMany(from, n int, cfg *piondtls.Config) (took []time.Duration) {
+	b.t.Helper()
+	var mu sync.Mutex // guards took, clients and failed
+	var clients []*piondtls.Conn
+	var failed error
+	var all sync.WaitGroup
+	start := time.Now()
+	for i := range n {
+		all.Go(func() {
+			pipe := b.network.dial(clientAddr(from+i), serverAddr)
+			c, err := dialPion(b.t, pipe, cfg, time.Minute)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				pipe.Close()
+				failed = err
+				return
+			}
+			took = append(took, time.Since(start))
+			clients = append(clients, c)
+		})
+	}
+	all.Wait()
+	if failed != nil {
+		b.t.Logf("%d of %d clients are not connected, one for: %v", n-len(clients), n, failed)
+	}
+	for _, c := range clients {
+		c.Close()
+	}
+	return took
+}
+
+// pathVariant is a kind of handshake to try on a path.
+type pathVariant struct {
+	name   string
+	server func(*Server)
+	client *piondtls.Config
+}
+
+// pathVariants are a handshake with a pre-shared key, and one with a
+// certificate whose flight takes several datagrams of 548 bytes.
+func pathVariants(t *testing.T) []pathVariant {
+	ca := newAuthority(t)
+	certificate := ca.issue("localhost", newKey(t, "P-256"), func(c *x509.Certificate) {
+		for i := range 10 { // as long as certificates are
+			c.DNSNames = append(c.DNSNames, fmt.Sprintf("another-name-%d.of-the-server.test", i))
+		}
+	})
+	psk := pionConfig(testIdentity, testKey)
+	psk.MTU = 548
+	return []pathVariant{
+		{"psk", func(s *Server) { s.MTU = 548 }, psk},
+		{"certificate", func(s *Server) {
+			s.MTU = 548
+			s.PSK, s.Certificates = nil, []tls.Certificate{certificate}
+		}, &piondtls.Config{
+			RootCAs: ca.pool, ServerName: "localhost", MTU: 548,
+			CipherSuites: []piondtls.CipherSuiteID{piondtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
+		}},
+	}
+}
+
+// TestLossyNetwork: clients are connected within a minute over paths that lose
+// up to 40 % each way and repeat and reorder what they carry; at 30 %, at least
+// 99 % of 1,000.
+func TestLossyNetwork(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		loss    float64
+		variant string
+		clients int
+		want    float64 // the part that is connected
+	}{
+		{0, "psk", 200, 1},
+		{0.1, "psk", 200, 1},
+		{0.2, "psk", 200, 0.99},
+		{0.3, "psk", 1000, 0.99},
+		{0.4, "psk", 200, 0.95},
+		{0, "certificate", 100, 1},
+		{0.1, "certificate", 100, 1},
+		{0.3, "certificate", 200, 0.97},
+	}
+	variants := pathVariants(t)
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%s/loss=%v", tt.variant, tt.loss), func(t *testing.T) {
+			t.Parallel()
+			n := tt.clients
+			if testing.Short() || raceEnabled {
+				n /= 10
+			}
+			i := slices.IndexFunc(variants, func(v pathVariant) bool { return v.name == tt.variant })
+			v := &variants[i]
+			inBubble(t, v.server, func(b *bubble) {
+				l := &link{loss: tt.loss, twice: 0.1, late: 0.2, delay: 20 * time.Millisecond, mtu: 576}
+				l.on(b.network, 1)
+				const atOnce = 250
+				var took []time.Duration
+				for from := 0; from < n; from += atOnce {
+					took = append(took, b.dialMany(from, min(atOnce, n-from), v.client)...)
+				}
+				synctest.Wait()
+				if float64(len(took)) < tt.want*float64(n) {
+					b.t.Errorf("%d of %d clients are connected, want %v %%", len(took), n, 100*tt.want)
+				}
+				if l.tooLong > 0 {
+					b.t.Errorf("%d datagrams are too long for the path", l.tooLong)
+				}
+				// A client is connected when it has the server's Finished, and
+				// so the server must be.
+				if done := b.server.Stats().HandshakesCompleted; done < uint64(len(took)) {
+					b.t.Errorf("%d clients are connected, %d sessions were", len(took), done)
+				}
+				slices.Sort(took)
+				if len(took) > 0 {
+					b.t.Logf("%d of %d connected, half of them in %v, the last in %v", len(took), n, took[len(took)/2], took[len(took)-1])
+				}
+			})
+		})
+	}
+}
+
+// TestPerfectNetwork: where nothing is lost, nothing is said twice, however
+// many connect at once.
+func TestPerfectNetwork(t *testing.T) {
+	t.Parallel()
+	// HelloVerifyRequest and flights 4 and 6, and the three of the client's.
+	datagrams := map[string]int{"psk": 6, "certificate": 8}
+	for _, v := range pathVariants(t) {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			n := 200
+			if testing.Short() || raceEnabled {
+				n = 20
+			}
+			inBubble(t, v.server, func(b *bubble) {
+				l := &link{delay: 20 * time.Millisecond, mtu: 576}
+				l.on(b.network, 1)
+				// The close_notify of each peer comes on top.
+				took := b.dialMany(0, n, v.client)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if len(took) != n || slices.Max(took) > 6*l.delay {
+					b.t.Errorf("%d of %d clients are connected in %v, want all in %v", len(took), n, took, 6*l.delay)
+				}
+				b.network.mu.Lock()
+				defer b.network.mu.Unlock()
+				for client, carried := range l.carried {
+					if handshake := carried - 2; handshake != datagrams[v.name] {
+						b.t.Errorf("%v: %d datagrams for a handshake, want %d", client, handshake, datagrams[v.name])
+						break
+					}
+				}
+			})
+		})
+	}
+}
