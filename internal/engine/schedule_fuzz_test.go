@@ -188,7 +188,10 @@ func (s *schedule) take(name string) {
 		if !ok {
 			return
 		}
-		if t == wire.TypeClientKeyExchange {
+		switch t {
+		case wire.TypeClientHello:
+			s.given["hello"] = true
+		case wire.TypeClientKeyExchange:
 			s.given["keyExchange"] = true
 		}
 		if seq >= 128 {
@@ -232,6 +235,7 @@ func (s *schedule) fragment(finished []byte) {
 	m := s.messages[t]
 	switch t {
 	case wire.TypeClientHello:
+		s.given["hello"] = true
 		m = s.hello[wire.RecordHeaderLen:]
 	case wire.TypeFinished:
 		s.given["finished"] = true
