@@ -1,0 +1,222 @@
+package testpeer
+
+// What the client does with what the server says: it checks what a client must
+// check.
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// Receive takes a datagram of the server. It fails when the server does what a
+// server must not.
+func (c *Client) Receive(datagram []byte) error {
+	for len(datagram) > 0 {
+		r, rest, ok := wire.ParseRecord(datagram)
+		if !ok {
+			return errors.New("malformed record")
+		}
+		datagram = rest
+		c.Seen = append(c.Seen, r)
+		if err := c.receiveRecord(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) receiveRecord(r wire.Record) error {
+	content := r.Payload
+	if r.Epoch > 0 {
+		if c.opener == nil && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {
+			c.Resuming = true
+			c.installKeys(c.Master)
+		}
+		if c.opener == nil {
+			return errors.New("sealed record before the keys")
+		}
+		var err error
+		if content, err = c.opener.Open(nil, r); err != nil {
+			return err
+		}
+	}
+	switch r.Type {
+	case wire.ContentHandshake:
+		for len(content) > 0 {
+			f, rest, ok := wire.ParseFragment(content)
+			if !ok {
+				return errors.New("malformed handshake message")
+			}
+			content = rest
+			if f, ok = c.assemble(f); !ok {
+				continue
+			}
+			if err := c.receiveMessage(f); err != nil {
+				return err
+			}
+		}
+	case wire.ContentAlert:
+		a, ok := wire.ParseAlert(content)
+		if !ok {
+			return errors.New("malformed alert")
+		}
+		c.Alerts = append(c.Alerts, a)
+	case wire.ContentApplicationData:
+		if r.Epoch == 0 {
+			return errors.New("plaintext application data")
+		}
+		c.Data = append(c.Data, content)
+	}
+	return nil
+}
+
+// assemble puts fragments together that come in order.
+func (c *Client) assemble(f wire.Fragment) (wire.Fragment, bool) {
+	if f.Whole() {
+		return f, true
+	}
+	c.Fragments++
+	if f.Offset == 0 {
+		c.partial = nil
+	}
+	if int(f.Offset) != len(c.partial) {
+		return f, false
+	}
+	c.partial = append(c.partial, f.Body...)
+	if len(c.partial) < int(f.Length) {
+		return f, false
+	}
+	f.Offset, f.Body, c.partial = 0, c.partial, nil
+	return f, true
+}
+
+func (c *Client) receiveMessage(f wire.Fragment) error {
+	if f.Type == wire.TypeHelloVerifyRequest {
+		s := cryptobyte.String(f.Body)
+		var version uint16
+		var cookie cryptobyte.String
+		if !s.ReadUint16(&version) || !s.ReadUint8LengthPrefixed(&cookie) || !s.Empty() {
+			return errors.New("malformed HelloVerifyRequest")
+		}
+		c.Cookie = bytes.Clone(cookie)
+		return nil
+	}
+	if f.Type == wire.TypeServerHello && !c.serverStarted {
+		c.serverStarted = true
+		c.serverSeq = f.MessageSeq
+	}
+	if f.MessageSeq != c.serverSeq {
+		return nil // a repetition
+	}
+	c.serverSeq++
+	if f.Type == wire.TypeFinished {
+		want := c.suite.ServerVerifyData(c.master, c.transcriptHash())
+		if !bytes.Equal(f.Body, want) {
+			return errors.New("wrong verify_data")
+		}
+		c.Complete = true
+	}
+	c.transcript = append(c.transcript, Message(f.Type, f.MessageSeq, f.Body)...)
+	switch f.Type {
+	case wire.TypeServerHello:
+		return c.receiveServerHello(f.Body)
+	case wire.TypeServerKeyExchange:
+		return c.receiveServerKeyExchange(f.Body)
+	case wire.TypeCertificate:
+		chain, ok := wire.ParseCertificate(f.Body)
+		if !ok || len(chain) == 0 {
+			return errors.New("malformed Certificate")
+		}
+		c.ServerChain = chain
+	case wire.TypeCertificateRequest:
+		c.Requested = true
+	case wire.TypeNewSessionTicket:
+		if len(f.Body) < 6 || len(f.Body) != 6+int(f.Body[4])<<8+int(f.Body[5]) {
+			return errors.New("malformed NewSessionTicket")
+		}
+		c.NewTicket = f.Body[6:]
+	case wire.TypeServerHelloDone:
+		c.HelloDone = true
+	}
+	return nil
+}
+
+func (c *Client) receiveServerKeyExchange(body []byte) error {
+	malformed := errors.New("malformed ServerKeyExchange")
+	s := cryptobyte.String(body)
+	kx := c.suite.KeyExchange
+	if kx.WithPSK() && !s.ReadUint16LengthPrefixed((*cryptobyte.String)(&c.Hint)) {
+		return malformed
+	}
+	params := []byte(s)
+	if kx.ECDHE() {
+		var curveType uint8
+		if !s.ReadUint8(&curveType) || curveType != 3 || !s.ReadUint16(&c.Group) ||
+			!s.ReadUint8LengthPrefixed((*cryptobyte.String)(&c.public)) {
+			return malformed
+		}
+	}
+	params = params[:len(params)-len(s)]
+	if !kx.WithPSK() {
+		scheme, signature, ok := wire.ParseCertificateVerify(s)
+		if !ok {
+			return malformed
+		}
+		leaf, err := x509.ParseCertificate(c.ServerChain[0])
+		if err != nil {
+			return err
+		}
+		signed := bytes.Join([][]byte{c.Random[:], c.ServerHello.Random, params}, nil)
+		if !suite.Verify(leaf.PublicKey, scheme, signed, signature) {
+			return errors.New("wrong signature in ServerKeyExchange")
+		}
+		return nil
+	}
+	if !s.Empty() {
+		return malformed
+	}
+	return nil
+}
+
+// Export is what RFC 5705 exports.
+func (c *Client) Export(label string, context []byte, n int) []byte {
+	return c.suite.Export(n, c.master, c.Random[:], c.ServerHello.Random, label, context)
+}
+
+func (c *Client) receiveServerHello(body []byte) error {
+	h := &ServerHello{}
+	s := cryptobyte.String(body)
+	var compression uint8
+	if !s.ReadUint16(&h.Version) || !s.ReadBytes(&h.Random, wire.RandomLen) ||
+		!s.ReadUint8LengthPrefixed((*cryptobyte.String)(&h.SessionID)) ||
+		!s.ReadUint16(&h.Suite) || !s.ReadUint8(&compression) || compression != 0 {
+		return errors.New("malformed ServerHello")
+	}
+	if !s.Empty() {
+		var block cryptobyte.String
+		if !s.ReadUint16LengthPrefixed(&block) || !s.Empty() {
+			return errors.New("malformed extensions block")
+		}
+		h.Extensions = make(map[uint16][]byte)
+		for !block.Empty() {
+			var id uint16
+			var data cryptobyte.String
+			if !block.ReadUint16(&id) || !block.ReadUint16LengthPrefixed(&data) {
+				return errors.New("malformed extension")
+			}
+			h.Extensions[id] = data
+		}
+	}
+	if c.suite = suite.ByID(h.Suite); c.suite == nil {
+		return fmt.Errorf("unknown suite %#04x", h.Suite)
+	}
+	c.ServerHello = h
+	return nil
+}
