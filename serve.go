@@ -44,6 +44,7 @@ type loop struct {
 	deadline time.Time // for reads; zero: none
 	// deadlineSet: the socket has the deadline, and it has not come.
 	deadlineSet bool
+	early       int // reads in a row that timed out before their time
 
 	mu         sync.Mutex // guards all following
 	peers      map[netip.AddrPort]*Session
@@ -63,6 +64,9 @@ const (
 	// closeWait is how long Close waits for a net.PacketConn whose writes
 	// block.
 	closeWait = time.Second
+	// maxEarlyTimeouts is how many reads in a row may time out before their
+	// time.
+	maxEarlyTimeouts = 256
 	// maxReadFailures is how often in a row the socket may fail.
 	maxReadFailures = 16
 	// staleHandshake is how long a handshake must have been waiting for the
@@ -105,7 +109,7 @@ func (l *loop) run() error {
 		l.asleep.Store(false)
 		switch {
 		case err == nil:
-			failures = 0
+			failures, l.early = 0, 0
 			l.receive(time.Now(), &l.message)
 		case l.isClosing():
 			return l.finish(ErrServerClosed)
@@ -172,11 +176,18 @@ func (l *loop) wake() {
 	}
 }
 
-// wasDue reports whether a read was to end now: by the deadline or by wake. A
-// net.PacketConn may also time out of itself, which is a failure.
+// wasDue reports whether a read was to end now, by the deadline or by wake. A
+// net.PacketConn may also time out of itself. A few such timeouts in a row are
+// borne, since of several goroutines that wake the loop the last may come late;
+// more are a failure.
 func (l *loop) wasDue() bool {
 	woken := l.woken.Swap(false)
-	return woken || l.deadlineSet && !l.deadline.IsZero() && !time.Now().Before(l.deadline)
+	if woken || l.deadlineSet && !l.deadline.IsZero() && !time.Now().Before(l.deadline) {
+		l.early = 0
+		return true
+	}
+	l.early++
+	return l.early < maxEarlyTimeouts
 }
 
 // hasWork reports whether somebody has left work for the loop.
