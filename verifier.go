@@ -172,7 +172,7 @@ type cookieMAC struct {
 		interval int64
 		macs     []hash.Hash // by secret; nil: not made yet
 	}
-	fixed  [64]byte // scratch for numbers and addresses
+	text   []byte // scratch: what is hashed
 	cookie [1 + sha256.Size]byte
 }
 
@@ -203,11 +203,9 @@ func (m *cookieMAC) mac(interval int64, which int) hash.Hash {
 // local address stay out: the first two change in some clients' second hello,
 // and servers behind one address share the secret.
 func (m *cookieMAC) sum(interval int64, which int, scope []byte, hello *engine.Hello, remote netip.AddrPort) {
-	mac := m.mac(interval, which)
 	addr := remote.Addr().Unmap()
 	ip := addr.As16()
-	b := m.fixed[:0]
-	b = binary.BigEndian.AppendUint16(b, remote.Port())
+	b := binary.BigEndian.AppendUint16(m.text[:0], remote.Port())
 	b = append(b, ip[:]...)
 	if addr.Is4() {
 		b = append(b, 4)
@@ -215,25 +213,20 @@ func (m *cookieMAC) sum(interval int64, which int, scope []byte, hello *engine.H
 		b = append(b, 6)
 	}
 	b = binary.BigEndian.AppendUint16(b, hello.Version)
-	mac.Write(b)
-	m.writeVector(mac, scope)
-	m.writeString(mac, addr.Zone())
-	m.writeVector(mac, hello.Random)
-	m.writeVector(mac, hello.SessionID)
-	m.writeVector(mac, hello.CipherSuites)
-	m.writeVector(mac, hello.CompressionMethods)
+	b = appendVector(b, scope)
+	b = appendVector(b, addr.Zone())
+	b = appendVector(b, hello.Random)
+	b = appendVector(b, hello.SessionID)
+	b = appendVector(b, hello.CipherSuites)
+	b = appendVector(b, hello.CompressionMethods)
+	m.text = b
+	mac := m.mac(interval, which)
+	mac.Write(b) // at once: each call costs
 	m.cookie[0] = byte(interval)
 	mac.Sum(m.cookie[:1])
 }
 
-// writeVector writes b behind its length.
-func (m *cookieMAC) writeVector(mac hash.Hash, b []byte) {
-	mac.Write(binary.BigEndian.AppendUint32(m.fixed[:0], uint32(len(b))))
-	mac.Write(b)
-}
-
-// writeString writes s behind its length.
-func (m *cookieMAC) writeString(mac hash.Hash, s string) {
-	mac.Write(binary.BigEndian.AppendUint32(m.fixed[:0], uint32(len(s))))
-	mac.Write([]byte(s))
+// appendVector appends v behind its length.
+func appendVector[T []byte | string](b []byte, v T) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(v))), v...)
 }
