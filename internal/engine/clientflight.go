@@ -201,7 +201,7 @@ func (e *Engine) expectFinished(now time.Time) {
 // 5246 section 7.4.9).
 func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	hs := e.hs
-	want := e.suite.ClientVerifyData(hs.master, hs.transcript.Sum(nil))
+	want := hs.secret.ClientVerifyData(hs.transcript.Sum(nil))
 	if subtle.ConstantTimeCompare(body, want) != 1 {
 		e.fail(wire.AlertDecryptError, "wrong verify_data in Finished")
 		return
@@ -255,7 +255,7 @@ func (e *Engine) complete(now time.Time) {
 // sayFinished adds ChangeCipherSpec and Finished to the flight.
 func (e *Engine) sayFinished() {
 	hs := e.hs
-	verifyData := e.suite.ServerVerifyData(hs.master, hs.transcript.Sum(nil))
+	verifyData := hs.secret.ServerVerifyData(hs.transcript.Sum(nil))
 	e.flight.messages = append(e.flight.messages,
 		message{changeCipherSpec: true},
 		message{typ: wire.TypeFinished, seq: hs.nextSend, epoch: 1, body: verifyData})

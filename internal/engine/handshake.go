@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/record"
+	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -20,17 +21,19 @@ type handshake struct {
 	helloSeq                   uint16
 	clientRandom, serverRandom [wire.RandomLen]byte
 	parameters                 *Parameters
-	transcript                 hash.Hash     // from the verified hello on
-	messages                   []byte        // the same, for CertificateVerify; nil when none is asked for
-	sessionHash                []byte        // RFC 7627 section 3
-	ticket                     bool          // one is promised
-	resumed                    *wire.Session // nil: a full handshake
-	keyDigest                  []byte        // of the pre-shared key, for the ticket
+	transcript                 hash.Hash                     // from the verified hello on
+	header                     [wire.HandshakeHeaderLen]byte // scratch
+	messages                   []byte                        // the same, for CertificateVerify; nil when none is asked for
+	sessionHash                []byte                        // RFC 7627 section 3
+	ticket                     bool                          // one is promised
+	resumed                    *wire.Session                 // nil: a full handshake
+	keyDigest                  []byte                        // of the pre-shared key, for the ticket
 	ecdh                       *ecdh.PrivateKey
 	params                     []byte // ServerECDHParams, until they are signed
 	scheme                     uint16 // of the signature
 	shared                     []byte // ECDHE_PSK: the secret of ECDH, until the key is there
 	master                     []byte
+	secret                     *suite.Secret // master
 
 	changeCipherSpec bool     // the client's has come
 	early            [][]byte // records of epoch 1 that came before it or the keys
@@ -237,7 +240,8 @@ func (e *Engine) deriveKeys(premaster []byte) error {
 // installKeys makes the record protection of epoch 1.
 func (e *Engine) installKeys() error {
 	hs := e.hs
-	keys := e.suite.Keys(hs.master, hs.clientRandom[:], hs.serverRandom[:])
+	hs.secret = e.suite.NewSecret(hs.master)
+	keys := hs.secret.Keys(hs.clientRandom[:], hs.serverRandom[:])
 	opener, err := record.NewOpener(e.suite, keys.ClientKey, keys.ClientIV)
 	if err != nil {
 		return err
@@ -261,8 +265,7 @@ func (e *Engine) say(t wire.HandshakeType, body []byte) {
 // record adds a message to the transcript, with the header that it would have
 // had unfragmented (RFC 6347 section 4.2.6).
 func (hs *handshake) record(t wire.HandshakeType, seq uint16, body []byte) {
-	header := make([]byte, 0, wire.HandshakeHeaderLen)
-	header = wire.AppendHandshakeHeader(header, t, len(body), seq, 0, len(body))
+	header := wire.AppendHandshakeHeader(hs.header[:0], t, len(body), seq, 0, len(body))
 	hs.transcript.Write(header)
 	hs.transcript.Write(body)
 	if hs.messages != nil {

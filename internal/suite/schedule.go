@@ -2,7 +2,9 @@ package suite
 
 import (
 	"crypto/hmac"
+	"crypto/sha512"
 	"encoding/binary"
+	"hash"
 
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -10,31 +12,42 @@ import (
 // MasterSecretLen is the length of the master secret (RFC 5246 section 8.1).
 const MasterSecretLen = 48
 
+// Secret is a secret that the PRF is computed with, keyed once for all uses. It
+// is not safe for concurrent use.
+type Secret struct {
+	suite    *Suite
+	mac      hash.Hash // HMAC with the secret
+	a, block [sha512.Size384]byte
+	seed     [128]byte // label and seed, unless they are longer
+}
+
+// NewSecret returns the secret b, which is not kept, for the PRF of the suite.
+func (s *Suite) NewSecret(b []byte) *Secret {
+	return &Secret{suite: s, mac: hmac.New(s.Hash, b)}
+}
+
 // prf fills out with PRF(secret, label, seed...) (RFC 5246 section 5).
-func (s *Suite) prf(out, secret []byte, label string, seed ...[]byte) {
-	mac := hmac.New(s.Hash, secret)
-	mac.Write([]byte(label))
+func (s *Secret) prf(out []byte, label string, seed ...[]byte) {
+	labelled := append(s.seed[:0], label...)
 	for _, b := range seed {
-		mac.Write(b)
+		labelled = append(labelled, b...)
 	}
-	a := mac.Sum(nil) // A(1) = HMAC(secret, label + seed)
-	var block []byte
+	a := s.hmac(s.a[:0], labelled, nil) // A(1) = HMAC(secret, label + seed)
 	for {
-		mac.Reset()
-		mac.Write(a)
-		mac.Write([]byte(label))
-		for _, b := range seed {
-			mac.Write(b)
-		}
-		block = mac.Sum(block[:0])
-		n := copy(out, block)
+		n := copy(out, s.hmac(s.block[:0], a, labelled))
 		if out = out[n:]; len(out) == 0 {
 			return
 		}
-		mac.Reset()
-		mac.Write(a)
-		a = mac.Sum(a[:0])
+		a = s.hmac(a[:0], a, nil)
 	}
+}
+
+// hmac appends HMAC(secret, b + more) to dst.
+func (s *Secret) hmac(dst, b, more []byte) []byte {
+	s.mac.Reset()
+	s.mac.Write(b)
+	s.mac.Write(more)
+	return s.mac.Sum(dst)
 }
 
 // PSKPremaster returns the premaster secret of the plain PSK key exchange:
@@ -58,7 +71,7 @@ func ECDHEPSKPremaster(shared, psk []byte) []byte {
 // section 8.1).
 func (s *Suite) MasterSecret(premaster, clientRandom, serverRandom []byte) []byte {
 	out := make([]byte, MasterSecretLen)
-	s.prf(out, premaster, "master secret", clientRandom, serverRandom)
+	s.NewSecret(premaster).prf(out, "master secret", clientRandom, serverRandom)
 	return out
 }
 
@@ -66,7 +79,7 @@ func (s *Suite) MasterSecret(premaster, clientRandom, serverRandom []byte) []byt
 // transcript up to and with ClientKeyExchange (RFC 7627 section 4).
 func (s *Suite) ExtendedMasterSecret(premaster, sessionHash []byte) []byte {
 	out := make([]byte, MasterSecretLen)
-	s.prf(out, premaster, "extended master secret", sessionHash)
+	s.NewSecret(premaster).prf(out, "extended master secret", sessionHash)
 	return out
 }
 
@@ -76,44 +89,47 @@ type Keys struct {
 	ClientIV, ServerIV   []byte
 }
 
-// Keys derives the key block (RFC 5246 section 6.3). An AEAD has no MAC keys.
-func (s *Suite) Keys(master, clientRandom, serverRandom []byte) Keys {
-	block := make([]byte, 2*(s.KeyLen+s.FixedIVLen))
-	s.prf(block, master, "key expansion", serverRandom, clientRandom)
+// Keys derives the key block from a master secret (RFC 5246 section 6.3). An
+// AEAD has no MAC keys.
+func (s *Secret) Keys(clientRandom, serverRandom []byte) Keys {
+	keyLen, ivLen := s.suite.KeyLen, s.suite.FixedIVLen
+	block := make([]byte, 2*(keyLen+ivLen))
+	s.prf(block, "key expansion", serverRandom, clientRandom)
 	take := func(n int) []byte {
 		b := block[:n:n]
 		block = block[n:]
 		return b
 	}
-	return Keys{take(s.KeyLen), take(s.KeyLen), take(s.FixedIVLen), take(s.FixedIVLen)}
+	return Keys{take(keyLen), take(keyLen), take(ivLen), take(ivLen)}
 }
 
-// Export returns n bytes of keying material for a use of the application's
-// (RFC 5705 section 4). A nil context is none, which is not an empty one.
-func (s *Suite) Export(n int, master, clientRandom, serverRandom []byte, label string, context []byte) []byte {
+// Export returns n bytes of keying material for a use of the application's,
+// made of a master secret (RFC 5705 section 4). A nil context is none, which is
+// not an empty one.
+func (s *Secret) Export(n int, clientRandom, serverRandom []byte, label string, context []byte) []byte {
 	out := make([]byte, n)
 	seed := [][]byte{clientRandom, serverRandom}
 	if context != nil {
 		length := binary.BigEndian.AppendUint16(nil, uint16(len(context)))
 		seed = append(seed, length, context)
 	}
-	s.prf(out, master, label, seed...)
+	s.prf(out, label, seed...)
 	return out
 }
 
-// ClientVerifyData returns verify_data of the client's Finished (RFC 5246
-// section 7.4.9).
-func (s *Suite) ClientVerifyData(master, transcriptHash []byte) []byte {
-	return s.verifyData(master, "client finished", transcriptHash)
+// ClientVerifyData returns verify_data of the client's Finished, made of a
+// master secret (RFC 5246 section 7.4.9).
+func (s *Secret) ClientVerifyData(transcriptHash []byte) []byte {
+	return s.verifyData("client finished", transcriptHash)
 }
 
 // ServerVerifyData returns verify_data of the server's Finished.
-func (s *Suite) ServerVerifyData(master, transcriptHash []byte) []byte {
-	return s.verifyData(master, "server finished", transcriptHash)
+func (s *Secret) ServerVerifyData(transcriptHash []byte) []byte {
+	return s.verifyData("server finished", transcriptHash)
 }
 
-func (s *Suite) verifyData(master []byte, label string, transcriptHash []byte) []byte {
+func (s *Secret) verifyData(label string, transcriptHash []byte) []byte {
 	out := make([]byte, wire.VerifyDataLen)
-	s.prf(out, master, label, transcriptHash)
+	s.prf(out, label, transcriptHash)
 	return out
 }

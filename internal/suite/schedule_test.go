@@ -51,11 +51,11 @@ func TestPRF(t *testing.T) {
 			// Every length is a prefix, also at the ends of HMAC blocks.
 			for n := 1; n <= len(want); n++ {
 				got := make([]byte, n)
-				s.prf(got, secret, "test label", seed)
+				s.NewSecret(secret).prf(got, "test label", seed)
 				if !bytes.Equal(got, want[:n]) {
 					t.Fatalf("%d bytes:\n got %x\nwant %x", n, got, want[:n])
 				}
-				s.prf(got, secret, "test label", seed[:5], seed[5:])
+				s.NewSecret(secret).prf(got, "test label", seed[:5], seed[5:])
 				if !bytes.Equal(got, want[:n]) {
 					t.Fatalf("%d bytes with the seed in two parts:\n got %x\nwant %x", n, got, want[:n])
 				}
@@ -257,7 +257,7 @@ func TestKeyScheduleRecorded(t *testing.T) {
 			}
 			wantBytes(t, "master secret", master, unhex(t, h.master))
 
-			keys := s.Keys(master, client.random, server.random)
+			keys := s.NewSecret(master).Keys(client.random, server.random)
 			fromClient, err := s.NewAEAD(keys.ClientKey)
 			if err != nil {
 				t.Fatal(err)
@@ -268,10 +268,10 @@ func TestKeyScheduleRecorded(t *testing.T) {
 			}
 
 			finished := openRecorded(t, s, fromClient, keys.ClientIV, client.finished)
-			wantFinished(t, "client", finished, s.ClientVerifyData(master, hashed()))
+			wantFinished(t, "client", finished, s.NewSecret(master).ClientVerifyData(hashed()))
 			transcript = append(transcript, finished...)
 			finished = openRecorded(t, s, fromServer, keys.ServerIV, server.finished)
-			wantFinished(t, "server", finished, s.ServerVerifyData(master, hashed()))
+			wantFinished(t, "server", finished, s.NewSecret(master).ServerVerifyData(hashed()))
 
 			wantBytes(t, "client's data", openRecorded(t, s, fromClient, keys.ClientIV, client.data), []byte("from the client"))
 			wantBytes(t, "server's data", openRecorded(t, s, fromServer, keys.ServerIV, server.data), []byte("from the server"))
@@ -293,7 +293,7 @@ func wantFinished(t *testing.T, who string, message, verifyData []byte) {
 func TestKeysDoNotOverlap(t *testing.T) {
 	t.Parallel()
 	eachSuite(t, func(t *testing.T, s *Suite) {
-		k := s.Keys(sequence(0, MasterSecretLen), sequence(1, 32), sequence(2, 32))
+		k := s.NewSecret(sequence(0, MasterSecretLen)).Keys(sequence(1, 32), sequence(2, 32))
 		for i, part := range [][]byte{k.ClientKey, k.ServerKey, k.ClientIV, k.ServerIV} {
 			want := s.KeyLen
 			if i >= 2 {
@@ -380,16 +380,16 @@ func TestExportRecorded(t *testing.T) {
 			for _, c := range append(r.contexts, exportContext{nil, r.want}) {
 				// What is shorter is a prefix.
 				for n := range len(c.want) + 1 {
-					got := s.Export(n, r.master, r.clientRandom, r.serverRandom, r.label, c.context)
+					got := s.NewSecret(r.master).Export(n, r.clientRandom, r.serverRandom, r.label, c.context)
 					if !bytes.Equal(got, c.want[:n]) {
 						t.Fatalf("%d bytes with context %s:\n got %x\nwant %x", n, short(c.context), got, c.want[:n])
 					}
 				}
 			}
 			for what, other := range map[string][]byte{
-				"label":      s.Export(len(r.want), r.master, r.clientRandom, r.serverRandom, r.label+"2", nil),
-				"randoms":    s.Export(len(r.want), r.master, r.serverRandom, r.clientRandom, r.label, nil),
-				"no context": s.Export(len(r.want), r.master, r.clientRandom, r.serverRandom, r.label, []byte{0}),
+				"label":      s.NewSecret(r.master).Export(len(r.want), r.clientRandom, r.serverRandom, r.label+"2", nil),
+				"randoms":    s.NewSecret(r.master).Export(len(r.want), r.serverRandom, r.clientRandom, r.label, nil),
+				"no context": s.NewSecret(r.master).Export(len(r.want), r.clientRandom, r.serverRandom, r.label, []byte{0}),
 			} {
 				if len(r.want) > 1 && bytes.Equal(other, r.want) {
 					t.Errorf("the same with another %s", what)

@@ -34,8 +34,12 @@ func (k KeyExchange) ECDHE() bool { return k != PSK }
 // by certificates.
 func (k KeyExchange) WithPSK() bool { return k == PSK || k == ECDHEPSK }
 
-// NonceLen is the length of the nonce of every suite.
-const NonceLen = 12
+const (
+	// NonceLen is the length of the nonce of every suite.
+	NonceLen = 12
+	// MaxKeyLen is the length of the longest key.
+	MaxKeyLen = 32
+)
 
 // Suite is one cipher suite.
 type Suite struct {

@@ -117,7 +117,7 @@ func (c *Client) receiveMessage(f wire.Fragment) error {
 	}
 	c.serverSeq++
 	if f.Type == wire.TypeFinished {
-		want := c.suite.ServerVerifyData(c.master, c.transcriptHash())
+		want := c.suite.NewSecret(c.master).ServerVerifyData(c.transcriptHash())
 		if !bytes.Equal(f.Body, want) {
 			return errors.New("wrong verify_data")
 		}
@@ -187,7 +187,7 @@ func (c *Client) receiveServerKeyExchange(body []byte) error {
 
 // Export is what RFC 5705 exports.
 func (c *Client) Export(label string, context []byte, n int) []byte {
-	return c.suite.Export(n, c.master, c.Random[:], c.ServerHello.Random, label, context)
+	return c.suite.NewSecret(c.master).Export(n, c.Random[:], c.ServerHello.Random, label, context)
 }
 
 func (c *Client) receiveServerHello(body []byte) error {

@@ -336,7 +336,7 @@ func (c *Client) deriveKeys() {
 
 func (c *Client) installKeys(master []byte) {
 	c.master, c.Master = master, bytes.Clone(master)
-	keys := c.suite.Keys(c.master, c.Random[:], c.ServerHello.Random)
+	keys := c.suite.NewSecret(c.master).Keys(c.Random[:], c.ServerHello.Random)
 	var err1, err2 error
 	c.sealer, err1 = record.NewSealer(c.suite, 1, keys.ClientKey, keys.ClientIV)
 	c.opener, err2 = record.NewOpener(c.suite, keys.ServerKey, keys.ServerIV)
@@ -349,7 +349,7 @@ func (c *Client) installKeys(master []byte) {
 // message_seq; the first adds it to the transcript.
 func (c *Client) FinishedMessage() []byte {
 	if c.finished == nil {
-		c.finished = c.next(wire.TypeFinished, c.suite.ClientVerifyData(c.master, c.transcriptHash()))
+		c.finished = c.next(wire.TypeFinished, c.suite.NewSecret(c.master).ClientVerifyData(c.transcriptHash()))
 	}
 	return c.finished
 }
