@@ -221,6 +221,21 @@ func (e *Engine) ClientRandom() *[wire.RandomLen]byte { return &e.clientRandom }
 // Suite is the cipher suite, nil before there is one.
 func (e *Engine) Suite() *suite.Suite { return e.suite }
 
+// Rest lets go of what an association that is silent can do without and makes
+// anew by itself.
+func (e *Engine) Rest() {
+	if e.state == established {
+		e.opener.Rest()
+		e.sealer.Rest()
+		e.events = nil
+	}
+}
+
+// Resting reports whether nothing was sealed or opened since Rest.
+func (e *Engine) Resting() bool {
+	return e.state == established && e.opener.Resting() && e.sealer.Resting()
+}
+
 // Sealed is how many records were sealed with the write key.
 func (e *Engine) Sealed() uint64 {
 	if e.sealer == nil {
@@ -398,7 +413,7 @@ func (e *Engine) Export(label string, context []byte, n int) ([]byte, error) {
 	case e.master == nil:
 		return nil, ErrNoExport
 	}
-	return e.suite.Export(n, e.master, e.clientRandom[:], e.serverRandom[:], label, context), nil
+	return e.suite.NewSecret(e.master).Export(n, e.clientRandom[:], e.serverRandom[:], label, context), nil
 }
 
 // Close ends the association and tells the peer (RFC 5246 section 7.2.1).

@@ -27,6 +27,11 @@ type flight struct {
 
 func (f *flight) rewind() { f.next, f.offset = 0, 0 }
 
+// Sending reports whether AppendDatagram has something to append.
+func (e *Engine) Sending() bool {
+	return e.alertPending || !e.flight.held && e.flight.next < len(e.flight.messages)
+}
+
 // AppendDatagram appends the next datagram to send to dst, or nothing when
 // there is none.
 func (e *Engine) AppendDatagram(dst []byte) []byte {

@@ -1,6 +1,7 @@
 // Package record protects and opens the records of one epoch (RFC 6347 section
 // 4.1, RFC 5246 section 6.2.3.3) and keeps the replay window (RFC 6347 section
-// 4.1.2.6). It appends to what the caller gives it and allocates nothing.
+// 4.1.2.6). It appends to what the caller gives it and, but after a rest,
+// allocates nothing.
 package record
 
 import (
@@ -30,8 +31,9 @@ const additionalLen = 13
 // protection is one direction's AEAD with its nonce. The scratch arrays live
 // here because what an interface method is given escapes.
 type protection struct {
-	aead       cipher.AEAD // nil in epoch 0
-	explicit   int         // bytes of nonce in each record
+	suite      *suite.Suite // nil in epoch 0
+	aead       cipher.AEAD  // nil in epoch 0 and at rest
+	key        [suite.MaxKeyLen]byte
 	iv         [suite.NonceLen]byte
 	nonce      [suite.NonceLen]byte
 	additional [additionalLen]byte
@@ -39,10 +41,24 @@ type protection struct {
 
 func newProtection(s *suite.Suite, key, iv []byte) (protection, error) {
 	aead, err := s.NewAEAD(key)
-	p := protection{aead: aead, explicit: s.ExplicitNonceLen()}
+	p := protection{suite: s, aead: aead}
+	copy(p.key[:], key)
 	copy(p.iv[:], iv)
 	return p, err
 }
+
+// wake makes the AEAD again.
+func (p *protection) wake() (err error) {
+	p.aead, err = p.suite.NewAEAD(p.key[:p.suite.KeyLen])
+	return err
+}
+
+// Rest lets go of the AEAD, which is most of the memory. The next record that
+// is sealed or opens makes it anew.
+func (p *protection) Rest() { p.aead = nil }
+
+// Resting reports whether nothing was sealed or opened since Rest.
+func (p *protection) Resting() bool { return p.aead == nil }
 
 // setNonce makes the nonce of RFC 5288 section 3, with the epoch and sequence
 // number as its explicit part, or that of RFC 7905 section 2.
@@ -80,10 +96,10 @@ func NewSealer(s *suite.Suite, epoch uint16, key, iv []byte) (*Sealer, error) {
 // Overhead is by how many bytes a record is longer than its content, header
 // included.
 func (s *Sealer) Overhead() int {
-	if s.aead == nil {
+	if s.suite == nil {
 		return wire.RecordHeaderLen
 	}
-	return wire.RecordHeaderLen + s.explicit + s.aead.Overhead()
+	return wire.RecordHeaderLen + s.suite.Overhead()
 }
 
 // Sealed is how many records the epoch has had.
@@ -103,18 +119,21 @@ func (s *Sealer) Append(dst []byte, t wire.ContentType, content []byte) ([]byte,
 	if s.Left() == 0 {
 		return dst, ErrExhausted
 	}
+	if s.suite != nil && s.aead == nil {
+		if err := s.wake(); err != nil {
+			return dst, err
+		}
+	}
 	length := s.Overhead() - wire.RecordHeaderLen + len(content)
 	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, s.epoch, s.next, length)
 	epochAndSeq := uint64(s.epoch)<<48 | s.next
 	s.next++
-	if s.aead == nil {
+	if s.suite == nil {
 		return append(dst, content...), nil
 	}
 	s.setNonce(epochAndSeq)
 	s.setAdditional(epochAndSeq, t, wire.VersionDTLS12, len(content))
-	if s.explicit > 0 {
-		dst = append(dst, s.nonce[suite.NonceLen-s.explicit:]...)
-	}
+	dst = append(dst, s.nonce[s.suite.FixedIVLen:]...)
 	return s.aead.Seal(dst, s.nonce[:], content, s.additional[:]), nil
 }
 
@@ -131,22 +150,35 @@ func NewOpener(s *suite.Suite, key, iv []byte) (*Opener, error) {
 }
 
 // Open appends the content of r to dst. Only a record that opens marks the
-// replay window.
+// replay window, or ends a rest.
 func (o *Opener) Open(dst []byte, r wire.Record) ([]byte, error) {
+	if !o.Resting() {
+		return o.open(dst, r)
+	}
+	if err := o.wake(); err != nil {
+		return dst, err
+	}
+	out, err := o.open(dst, r)
+	if err != nil {
+		o.Rest()
+	}
+	return out, err
+}
+
+func (o *Opener) open(dst []byte, r wire.Record) ([]byte, error) {
 	if !o.window.Fresh(r.Seq) {
 		return dst, ErrReplayed
 	}
-	length := len(r.Payload) - o.explicit - o.aead.Overhead()
+	length := len(r.Payload) - o.suite.Overhead()
 	if length < 0 || length > wire.MaxPlaintext {
 		return dst, ErrForged
 	}
 	epochAndSeq := uint64(r.Epoch)<<48 | r.Seq
 	o.setNonce(epochAndSeq)
-	if o.explicit > 0 { // the peer's choice, RFC 5288 section 3
-		copy(o.nonce[suite.NonceLen-o.explicit:], r.Payload)
-	}
+	explicit := o.suite.ExplicitNonceLen()
+	copy(o.nonce[suite.NonceLen-explicit:], r.Payload[:explicit]) // the peer's choice, RFC 5288 section 3
 	o.setAdditional(epochAndSeq, r.Type, r.Version, length)
-	out, err := o.aead.Open(dst, o.nonce[:], r.Payload[o.explicit:], o.additional[:])
+	out, err := o.aead.Open(dst, o.nonce[:], r.Payload[explicit:], o.additional[:])
 	if err != nil {
 		return dst, ErrForged
 	}

@@ -406,6 +406,41 @@ func TestWrongKey(t *testing.T) {
 	})
 }
 
+// TestRest: a rest changes nothing but memory, and only what is authentic ends
+// it.
+func TestRest(t *testing.T) {
+	t.Parallel()
+	eachSuite(t, func(t *testing.T, s *suite.Suite) {
+		sealer, opener := pair(t, s)
+		first := mustAppend(t, sealer, wire.ContentApplicationData, []byte("first"))
+		wantOpen(t, opener, first, []byte("first"))
+		if sealer.Resting() || opener.Resting() {
+			t.Error("resting without Rest")
+		}
+		overhead := sealer.Overhead()
+		sealer.Rest()
+		opener.Rest()
+		if !sealer.Resting() || !opener.Resting() || sealer.Overhead() != overhead {
+			t.Errorf("after Rest: resting %v, %v, overhead %d, want true, true, %d", sealer.Resting(), opener.Resting(), sealer.Overhead(), overhead)
+		}
+		forged := first
+		forged.Seq += 5
+		wantRefused(t, opener, forged, ErrForged)
+		wantRefused(t, opener, first, ErrReplayed)
+		if !opener.Resting() {
+			t.Error("what does not open ends the rest")
+		}
+		second := mustAppend(t, sealer, wire.ContentApplicationData, []byte("second"))
+		if second.Seq != first.Seq+1 {
+			t.Errorf("sequence number %d after %d", second.Seq, first.Seq)
+		}
+		wantOpen(t, opener, second, []byte("second"))
+		if sealer.Resting() || opener.Resting() {
+			t.Error("still resting")
+		}
+	})
+}
+
 // TestAllocations is not parallel: AllocsPerRun counts the whole process.
 func TestAllocations(t *testing.T) {
 	for _, s := range suite.All() {
