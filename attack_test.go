@@ -508,37 +508,6 @@ func TestSameWildcard(t *testing.T) {
 	}
 }
 
-// TestUnknownPeersAllocateNothing: neither a bare hello nor junk, from the
-// socket to the answer and the folded event.
-func TestUnknownPeersAllocateNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool forget")
-	}
-	s := &Server{PSK: testPSK}
-	cfg, err := s.config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
-	l, err := s.adopt(cfg, pc, endpoint{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	for name, b := range map[string][]byte{"hello": testpeer.New("", nil, 1).Hello(), "junk": []byte("junk")} {
-		m := &udpio.Message{Buf: b, N: len(b), Remote: l.conn.LocalAddr()}
-		l.receive(now, m)
-		l.housekeep(now)
-		if n := testing.AllocsPerRun(1000, func() { l.receive(now, m) }); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
-		}
-	}
-}
-
 // TestCloseBehindBlockedWrite: a net.PacketConn whose writes block does not
 // keep Close, nor what else is called, until they end by themselves. In real
 // time: a goroutine that waits for a lock keeps a bubble's clock from moving.

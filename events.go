@@ -105,8 +105,9 @@ const (
 	// KindEntropyFailed (Error, folded): no random bytes could be read.
 	KindEntropyFailed
 
-	kindData // in the outbox: DatagramReceived
-	kindGone // in the outbox: the loop lets go of the session
+	kindData  // in the outbox: DatagramReceived
+	kindGone  // in the outbox: the loop lets go of the session
+	kindAwake // in the outbox: the loop sees to it that the session rests again
 	numKinds
 )
 

@@ -19,6 +19,7 @@ import (
 type question struct {
 	session *Session
 	ctx     context.Context
+	over    context.CancelCauseFunc // of ctx
 	ask     func(context.Context) (answerLocked func(now time.Time))
 }
 
@@ -45,6 +46,7 @@ func (l *loop) ask(q question) {
 func (l *loop) runHooks(q question) {
 	for more := true; more; {
 		locked := q.ask(q.ctx)
+		q.over(nil)
 		l.mu.Lock()
 		if !l.ended {
 			l.answers = append(l.answers, answer{q.session, locked})
@@ -77,7 +79,9 @@ func (l *loop) takeAnswers() []answer {
 // askLocked has a question that may take long answered off the loop: ask runs in
 // a goroutine without a lock, what it returns on the loop with the session's.
 func (s *Session) askLocked(ask func(context.Context) (answerLocked func(now time.Time))) {
-	s.loop.ask(question{s, s.contextLocked(), ask})
+	var ctx context.Context
+	ctx, s.abort = context.WithCancelCause(context.Background())
+	s.loop.ask(question{s, ctx, s.abort, ask})
 }
 
 // askPSKLocked has the key of an identity looked up. For one that is too long
@@ -85,11 +89,11 @@ func (s *Session) askLocked(ask func(context.Context) (answerLocked func(now tim
 func (s *Session) askPSKLocked(now time.Time, identity []byte) {
 	if longest := s.loop.cfg.maxPSKIdentity; len(identity) > longest {
 		s.state.PSKIdentity = string(identity[:longest])
-		s.raiseLocked(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity, Err: errIdentityTooLong})
+		s.raise(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity, Err: errIdentityTooLong})
 		return
 	}
 	s.state.PSKIdentity = string(identity)
-	s.raiseLocked(Event{Kind: KindPSKRequested, Time: now, Identity: s.state.PSKIdentity})
+	s.raise(Event{Kind: KindPSKRequested, Time: now, Identity: s.state.PSKIdentity})
 	req := PSKRequest{Identity: s.state.PSKIdentity, Remote: s.remote, Local: s.LocalAddr()}
 	s.askLocked(func(ctx context.Context) func(time.Time) {
 		psk, err := s.loop.cfg.psk(ctx, req)
@@ -105,10 +109,10 @@ func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 	switch {
 	case errors.Is(err, ErrUnknownPSKIdentity), err == nil && len(psk.Key) == 0:
 		psk = PSK{}
-		s.raiseLocked(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity})
+		s.raise(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity})
 	case err != nil:
 		psk = PSK{}
-		s.raiseLocked(Event{Kind: KindPSKFailed, Time: now, Identity: s.state.PSKIdentity, Err: err})
+		s.raise(Event{Kind: KindPSKFailed, Time: now, Identity: s.state.PSKIdentity, Err: err})
 	}
 	s.pskValue = psk.Value
 	s.eng.AnswerPSK(now, psk.Key)
@@ -120,7 +124,7 @@ func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
 		c, err := s.askCertificate(hello)
 		return func(now time.Time) {
 			if err != nil {
-				s.raiseLocked(Event{Kind: KindCertificateFailed, Time: now, Err: err})
+				s.raise(Event{Kind: KindCertificateFailed, Time: now, Err: err})
 			}
 			s.eng.AnswerCertificate(now, c)
 		}
@@ -149,6 +153,7 @@ func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.eng.Closed() {
+		s.abort = nil
 		answerLocked(now)
 		s.pumpLocked(now)
 	}

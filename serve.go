@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +22,8 @@ import (
 // PSK hook.
 //
 // Locks are taken in this order: Server.mu, Session.mu of a successor,
-// Session.mu of its predecessor, loop.mu, outbox.mu. No lock is held while a
-// handler or the PSK hook runs.
+// Session.mu of its predecessor, those of conn, loop.mu, outbox.mu. No lock is
+// held while a handler or a hook runs.
 type loop struct {
 	cfg      *config
 	counters *counters
@@ -38,7 +39,7 @@ type loop struct {
 	// The loop goroutine's own.
 	timers   timers.Queue[*Session]
 	idle     timers.Queue[*Session] // open sessions, the longest silent first
-	message  udpio.Message
+	messages []udpio.Message
 	plain    []byte    // receives what records hold
 	request  []byte    // HelloVerifyRequest
 	deadline time.Time // for reads; zero: none
@@ -76,17 +77,24 @@ const (
 	staleHandshake = 5 * time.Second
 )
 
-func newLoop(cfg *config, counters *counters, conn *udpio.Conn) *loop {
-	return &loop{
+// newLoop returns a loop for the socket, which it takes over.
+func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) {
+	l := &loop{
 		cfg:      cfg,
 		counters: counters,
-		conn:     conn,
 		done:     make(chan struct{}),
-		message:  udpio.Message{Buf: make([]byte, udpio.MaxDatagram)},
 		plain:    make([]byte, 0, udpio.MaxDatagram),
 		request:  make([]byte, 0, 64),
 		peers:    make(map[netip.AddrPort]*Session),
 	}
+	var err error
+	if l.conn, err = udpio.New(pc, l.sent); err != nil {
+		pc.Close()
+		return nil, err
+	}
+	l.messages = l.conn.NewMessages()
+	_ = l.conn.SetBuffers(cfg.readBuffer, cfg.writeBuffer) // what the system gives is enough to run
+	return l, nil
 }
 
 // run serves until the socket is closed and returns why.
@@ -105,12 +113,17 @@ func (l *loop) run() error {
 			l.asleep.Store(false)
 			continue
 		}
-		err := l.conn.Receive(&l.message)
+		n, err := l.conn.Receive(l.messages)
 		l.asleep.Store(false)
 		switch {
 		case err == nil:
 			failures, l.early = 0, 0
-			l.receive(time.Now(), &l.message)
+			l.receiveBatch(time.Now(), l.messages[:n])
+			if l.isAsking() {
+				// A hook that only looks into memory needs but its turn, and
+				// then it need not wake the loop.
+				runtime.Gosched()
+			}
 		case l.isClosing():
 			return l.finish(ErrServerClosed)
 		case errors.Is(err, os.ErrDeadlineExceeded) && l.wasDue():
@@ -131,7 +144,12 @@ func (l *loop) run() error {
 // housekeep does what is due by now, tells the handler, and says when it must
 // be called next.
 func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
-	for _, a := range l.takeAnswers() {
+	answers := l.takeAnswers()
+	if len(answers) > 1 {
+		l.conn.Hold()
+		defer l.conn.Release()
+	}
+	for _, a := range answers {
 		a.session.take(now, a.locked)
 		l.schedule(a.session)
 		l.deliver()
@@ -190,6 +208,13 @@ func (l *loop) wasDue() bool {
 	return l.early < maxEarlyTimeouts
 }
 
+// isAsking reports whether a hook runs.
+func (l *loop) isAsking() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asking > 0
+}
+
 // hasWork reports whether somebody has left work for the loop.
 func (l *loop) hasWork() bool {
 	l.mu.Lock()
@@ -210,6 +235,10 @@ func (l *loop) deliver() {
 		case it.kind == kindData:
 			l.counters.messagesReceived.Add(1)
 			h.DatagramReceived(it.session, it.cipherText, it.plainText)
+		case it.kind == kindAwake:
+			if at, _, ok := it.session.deadline(); ok {
+				l.timers.SetNoLater(&it.session.timer, at)
+			}
 		case it.kind == kindGone:
 			l.timers.Unset(&it.session.timer)
 			l.idle.Unset(&it.session.idle)
@@ -228,6 +257,20 @@ func tell(h EventHandler, ev Event) {
 		h.Warning(ev)
 	default:
 		h.Info(ev)
+	}
+}
+
+// receiveBatch routes datagrams. The answers to several leave together.
+func (l *loop) receiveBatch(now time.Time, ms []udpio.Message) {
+	if len(ms) > 1 {
+		l.conn.Hold()
+		defer l.conn.Release()
+	}
+	for i := range ms {
+		if i > 0 && l.isClosing() {
+			break
+		}
+		l.receive(now, &ms[i])
 	}
 }
 
@@ -264,7 +307,7 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 	verdict, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
 	if verdict == Answer {
 		l.counters.helloVerifyRequests.Add(1)
-		_ = l.send(request, m.Remote, m.Local) // counted; the client asks again
+		_ = l.conn.Send(request, m.Remote, m.Local) // counted; the client asks again
 		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
 	}
@@ -395,19 +438,30 @@ func (l *loop) schedule(s *Session) {
 	}
 }
 
-// send sends a datagram and counts it.
-func (l *loop) send(datagram []byte, remote netip.AddrPort, local netip.Addr) error {
-	err := l.conn.Send(datagram, remote, local)
+// sent notes what became of a datagram.
+func (l *loop) sent(d udpio.Sent) {
 	switch {
-	case err == nil:
+	case d.Err == nil:
 		l.counters.datagramsSent.Add(1)
-		l.counters.bytesSent.Add(uint64(len(datagram)))
-	case err == udpio.ErrFull:
+		l.counters.bytesSent.Add(uint64(d.Len))
+		return
+	case d.Err == udpio.ErrFull:
 		l.counters.drop(dropSendFull)
 	default:
 		l.counters.drop(dropSendFailed)
 	}
-	return err
+	l.mu.Lock()
+	// Under this lock, nothing is told of a session after its end.
+	s := l.lookupLocked(d.Remote, d.Local)
+	switch {
+	case s == nil:
+	case d.Err == udpio.ErrFull:
+		l.outbox.put(s.event(Event{Kind: KindWriteDropped}))
+	case !l.closing:
+		l.outbox.put(s.event(Event{Kind: KindWriteFailed, Err: d.Err}))
+	}
+	l.mu.Unlock()
+	l.wake()
 }
 
 // leave puts an event into the outbox, unless run has ended.

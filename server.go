@@ -13,8 +13,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/dtlsserver/dtlsserver/internal/udpio"
 )
 
 // Server is a DTLS 1.2 server on one UDP socket. With a PSK or Certificates it is
@@ -229,12 +227,10 @@ func (s *Server) serves(where endpoint) bool {
 // adopt makes a loop for the socket, which it takes over, and makes it the
 // server's.
 func (s *Server) adopt(cfg *config, pc net.PacketConn, where endpoint) (*loop, error) {
-	conn, err := udpio.New(pc)
+	l, err := newLoop(cfg, &s.counters, pc)
 	if err != nil {
-		pc.Close()
 		return nil, err
 	}
-	_ = conn.SetBuffers(cfg.readBuffer, cfg.writeBuffer) // what the system gives is enough to run
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if cfg.verifier == nil {
@@ -243,9 +239,8 @@ func (s *Server) adopt(cfg *config, pc net.PacketConn, where endpoint) (*loop, e
 		}
 		cfg.verifier = s.own
 	}
-	l := newLoop(cfg, &s.counters, conn)
 	l.before, l.detach = s.last, s.detach
-	where.addr = netip.AddrPortFrom(where.addr.Addr(), conn.LocalAddr().Port())
+	where.addr = netip.AddrPortFrom(where.addr.Addr(), l.conn.LocalAddr().Port())
 	s.loop, s.endpoint = l, where
 	return l, nil
 }

@@ -46,9 +46,17 @@ type Session struct {
 	reason   error
 	ctx      context.Context // nil until somebody asks
 	cancel   context.CancelCauseFunc
-	worn     bool // KindKeyWornOut was told
-	stats    SessionStats
+	abort    context.CancelCauseFunc // of the hook that runs
+	worn     bool                    // KindKeyWornOut was told
+	written  bool                    // since restAt was set
+	restAt   time.Time               // when to see whether to rest; zero: at rest, or not open
+
+	messagesReceived, messagesSent, recordsDropped uint64
 }
+
+// restAfter is how long a session must have been silent to rest: to hold its
+// keys and not what is computed from them.
+const restAfter = 30 * time.Second
 
 // RemoteAddr is the peer's address.
 func (s *Session) RemoteAddr() netip.AddrPort { return s.remote }
@@ -77,9 +85,13 @@ func (s *Session) ConnectionState() ConnectionState {
 func (s *Session) Stats() SessionStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats := s.stats
-	stats.Started, stats.LastReceived = s.started, s.heard
-	return stats
+	return SessionStats{
+		Started:          s.started,
+		LastReceived:     s.heard,
+		MessagesReceived: s.messagesReceived,
+		MessagesSent:     s.messagesSent,
+		RecordsDropped:   s.recordsDropped,
+	}
 }
 
 // Value returns what SetValue set last, or else PSK.Value once the handshake
@@ -102,10 +114,6 @@ func (s *Session) SetValue(v any) {
 func (s *Session) Context() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.contextLocked()
-}
-
-func (s *Session) contextLocked() context.Context {
 	if s.ctx == nil {
 		s.ctx, s.cancel = context.WithCancelCause(context.Background())
 		if s.eng.Closed() {
@@ -119,6 +127,11 @@ func (s *Session) contextLocked() context.Context {
 // and may be reused on return. Write never waits for the peer, nor on UDP
 // sockets of Unix systems for the socket. What does not fit the path's MTU may
 // be fragmented or lost by the network.
+//
+// While the server handles datagrams that came together, what is written leaves
+// together too: when they have all been handled, or after a millisecond. If the
+// system then refuses it, Write has returned nil, and only KindWriteDropped,
+// KindWriteFailed and Stats tell.
 //
 // The errors are ErrHandshakeIncomplete, ErrSessionClosed, ErrServerClosed,
 // ErrMessageTooLong for more than 16384 bytes, the client's limit (RFC 8449,
@@ -140,22 +153,24 @@ func (s *Session) Write(b []byte) (int, error) {
 		}
 		return 0, s.notOpenLocked(err)
 	}
-	switch err := s.loop.send(datagram, s.remote, s.local.Addr()); err {
+	s.written = true
+	if s.restAt.IsZero() {
+		s.wakeLocked(time.Now())
+	}
+	switch err := s.loop.conn.Send(datagram, s.remote, s.local.Addr()); err {
 	case nil:
 	case udpio.ErrTooLong:
 		return 0, ErrMessageTooLong
 	case udpio.ErrFull:
-		s.sendFailedLocked(err)
 		return 0, ErrWriteDropped
 	default:
-		s.sendFailedLocked(err)
 		return 0, fmt.Errorf("dtlsserver: write to %v: %w", s.remote, err)
 	}
-	s.stats.MessagesSent++
+	s.messagesSent++
 	s.loop.counters.messagesSent.Add(1)
 	if s.eng.Sealed() > maxSealed && !s.worn {
 		s.worn = true
-		s.raiseLocked(Event{Kind: KindKeyWornOut})
+		s.raise(Event{Kind: KindKeyWornOut})
 	}
 	return len(b), nil
 }
@@ -237,6 +252,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	if drop == engine.DropNone && r.Epoch > 0 {
 		s.heard = now
 	}
+	s.wakeLocked(now)
 	s.pumpLocked(now)
 	return drop
 }
@@ -252,9 +268,9 @@ func (s *Session) countDrop(now time.Time, why engine.Drop) {
 // repeated flight, and a record that has crossed our close_notify.
 func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
 	s.loop.counters.drop(why)
-	s.stats.RecordsDropped++
+	s.recordsDropped++
 	if why != engine.DropClosed && why != engine.DropRepeated {
-		s.raiseLocked(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], variant: uint8(why)})
+		s.raise(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], variant: uint8(why)})
 	}
 }
 
@@ -304,8 +320,33 @@ func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 	} else {
 		s.eng.Timeout(now)
 		s.pumpLocked(now)
+		s.restLocked(now)
 	}
 	return s.deadlineLocked()
+}
+
+// restLocked has the session rest if it has been silent for long enough.
+func (s *Session) restLocked(now time.Time) {
+	silent := s.heard
+	switch {
+	case s.restAt.IsZero() || now.Before(s.restAt):
+		return
+	case s.written: // at a time that Write does not look up
+		silent, s.written = now, false
+	}
+	if s.restAt = silent.Add(restAfter); !now.Before(s.restAt) {
+		s.eng.Rest()
+		s.restAt = time.Time{}
+	}
+}
+
+// wakeLocked notes that a record has ended a rest.
+func (s *Session) wakeLocked(now time.Time) {
+	if s.restAt.IsZero() && s.state.HandshakeComplete && !s.eng.Resting() {
+		s.restAt = now.Add(restAfter)
+		s.loop.outbox.putItem(item{kind: kindAwake, session: s})
+		s.loop.wake()
+	}
 }
 
 // deadline is when timeout must be called next, and whether the handshake is
@@ -326,27 +367,33 @@ func (s *Session) deadlineLocked() (time.Time, bool) {
 		if idle := s.heard.Add(s.loop.cfg.idleTimeout); at.IsZero() || idle.Before(at) {
 			at = idle
 		}
+		if !s.restAt.IsZero() && s.restAt.Before(at) {
+			at = s.restAt
+		}
 	}
 	return at, true
 }
 
-// pumpLocked sends what the engine has to send and turns its events into ours.
-func (s *Session) pumpLocked(now time.Time) {
-	var buf *[]byte
+// transmitLocked sends what the engine has to send.
+func (s *Session) transmitLocked() {
+	if !s.eng.Sending() {
+		return
+	}
+	buf := writeBuffers.Get().(*[]byte)
+	defer writeBuffers.Put(buf)
 	for {
-		if buf == nil {
-			buf = writeBuffers.Get().(*[]byte)
-			defer writeBuffers.Put(buf)
-		}
 		datagram := s.eng.AppendDatagram((*buf)[:0])
 		*buf = datagram[:0]
 		if len(datagram) == 0 {
-			break
+			return
 		}
-		if err := s.loop.send(datagram, s.remote, s.local.Addr()); err != nil {
-			s.sendFailedLocked(err) // repaired by retransmission, if it can be
-		}
+		_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
 	}
+}
+
+// pumpLocked sends what the engine has to send and turns its events into ours.
+func (s *Session) pumpLocked(now time.Time) {
+	s.transmitLocked()
 	for {
 		ev, ok := s.eng.Event()
 		if !ok {
@@ -354,7 +401,7 @@ func (s *Session) pumpLocked(now time.Time) {
 		}
 		switch ev.Kind {
 		case engine.EventData:
-			s.stats.MessagesReceived++
+			s.messagesReceived++
 			s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: ev.Record, plainText: ev.Data})
 		case engine.EventPSKNeeded:
 			s.askPSKLocked(now, ev.Identity)
@@ -371,7 +418,7 @@ func (s *Session) pumpLocked(now time.Time) {
 		case engine.EventDropped:
 			s.countDropLocked(now, ev.Drop)
 		case engine.EventWarningAlert:
-			s.raiseLocked(Event{Kind: KindPeerAlert, Time: now, Err: &AlertError{Code: uint8(ev.Alert)}})
+			s.raise(Event{Kind: KindPeerAlert, Time: now, Err: &AlertError{Code: uint8(ev.Alert)}})
 		case engine.EventClosed:
 			s.closedLocked(now, ev)
 		}
@@ -380,6 +427,7 @@ func (s *Session) pumpLocked(now time.Time) {
 
 func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
 	s.heard = now
+	s.restAt = now.Add(restAfter)
 	s.state = newConnectionState(ev.Parameters)
 	s.state.HandshakeComplete = true
 	if s.value == nil && !engine.UsesCertificate(ev.Parameters.Suite) {
@@ -391,7 +439,7 @@ func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
 		old.end(ErrReconnected, false)
 	}
 	s.loop.counters.handshakesCompleted.Add(1)
-	s.raiseLocked(Event{Kind: KindHandshakeComplete, Time: now, Identity: s.state.PSKIdentity})
+	s.raise(Event{Kind: KindHandshakeComplete, Time: now, Identity: s.state.PSKIdentity})
 }
 
 func (s *Session) closedLocked(now time.Time, ev engine.Event) {
@@ -400,6 +448,9 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	}
 	if s.cancel != nil {
 		s.cancel(s.reason)
+	}
+	if s.abort != nil {
+		s.abort(s.reason)
 	}
 	kind := KindSessionClosed
 	switch {
@@ -415,7 +466,7 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 		kind = KindHandshakeFailed
 		s.loop.counters.handshakesFailed.Add(1)
 	}
-	s.loop.remove(s, s.eventLocked(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason, variant: uint8(ev.Alert)}))
+	s.loop.remove(s, s.event(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason, variant: uint8(ev.Alert)}))
 	s.loop.wake()
 }
 
@@ -446,29 +497,19 @@ func closeReason(ev engine.Event) error {
 	}
 }
 
-// raiseLocked puts an event about the session into the outbox.
-func (s *Session) raiseLocked(ev Event) {
-	s.loop.outbox.put(s.eventLocked(ev))
+// raise puts an event about the session into the outbox.
+func (s *Session) raise(ev Event) {
+	s.loop.outbox.put(s.event(ev))
 	s.loop.wake()
 }
 
-// eventLocked returns the event with what is the same for all of a session.
-func (s *Session) eventLocked(ev Event) Event {
+// event returns the event with what is the same for all of a session.
+func (s *Session) event(ev Event) Event {
 	if ev.Time.IsZero() {
 		ev.Time = time.Now()
 	}
 	ev.Session, ev.Remote, ev.Local = s, s.remote, s.LocalAddr()
 	return ev
-}
-
-// sendFailedLocked tells of a datagram that was not sent.
-func (s *Session) sendFailedLocked(err error) {
-	switch {
-	case err == udpio.ErrFull:
-		s.raiseLocked(Event{Kind: KindWriteDropped})
-	case !s.loop.isClosing():
-		s.raiseLocked(Event{Kind: KindWriteFailed, Err: err})
-	}
 }
 
 var dropErrors = [...]error{

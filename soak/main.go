@@ -34,6 +34,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -47,6 +48,7 @@ func main() {
 	minutes := flag.Float64("minutes", 0, "how long to run, in `minutes`, in addition to -seconds")
 	seconds := flag.Float64("seconds", 0, "how long to run, in `seconds`; 60 when -minutes is not set either")
 	flood := flag.Int("flood", 5000, "bare hellos a second, at most")
+	plain := flag.Bool("plain", false, "read and write the server's socket one datagram at a time, as any net.PacketConn")
 	flag.Parse()
 	duration := time.Duration(*minutes*float64(time.Minute) + *seconds*float64(time.Second))
 	if duration == 0 {
@@ -58,7 +60,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, duration, *flood, os.Stdout); err != nil {
+	if err := run(ctx, duration, *flood, *plain, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -88,10 +90,13 @@ type soak struct {
 }
 
 // run runs the soak and prints its table. The error says what went wrong.
-func run(ctx context.Context, duration time.Duration, flood int, out io.Writer) error {
+func run(ctx context.Context, duration time.Duration, flood int, plain bool, out io.Writer) error {
 	s, err := newSoak()
 	if err != nil {
 		return err
+	}
+	if plain {
+		s.server.ListenPacket = listenPlain
 	}
 	before := measure()
 	if err := s.server.Listen("udp4", "127.0.0.1:0"); err != nil {
@@ -120,6 +125,13 @@ func run(ctx context.Context, duration time.Duration, flood int, out io.Writer) 
 	s.judge(before, idle, after, idleStats)
 	s.print(out, loaded, before, idle, after, idleStats)
 	return s.faults.err()
+}
+
+// listenPlain opens a socket that the server cannot tell to be one of the
+// system.
+func listenPlain(network, address string) (net.PacketConn, error) {
+	pc, err := net.ListenPacket(network, address)
+	return struct{ net.PacketConn }{pc}, err
 }
 
 // load runs all sources until the time is over or ctx is done, and waits for

@@ -8,17 +8,19 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// native is a UDP socket of the system. Datagrams leave by a sendmsg of our
-// own, since the one of package net waits while the socket is full.
-type native struct {
+// plain is a UDP socket of the system, read and written one datagram at a
+// time. Datagrams leave by a sendmsg of our own, since the one of package net
+// waits while the socket is full.
+type plain struct {
 	udp  *net.UDPConn
 	raw  syscall.RawConn
 	info packetInfo
-	oob  []byte // of Receive
+	oob  []byte // of receive
 
 	mu      sync.Mutex // guards what one send needs, so that none allocates
 	data    []byte
@@ -30,69 +32,74 @@ type native struct {
 	write   func(fd uintptr) bool
 }
 
-func newNative(udp *net.UDPConn, local netip.Addr) (*native, error) {
+func newPlain(udp *net.UDPConn, local netip.Addr) (*plain, error) {
 	raw, err := udp.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	n := &native{udp: udp, raw: raw, control: make([]byte, 0, controlLen)}
-	n.info.v6 = !local.Is4()
+	p := &plain{udp: udp, raw: raw, control: make([]byte, 0, controlLen)}
+	p.info.v6 = !local.Is4()
 	if local.IsUnspecified() {
-		if err := n.info.enable(raw); err != nil {
+		if err := p.info.enable(raw); err != nil {
 			return nil, err
 		}
-		n.oob = make([]byte, controlLen)
+		p.oob = make([]byte, controlLen)
 	}
-	n.write = func(fd uintptr) bool {
-		_, n.err = unix.SendmsgN(int(fd), n.data, n.control, n.to, 0)
+	p.write = func(fd uintptr) bool {
+		_, p.err = unix.SendmsgN(int(fd), p.data, p.control, p.to, 0)
 		return true // also when the socket is full: that is reported, not waited for
 	}
-	return n, nil
+	return p, nil
 }
 
-func (n *native) receive(m *Message) error {
-	size, oobn, flags, from, err := n.udp.ReadMsgUDPAddrPort(m.Buf, n.oob)
+func (p *plain) batch() int { return 1 }
+
+func (p *plain) receive(ms []Message) (int, error) {
+	m := &ms[0]
+	size, oobn, flags, from, err := p.udp.ReadMsgUDPAddrPort(m.Buf, p.oob)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	m.N = size
 	m.Remote = unmap(from)
-	m.Local = n.info.parse(n.oob[:oobn])
+	m.Local = p.info.parse(p.oob[:oobn])
 	m.Truncated = flags&unix.MSG_TRUNC != 0
-	return nil
+	return 1, nil
 }
 
-func (n *native) send(b []byte, remote netip.AddrPort, local netip.Addr) error {
+func (p *plain) send(b []byte, remote netip.AddrPort, local netip.Addr) (kept bool, err error) {
 	if remote.Addr().Zone() != "" {
 		// Package net knows the numbers of interfaces by name.
-		_, err := n.udp.WriteToUDPAddrPort(b, remote)
-		return sendError(err)
+		_, err := p.udp.WriteToUDPAddrPort(b, remote)
+		return false, sendError(err)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.data = b
-	n.control = n.control[:0]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.data = b
+	p.control = p.control[:0]
 	if local.IsValid() {
-		n.control = n.info.append(n.control, local)
+		p.control = p.info.append(p.control, local)
 	}
-	if n.info.v6 {
-		n.to6 = unix.SockaddrInet6{Port: int(remote.Port()), Addr: remote.Addr().As16()}
-		n.to = &n.to6
+	if p.info.v6 {
+		p.to6 = unix.SockaddrInet6{Port: int(remote.Port()), Addr: remote.Addr().As16()}
+		p.to = &p.to6
 	} else if remote.Addr().Is4() {
-		n.to4 = unix.SockaddrInet4{Port: int(remote.Port()), Addr: remote.Addr().As4()}
-		n.to = &n.to4
+		p.to4 = unix.SockaddrInet4{Port: int(remote.Port()), Addr: remote.Addr().As4()}
+		p.to = &p.to4
 	} else {
-		return unix.EAFNOSUPPORT
+		return false, unix.EAFNOSUPPORT
 	}
 	for {
-		if err := n.raw.Write(n.write); err != nil {
-			return err
+		if err := p.raw.Write(p.write); err != nil {
+			return false, err
 		}
-		if n.err != unix.EINTR {
-			return sendError(n.err)
+		if p.err != unix.EINTR {
+			return false, sendError(p.err)
 		}
 	}
 }
+
+func (*plain) stopWaiting(time.Time) {} // it never waits
 
 func sendError(err error) error {
 	switch {

@@ -3,9 +3,14 @@
 package udpio
 
 import (
+	"net"
 	"net/netip"
 	"syscall"
 )
+
+func newNative(udp *net.UDPConn, local netip.Addr, _ func(Sent)) (socket, error) {
+	return newPlain(udp, local)
+}
 
 // controlLen is zero: no control messages.
 const controlLen = 0

@@ -1,7 +1,8 @@
 // Package udpio is the socket of the server: it reads datagrams with the
 // address that they were sent to, answers from that address, and never waits
-// for a full socket. On systems without packet info, and on a net.PacketConn
-// that is no UDP socket of the system, datagrams are read and written plainly.
+// for a full socket. On Linux it reads and writes many with one system call.
+// On systems without packet info, and on a net.PacketConn that is no UDP
+// socket of the system, datagrams are read and written plainly.
 package udpio
 
 import (
@@ -37,21 +38,61 @@ type Message struct {
 type Conn struct {
 	pc     net.PacketConn
 	local  netip.AddrPort
-	native *native // nil: pc is a foreign net.PacketConn
+	socket socket
+	sent   func(Sent)
+}
+
+// socket is a way to read and write datagrams.
+type socket interface {
+	// batch is how many datagrams one call of receive can bring.
+	batch() int
+	receive([]Message) (int, error)
+	// send may keep a datagram; then it tells Conn.sent later what became of it.
+	send(b []byte, remote netip.AddrPort, local netip.Addr) (kept bool, err error)
+	stopWaiting(time.Time)
+}
+
+// holder is a socket that can keep datagrams to send them together.
+type holder interface {
+	hold()
+	release()
+}
+
+// Sent says what became of a datagram that was given to Send.
+type Sent struct {
+	Remote netip.AddrPort
+	Local  netip.Addr
+	Len    int // bytes
+	Err    error
 }
 
 // New takes pc over. On a wildcard socket of the system it turns packet info
-// on.
-func New(pc net.PacketConn) (*Conn, error) {
+// on. Of every datagram that is given to Send, sent is told once what became
+// of it; it must not call Send, Hold, Release or Close.
+func New(pc net.PacketConn, sent func(Sent)) (*Conn, error) {
 	local, err := addrPort(pc.LocalAddr())
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{pc: pc, local: local}
+	c := &Conn{pc: pc, local: local, socket: foreign{pc}, sent: sent}
 	if udp, ok := pc.(*net.UDPConn); ok {
-		c.native, err = newNative(udp, local.Addr())
+		c.socket, err = newNative(udp, local.Addr(), sent)
 	}
 	return c, err
+}
+
+// NewMessages returns messages for Receive, as many as one call can bring, that
+// truncate nothing.
+func (c *Conn) NewMessages() []Message {
+	// Buffers a whole number of pages apart would share their places in the
+	// processor's caches.
+	const stride = MaxDatagram + 1 + 5*64
+	ms := make([]Message, c.socket.batch())
+	room := make([]byte, len(ms)*stride)
+	for i := range ms {
+		ms[i].Buf = room[i*stride:][:MaxDatagram:MaxDatagram]
+	}
+	return ms
 }
 
 // LocalAddr is the address that the socket is bound to.
@@ -76,42 +117,71 @@ func (c *Conn) SetBuffers(read, write int) error {
 
 // StopWaiting makes writes that wait for room fail from t on. A socket of the
 // system does not wait.
-func (c *Conn) StopWaiting(t time.Time) {
-	if c.native == nil {
-		_ = c.pc.SetWriteDeadline(t)
+func (c *Conn) StopWaiting(t time.Time) { c.socket.stopWaiting(t) }
+
+// Close closes the socket, after what was kept by Hold has been sent. Receive
+// then fails with net.ErrClosed.
+func (c *Conn) Close() error {
+	c.Release()
+	return c.pc.Close()
+}
+
+// Receive waits for a datagram and takes as many as are there, up to len(ms).
+// It returns how many.
+func (c *Conn) Receive(ms []Message) (int, error) { return c.socket.receive(ms) }
+
+// Send sends b to remote, from local when that is valid. It does not wait for
+// room in the socket, where the system offers that. Of what is kept because of
+// Hold, a copy is, and no error is known yet.
+func (c *Conn) Send(b []byte, remote netip.AddrPort, local netip.Addr) error {
+	kept, err := c.socket.send(b, remote, local)
+	if !kept {
+		c.sent(Sent{remote, local, len(b), err})
+	}
+	return err
+}
+
+// Hold lets Send keep datagrams, where they can be sent together, until Release
+// or for about a millisecond.
+func (c *Conn) Hold() {
+	if h, ok := c.socket.(holder); ok {
+		h.hold()
 	}
 }
 
-// Close closes the socket. Receive then fails with net.ErrClosed.
-func (c *Conn) Close() error { return c.pc.Close() }
-
-// Receive waits for one datagram.
-func (c *Conn) Receive(m *Message) error {
-	if c.native != nil {
-		return c.native.receive(m)
+// Release sends what was kept since Hold.
+func (c *Conn) Release() {
+	if h, ok := c.socket.(holder); ok {
+		h.release()
 	}
-	n, from, err := c.pc.ReadFrom(m.Buf)
+}
+
+// foreign is a net.PacketConn that is no UDP socket of the system.
+type foreign struct{ pc net.PacketConn }
+
+func (foreign) batch() int { return 1 }
+
+func (f foreign) receive(ms []Message) (int, error) {
+	m := &ms[0]
+	n, from, err := f.pc.ReadFrom(m.Buf)
 	if err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
-			return os.ErrDeadlineExceeded // which some call differently
+			return 0, os.ErrDeadlineExceeded // which some call differently
 		}
-		return err
+		return 0, err
 	}
 	m.N, m.Local, m.Truncated = n, netip.Addr{}, false
 	m.Remote, _ = addrPort(from)
-	return nil
+	return 1, nil
 }
 
-// Send sends b to remote, from local when that is valid. It does not wait for
-// room in the socket, where the system offers that.
-func (c *Conn) Send(b []byte, remote netip.AddrPort, local netip.Addr) error {
-	if c.native != nil {
-		return c.native.send(b, remote, local)
-	}
-	_, err := c.pc.WriteTo(b, net.UDPAddrFromAddrPort(remote))
-	return sendError(err)
+func (f foreign) send(b []byte, remote netip.AddrPort, _ netip.Addr) (kept bool, err error) {
+	_, err = f.pc.WriteTo(b, net.UDPAddrFromAddrPort(remote))
+	return false, sendError(err)
 }
+
+func (f foreign) stopWaiting(t time.Time) { _ = f.pc.SetWriteDeadline(t) }
 
 // addrPort returns the address of a, unmapped.
 func addrPort(a net.Addr) (netip.AddrPort, error) {

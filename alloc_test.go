@@ -1,0 +1,249 @@
+package dtlsserver
+
+import (
+	"net"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// What a datagram costs on the way from a socket of the system to the handler
+// and back, with the loop driven by hand.
+
+// wired is a loop on a UDP socket, and a client's socket connected to it.
+type wired struct {
+	tb     testing.TB
+	l      *loop
+	client *net.UDPConn
+	addr   netip.AddrPort
+}
+
+func newWired(tb testing.TB, h EventHandler) *wired {
+	tb.Helper()
+	s := &Server{PSK: testPSK, Handler: h}
+	cfg, err := s.config()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w := &wired{tb: tb}
+	if w.l, err = s.adopt(cfg, pc, endpoint{}); err != nil {
+		tb.Fatal(err)
+	}
+	client, err := net.Dial("udp4", pc.LocalAddr().String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w.client = client.(*net.UDPConn)
+	w.addr = w.client.LocalAddr().(*net.UDPAddr).AddrPort()
+	tb.Cleanup(func() { pc.Close(); client.Close() })
+	_ = w.client.SetDeadline(time.Now().Add(time.Minute))
+	_ = pc.SetDeadline(time.Now().Add(time.Minute))
+	return w
+}
+
+// give has the loop receive datagrams that the client sends, in one batch if
+// the socket reads batches.
+func (w *wired) give(now time.Time, datagrams ...[]byte) {
+	for _, b := range datagrams {
+		if _, err := w.client.Write(b); err != nil {
+			w.tb.Fatal(err)
+		}
+	}
+	for left := len(datagrams); left > 0; {
+		n, err := w.l.conn.Receive(w.l.messages)
+		if err != nil {
+			w.tb.Fatal(err)
+		}
+		w.l.receiveBatch(now, w.l.messages[:n])
+		w.l.housekeep(now)
+		left -= n
+	}
+}
+
+// answer reads one datagram at the client.
+func (w *wired) answer(buf []byte) []byte {
+	n, err := w.client.Read(buf)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return buf[:n]
+}
+
+// establish makes a session.
+func (w *wired) establish(now time.Time) *testpeer.Client {
+	w.tb.Helper()
+	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	buf := make([]byte, 2048)
+	for _, flight := range []func() []byte{c.Hello, c.Hello, c.Flight} {
+		w.give(now, flight())
+		w.l.hooks.Wait()
+		w.l.housekeep(now)
+		if err := c.Receive(w.answer(buf)); err != nil {
+			w.tb.Fatal(err)
+		}
+	}
+	if !c.Complete {
+		w.tb.Fatal("no session")
+	}
+	return c
+}
+
+// TestSteadyStateAllocatesNothing: from the socket to the answer and the folded
+// event, of one datagram and of several at a time.
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	now := time.Now()
+	for _, size := range []int{1, 8} {
+		w := newWired(t, HandlerFuncs{OnDatagram: echo})
+		c := w.establish(now)
+		buf := make([]byte, 2048)
+		for _, test := range []struct {
+			name    string
+			make    func() []byte
+			answers bool
+		}{
+			{"hello", testpeer.New("", nil, 1).Hello, true},
+			{"hello with the cookie of a session", c.Hello, false},
+			{"junk", func() []byte { return []byte("junk") }, false},
+			{"application data", func() []byte { return c.Sealed(wire.ContentApplicationData, make([]byte, 64)) }, true},
+			{"forged data", func() []byte {
+				b := c.Sealed(wire.ContentApplicationData, make([]byte, 64))
+				b[len(b)-1] ^= 1
+				return b
+			}, false},
+		} {
+			const runs = 200
+			batches := make([][][]byte, runs+2)
+			for i := range batches {
+				for range size {
+					batches[i] = append(batches[i], test.make())
+				}
+			}
+			next := 0
+			step := func() {
+				w.give(now, batches[next]...)
+				next++
+				for range size {
+					if test.answers {
+						w.answer(buf)
+					}
+				}
+			}
+			step()
+			if n := testing.AllocsPerRun(runs, step); n != 0 {
+				t.Errorf("%s, %d at a time: %v allocations", test.name, size, n)
+			}
+		}
+	}
+}
+
+// TestHandlerBlocksInBatch: what was written before a handler blocks, and what
+// others write meanwhile, leaves all the same.
+func TestHandlerBlocksInBatch(t *testing.T) {
+	t.Parallel()
+	const datagrams = 8
+	answered := make(chan struct{})
+	handled := 0
+	h := HandlerFuncs{OnDatagram: func(s *Session, _, plainText []byte) {
+		_, _ = s.Write(plainText)
+		if handled++; handled == datagrams/2 {
+			go s.Write([]byte("from elsewhere"))
+			select {
+			case <-answered:
+			case <-time.After(10 * time.Second):
+				t.Error("no answers while the handler blocks")
+			}
+		}
+	}}
+	w := newWired(t, h)
+	now := time.Now()
+	c := w.establish(now)
+	var sealed [][]byte
+	for range datagrams {
+		sealed = append(sealed, c.Sealed(wire.ContentApplicationData, []byte("text")))
+	}
+	go func() {
+		buf := make([]byte, 2048)
+		for range datagrams/2 + 1 {
+			w.answer(buf)
+		}
+		close(answered)
+	}()
+	w.give(now, sealed...)
+	buf := make([]byte, 2048)
+	for range datagrams / 2 {
+		w.answer(buf)
+	}
+	if handled != datagrams {
+		t.Errorf("%d datagrams handled", handled)
+	}
+}
+
+// BenchmarkDatagram is the whole way of a datagram, of which most is the
+// system's: the client's share is in it. An operation is a datagram and its
+// answer.
+func BenchmarkDatagram(b *testing.B) {
+	now := time.Now()
+	const window = 32
+	run := func(b *testing.B, w *wired, next func() []byte) {
+		b.ReportAllocs()
+		buf := make([]byte, 2048)
+		batch := make([][]byte, 0, window)
+		for done := 0; done < b.N; done += len(batch) {
+			for batch = batch[:0]; len(batch) < min(window, b.N-done); {
+				batch = append(batch, next())
+			}
+			w.give(now, batch...)
+			for range batch {
+				w.answer(buf)
+			}
+		}
+	}
+	b.Run("hello", func(b *testing.B) {
+		hello := testpeer.New("", nil, 1).Hello()
+		run(b, newWired(b, nil), func() []byte { return hello })
+	})
+	b.Run("echo", func(b *testing.B) {
+		w := newWired(b, HandlerFuncs{OnDatagram: echo})
+		c := w.establish(now)
+		run(b, w, func() []byte { return c.Sealed(wire.ContentApplicationData, make([]byte, 64)) })
+	})
+}
+
+// BenchmarkSessions makes b.N sessions and reports what each holds when it is
+// at rest.
+func BenchmarkSessions(b *testing.B) {
+	d := newDirect(b, func(s *Server) {
+		s.Handler = nil
+		s.IdleTimeout = time.Hour
+		s.MaxHandshakesPerSource = -1
+		s.MaxSessions = 1 << 20
+	})
+	before := liveHeap()
+	for i := range b.N {
+		d.establish(testpeer.New(testIdentity, []byte(testKey), uint64(i)), clientAddr(i))
+	}
+	d.out = nil
+	b.ReportMetric(float64(liveHeap()-before)/float64(b.N), "B/session-awake")
+	d.advance(2 * restAfter)
+	b.ReportMetric(float64(liveHeap()-before)/float64(b.N), "B/session")
+	runtime.KeepAlive(d)
+}
+
+func liveHeap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
