@@ -71,8 +71,9 @@
 // Client certificates are verified, and VerifyConnection is asked, before the
 // server's Finished leaves, so a client that is refused never has a session.
 //
-// ECDHE_PSK and certificate suites have forward secrecy, and are preferred to
-// plain PSK. Session tickets hold a session's secret for a day, sealed with a key
+// ECDHE_PSK and certificate suites have forward secrecy. ECDHE_PSK is preferred
+// to plain PSK; certificate suites come last, since they do not say who the
+// client is. Session tickets hold a session's secret for a day, sealed with a key
 // of the server's: whoever learns that key can read what was resumed. Plain PSK has limits that no implementation can lift. Whoever
 // learns a key can read all sessions recorded under it. A key
 // of low entropy, such as a password, can be guessed offline by whoever

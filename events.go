@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -187,7 +188,7 @@ type Event struct {
 	// Err is the reason or the failure.
 	Err error
 
-	variant uint8 // events of a kind that differ in it are not folded together
+	variant uint16 // events of a kind that differ in it are not folded together
 }
 
 // String returns the event as a line for a person, for example
@@ -300,9 +301,10 @@ func (m multiHandler) DatagramReceived(s *Session, cipherText, plainText []byte)
 	}
 }
 
-// LogHandler returns an EventHandler that logs events to logger with their
-// fields as attributes. Datagrams are logged at slog.LevelDebug, with their
-// lengths and not their contents.
+// LogHandler returns an EventHandler that logs events to logger, at the level of
+// their kind and the time when they happened, with their fields as attributes.
+// What a peer has chosen is quoted where it is more than plain text. Datagrams
+// are logged at slog.LevelDebug, with their lengths and not their contents.
 func LogHandler(logger *slog.Logger) EventHandler { return logHandler{logger} }
 
 type logHandler struct{ logger *slog.Logger }
@@ -317,31 +319,47 @@ func (h logHandler) log(e Event) {
 	if !h.logger.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 8)
-	attrs = append(attrs, slog.String("kind", e.Kind.String()))
+	r := slog.NewRecord(e.Time, level, e.Kind.text(), 0)
+	r.AddAttrs(slog.String("kind", e.Kind.String()))
 	if e.Remote.IsValid() {
-		attrs = append(attrs, slog.String("remote", e.Remote.String()))
+		r.AddAttrs(slog.String("remote", e.Remote.String()))
 	}
 	if e.Local.IsValid() {
-		attrs = append(attrs, slog.String("local", e.Local.String()))
+		r.AddAttrs(slog.String("local", e.Local.String()))
 	}
 	if e.Identity != "" {
-		attrs = append(attrs, slog.String("identity", fmt.Sprintf("%q", e.Identity)))
+		r.AddAttrs(slog.String("identity", plain(e.Identity)))
 	}
-	if e.Kind == KindHandshakeComplete && e.Session != nil {
+	switch {
+	case e.Session == nil:
+	case e.Kind == KindHandshakeComplete:
 		state := e.Session.ConnectionState()
-		attrs = append(attrs, slog.String("suite", state.CipherSuiteName()))
+		r.AddAttrs(slog.String("suite", state.CipherSuiteName()), slog.Bool("resumed", state.DidResume))
 		if len(state.PeerCertificates) > 0 {
-			attrs = append(attrs, slog.String("certificate", state.PeerCertificates[0].Subject.String()))
+			r.AddAttrs(slog.String("certificate", plain(state.PeerCertificates[0].Subject.String())))
 		}
+		r.AddAttrs(slog.Duration("duration", e.Time.Sub(e.Session.Stats().Started)))
+	case e.Kind == KindSessionClosed:
+		stats := e.Session.Stats()
+		r.AddAttrs(slog.Duration("duration", e.Time.Sub(stats.Started)),
+			slog.Uint64("received", stats.MessagesReceived), slog.Uint64("sent", stats.MessagesSent))
 	}
 	if e.Count > 1 {
-		attrs = append(attrs, slog.Uint64("count", e.Count))
+		r.AddAttrs(slog.Uint64("count", e.Count))
 	}
 	if e.Err != nil {
-		attrs = append(attrs, slog.Any("err", e.Err))
+		r.AddAttrs(slog.Any("err", e.Err))
 	}
-	h.logger.LogAttrs(ctx, level, e.Kind.text(), attrs...)
+	_ = h.logger.Handler().Handle(ctx, r) // as Logger.Log does
+}
+
+// plain returns s as it is, or quoted if it could be mistaken for something
+// else in a line of a log: it is a peer's, and may be any bytes.
+func plain(s string) string {
+	if q := strconv.Quote(s); q[1:len(q)-1] != s || strings.ContainsAny(s, " =") {
+		return q
+	}
+	return s
 }
 
 func (h logHandler) DatagramReceived(s *Session, cipherText, plainText []byte) {

@@ -176,7 +176,7 @@ func ExampleLogHandler() {
 		Level: slog.LevelDebug, // datagrams, too
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			switch a.Key {
-			case slog.TimeKey:
+			case slog.TimeKey, "duration":
 				return slog.Attr{}
 			case "remote", "local":
 				if address, err := netip.ParseAddrPort(a.Value.String()); err == nil {
@@ -211,10 +211,10 @@ func ExampleLogHandler() {
 	// level=INFO msg=listening kind=Listening local=127.0.0.1
 	// level=INFO msg="not verified yet, sent a cookie" kind=HelloVerifyRequest remote=127.0.0.1 local=127.0.0.1
 	// level=INFO msg="verified, starting a handshake" kind=HelloVerified remote=127.0.0.1 local=127.0.0.1
-	// level=INFO msg="asking for the pre-shared key" kind=PSKRequested remote=127.0.0.1 local=127.0.0.1 identity="\"sensor-1\""
-	// level=INFO msg="handshake complete" kind=HandshakeComplete remote=127.0.0.1 local=127.0.0.1 identity="\"sensor-1\"" suite=TLS_PSK_WITH_AES_128_GCM_SHA256
+	// level=INFO msg="asking for the pre-shared key" kind=PSKRequested remote=127.0.0.1 local=127.0.0.1 identity=sensor-1
+	// level=INFO msg="handshake complete" kind=HandshakeComplete remote=127.0.0.1 local=127.0.0.1 identity=sensor-1 suite=TLS_PSK_WITH_AES_128_GCM_SHA256 resumed=false
 	// level=DEBUG msg="datagram received" remote=127.0.0.1 record=42 length=5
-	// level=INFO msg="session closed" kind=SessionClosed remote=127.0.0.1 local=127.0.0.1 identity="\"sensor-1\"" err="dtlsserver: server closed"
+	// level=INFO msg="session closed" kind=SessionClosed remote=127.0.0.1 local=127.0.0.1 identity=sensor-1 received=1 sent=1 err="dtlsserver: server closed"
 	// level=INFO msg="stopped listening" kind=Stopped local=127.0.0.1
 }
 

@@ -108,7 +108,7 @@ type folder struct {
 
 type foldKey struct {
 	kind    EventKind
-	variant uint8
+	variant uint16
 	source  netip.Addr // zero: all sources together
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -270,7 +271,7 @@ func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
 	s.loop.counters.drop(why)
 	s.recordsDropped++
 	if why != engine.DropClosed && why != engine.DropRepeated {
-		s.raise(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], variant: uint8(why)})
+		s.raise(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], variant: uint16(why)})
 	}
 }
 
@@ -466,9 +467,23 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 		kind = KindHandshakeFailed
 		s.loop.counters.handshakesFailed.Add(1)
 	}
-	s.loop.remove(s, s.event(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason, variant: uint8(ev.Alert)}))
+	s.loop.remove(s, s.event(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason, variant: failureVariant(s.reason)}))
 	s.loop.wake()
 }
+
+// failureVariant tells reasons apart, so that failures are folded with such as
+// have the same.
+func failureVariant(reason error) uint16 {
+	if alert, ok := reason.(*AlertError); ok {
+		if alert.Sent {
+			return 1<<8 | uint16(alert.Code)
+		}
+		return uint16(alert.Code)
+	}
+	return 2<<8 | uint16(slices.Index(failures, reason)+1)
+}
+
+var failures = []error{ErrHandshakeTimeout, ErrWrongPSK, ErrEvicted, ErrSessionClosed, ErrServerClosed}
 
 // closeReason turns the engine's cause into an error.
 func closeReason(ev engine.Event) error {
