@@ -14,11 +14,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
-	"strings"
-	"testing"
 	"time"
 
 	"github.com/pion/dtls/v2"
@@ -329,46 +324,4 @@ func ask(client *dtls.Conn, message string) string {
 		log.Fatal(err)
 	}
 	return string(b[:n])
-}
-
-// TestReadmeProgram: the program in README.md builds.
-func TestReadmeProgram(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, program, _ := strings.Cut(string(text), "```go\n")
-	program, _, ok := strings.Cut(program, "```")
-	if !ok {
-		t.Fatal("README.md has no program")
-	}
-	file := filepath.Join(t.TempDir(), "main.go")
-	if err := os.WriteFile(file, []byte(program), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("go", "build", "-o", os.DevNull, file).CombinedOutput(); err != nil {
-		t.Errorf("go build: %v\n%s", err, out)
-	}
-}
-
-// TestReadmeTests: the tests that README.md links stand where it says.
-func TestReadmeTests(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	links := regexp.MustCompile(`\[(Test\w+)\]\(([^)]+)\)`).FindAllStringSubmatch(string(text), -1)
-	if len(links) == 0 {
-		t.Error("README.md links no test")
-	}
-	for _, link := range links {
-		source, err := os.ReadFile(link[2])
-		if err != nil {
-			t.Error(err)
-		} else if !strings.Contains(string(source), "\nfunc "+link[1]+"(t *testing.T)") {
-			t.Errorf("%s has no %s", link[2], link[1])
-		}
-	}
 }
