@@ -31,6 +31,7 @@ type loop struct {
 	outbox   outbox
 	before   *loop          // whose handler must have been told all first; nil: none
 	detach   func(*loop)    // takes the loop from its server
+	stopped  chan struct{}  // closed when stop has done its work
 	done     chan struct{}  // closed when run has returned
 	hooks    sync.WaitGroup // PSK hooks that run
 	asleep   atomic.Bool    // run waits for a datagram, or is about to
@@ -82,6 +83,7 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 	l := &loop{
 		cfg:      cfg,
 		counters: counters,
+		stopped:  make(chan struct{}),
 		done:     make(chan struct{}),
 		plain:    make([]byte, 0, udpio.MaxDatagram),
 		request:  make([]byte, 0, 64),
@@ -485,6 +487,7 @@ func (l *loop) stop(reason error) error {
 	}
 	l.closing, l.reason = true, reason
 	l.mu.Unlock()
+	defer close(l.stopped)
 	l.conn.StopWaiting(time.Now().Add(closeWait))
 	for _, s := range l.sessions(true) {
 		s.end(reason, true)
@@ -496,6 +499,7 @@ func (l *loop) stop(reason error) error {
 func (l *loop) finish(reason error) error {
 	l.detach(l) // whoever is told of the end may Listen anew
 	_ = l.stop(reason)
+	<-l.stopped // another may be telling the peers
 	l.mu.Lock()
 	reason = l.reason
 	l.mu.Unlock()

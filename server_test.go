@@ -472,6 +472,25 @@ func TestReconnectThatFails(t *testing.T) {
 	})
 }
 
+// TestCloseTellsAll: the loop, which the first closed session wakes, does not
+// cut short what Close tells the others.
+func TestCloseTellsAll(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		peers := make([]*peer, 200)
+		for n := range peers {
+			peers[n] = b.peer(n)
+			peers[n].establish()
+		}
+		b.server.Close()
+		for _, p := range peers {
+			if p.receive(); len(p.Alerts) != 1 {
+				t.Fatalf("%v got alerts %v, want close_notify", p.pipe.addr, p.Alerts)
+			}
+		}
+	})
+}
+
 // TestCloseTellsPeers: every session gets close_notify, also on the way of its
 // handshake, and the handler is told of each once.
 func TestCloseTellsPeers(t *testing.T) {
