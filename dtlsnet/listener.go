@@ -1,0 +1,295 @@
+// Package dtlsnet gives the sessions of a dtlsserver.Server as connections of
+// package net, for code that wants Accept:
+//
+//	listener, err := dtlsnet.Listen("udp", ":4433", &dtlsserver.Server{PSK: keys})
+//	if err != nil {
+//		return err
+//	}
+//	defer listener.Close()
+//	for {
+//		conn, err := listener.Accept()
+//		if err != nil {
+//			return err
+//		}
+//		go serve(conn)
+//	}
+//
+// A connection carries messages, as one of UDP does: each Write is one record
+// in one datagram, and each Read returns one message. Messages may be lost or
+// come out of order; what comes is the peer's, whole, and comes once.
+//
+// Between the serving loop of the Server, which waits for nobody, and readers,
+// who may be slow, are bounded queues. What does not fit them is dropped and
+// counted: see [ListenConfig] and [Listener.Stats]. Code that can be written as
+// a dtlsserver.EventHandler does without the queues, and without a goroutine
+// for each peer.
+package dtlsnet
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/dtlsserver/dtlsserver"
+)
+
+// The defaults of ListenConfig's fields.
+const (
+	DefaultBacklog    = 128      // connections
+	DefaultReadBuffer = 64 << 10 // bytes
+)
+
+// ListenConfig has the limits of a Listener. The zero value is the one that
+// Listen uses.
+type ListenConfig struct {
+	// Backlog is how many connections may wait for Accept. Beyond it, new
+	// sessions are closed. Zero: DefaultBacklog.
+	Backlog int
+	// ReadBuffer is how many bytes of messages may wait for Read in one
+	// connection, each message counting two more than it has. Beyond it, new
+	// messages are dropped. Memory is taken as it is needed, from 2 KiB on, and
+	// kept by the connection. Zero: DefaultReadBuffer.
+	ReadBuffer int
+}
+
+// Listen listens with the default limits. See ListenConfig.Listen.
+func Listen(network, address string, server *dtlsserver.Server) (*Listener, error) {
+	return new(ListenConfig).Listen(network, address, server)
+}
+
+// Listen calls server.Listen with network and address, and returns a Listener
+// that accepts the server's sessions. It sets server.Handler; the handler that
+// was there is still told everything, before the Listener is. Its fields aside,
+// the server may be used as ever: server.Close ends the Listener and all its
+// connections, and server.ListenPacket opens the socket.
+//
+// A server that is listening already is refused with
+// dtlsserver.ErrAlreadyServing. Once it is closed, it may be given to Listen
+// again.
+func (c *ListenConfig) Listen(network, address string, server *dtlsserver.Server) (*Listener, error) {
+	switch {
+	case c.Backlog < 0:
+		return nil, fmt.Errorf("dtlsnet: ListenConfig.Backlog is negative: %d", c.Backlog)
+	case c.ReadBuffer < 0:
+		return nil, fmt.Errorf("dtlsnet: ListenConfig.ReadBuffer is negative: %d", c.ReadBuffer)
+	case server.IsListening():
+		return nil, dtlsserver.ErrAlreadyServing
+	}
+	l := &Listener{
+		server:     server,
+		readBuffer: cmp.Or(c.ReadBuffer, DefaultReadBuffer),
+		backlog:    make(chan *Conn, cmp.Or(c.Backlog, DefaultBacklog)),
+		done:       make(chan struct{}),
+		conns:      make(map[session]*Conn),
+	}
+	user := server.Handler
+	if h, ok := user.(handler); ok { // of a Listener before this one
+		h.listener.serverStopped(nil) // if it has not been told yet
+		user = h.user
+	}
+	h := handler{l.events(), user, l}
+	if user != nil {
+		h.EventHandler = dtlsserver.MultiHandler(user, h.EventHandler)
+	}
+	server.Handler = h
+	if err := server.Listen(network, address); err != nil {
+		server.Handler = user
+		return nil, err
+	}
+	l.addr = server.Addr()
+	return l, nil
+}
+
+// handler is what Listen puts in the place of the user's handler.
+type handler struct {
+	dtlsserver.EventHandler
+	user     dtlsserver.EventHandler // nil: none
+	listener *Listener
+}
+
+// Listener is a net.Listener that accepts the sessions of a Server once their
+// handshakes are complete. Its methods are safe for concurrent use.
+type Listener struct {
+	server     *dtlsserver.Server
+	addr       netip.AddrPort
+	readBuffer int
+	backlog    chan *Conn    // sent to under mu
+	done       chan struct{} // closed when err is set
+
+	dropped atomic.Uint64 // messages
+
+	mu      sync.Mutex        // guards all following
+	conns   map[session]*Conn // whose sessions are open
+	err     error             // why Accept fails
+	closed  bool              // Close was called
+	stopped bool              // the server has: events are of another Listen
+	refused uint64
+}
+
+// Accept waits for a session and returns its connection, a *Conn. A session
+// that has ended meanwhile is returned, too: it may have left messages to be
+// read. After Close, and when the server has been closed, the error is
+// net.ErrClosed; when the server's socket has failed, it is the reason.
+func (l *Listener) Accept() (net.Conn, error) {
+	select {
+	case <-l.done: // comes before what waits in the backlog
+	default:
+		select {
+		case c := <-l.backlog:
+			return c, nil
+		case <-l.done:
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return nil, l.opError("accept", l.err)
+}
+
+// Close ends Accept and closes the connections that wait for it. Those that
+// were accepted live on until they are closed, or end; the last one to do so
+// closes the server and with it the socket. Until then, the sessions of new
+// peers are closed when their handshakes are complete. To end everything at
+// once, close the server. Closing twice returns net.ErrClosed.
+func (l *Listener) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return l.opError("close", net.ErrClosed)
+	}
+	l.closed = true
+	l.endLocked(net.ErrClosed)
+	l.mu.Unlock()
+	for {
+		select {
+		case c := <-l.backlog: // nothing is sent to it any more
+			c.Close()
+		default:
+			l.forget(nil)
+			return nil
+		}
+	}
+}
+
+// Addr returns the address that the server listens on, a *net.UDPAddr.
+func (l *Listener) Addr() net.Addr { return net.UDPAddrFromAddrPort(l.addr) }
+
+// Stats are the figures of a Listener.
+type Stats struct {
+	// Conns are the connections whose sessions are open, accepted or waiting.
+	Conns int
+	// Waiting are the connections that wait for Accept.
+	Waiting int
+	// Refused counts sessions that were closed because Backlog connections
+	// waited, or after Close.
+	Refused uint64
+	// Dropped counts messages for which a connection had no room.
+	Dropped uint64
+}
+
+// Stats returns the Listener's figures.
+func (l *Listener) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Stats{Conns: len(l.conns), Waiting: len(l.backlog), Refused: l.refused, Dropped: l.dropped.Load()}
+}
+
+// events returns the handler by which the Listener follows its server. It runs
+// on the serving loop and waits for nothing.
+func (l *Listener) events() dtlsserver.EventHandler {
+	return dtlsserver.HandlerFuncs{
+		OnInfo: func(e dtlsserver.Event) {
+			switch e.Kind {
+			case dtlsserver.KindHandshakeComplete:
+				l.opened(e.Session)
+			case dtlsserver.KindSessionClosed:
+				l.over(e.Session)
+			case dtlsserver.KindStopped:
+				l.serverStopped(e.Err)
+			}
+		},
+		OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+			l.mu.Lock()
+			c := l.conns[s]
+			l.mu.Unlock()
+			if c != nil {
+				c.deliver(plainText)
+			}
+		},
+	}
+}
+
+// opened makes a connection of a session, or closes it.
+func (l *Listener) opened(s session) {
+	c := newConn(l, s)
+	if !l.enqueue(c) {
+		s.Close()
+	}
+}
+
+// enqueue reports whether the connection's session may stay.
+func (l *Listener) enqueue(c *Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return true // not ours
+	}
+	if l.err == nil {
+		select {
+		case l.backlog <- c:
+			l.conns[c.session] = c
+			return true
+		default:
+		}
+	}
+	l.refused++
+	return false
+}
+
+// over notes the end of a session.
+func (l *Listener) over(s session) {
+	l.mu.Lock()
+	c := l.conns[s]
+	l.mu.Unlock()
+	if c != nil {
+		c.end()
+		l.forget(s)
+	}
+}
+
+// serverStopped is told after the end of the last session.
+func (l *Listener) serverStopped(reason error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = true
+	if reason == nil {
+		reason = net.ErrClosed
+	}
+	l.endLocked(reason)
+}
+
+// endLocked makes Accept fail with err.
+func (l *Listener) endLocked(err error) {
+	if l.err == nil {
+		l.err = err
+		close(l.done)
+	}
+}
+
+// forget lets go of a session, if it is not nil, and of the server when it was
+// the last after Close.
+func (l *Listener) forget(s session) {
+	l.mu.Lock()
+	delete(l.conns, s)
+	unused := l.closed && !l.stopped && len(l.conns) == 0
+	l.mu.Unlock()
+	if unused {
+		l.server.Close()
+	}
+}
+
+func (l *Listener) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "dtls", Addr: l.Addr(), Err: err}
+}
