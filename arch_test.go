@@ -58,6 +58,7 @@ func TestArrows(t *testing.T) {
 		"internal/wire":     {"golang.org/x/crypto"},
 		"internal/udpio":    {"golang.org/x/sys"},
 		"internal/timers":   {},
+		"dtlsnet":           {"", "github.com/pion/transport/v2"},
 		"internal/testpeer": {"internal/record", "internal/suite", "internal/wire", "golang.org/x/crypto"},
 	}
 	rest := []string{"", "examples", "github.com/pion/dtls/v2"} // of the examples

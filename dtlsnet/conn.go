@@ -35,8 +35,8 @@ type Conn struct {
 	once     sync.Once
 	closed   chan struct{} // by Close
 
-	// reading is held by the one who waits for a message: of two that wait,
-	// packetio.Buffer may wake but one for two messages.
+	// reading is held by the one who waits for a message. If two waited,
+	// packetio.Buffer could wake but one of them for two messages.
 	reading  sync.Mutex
 	messages *packetio.Buffer
 	writing  *deadline.Deadline

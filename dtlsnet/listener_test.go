@@ -315,12 +315,18 @@ func TestClosing(t *testing.T) {
 		{"server first", func(t *testing.T, l *fixture) {
 			client, _ := l.dial(nil)
 			conn := l.accept()
+			for range 3 {
+				l.dial(nil) // and is not accepted
+			}
 			l.server.Close()
 			wantReadError(t, conn, net.ErrClosed)
 			wantReadError(t, conn, dtlsserver.ErrServerClosed)
 			wantWriteError(t, conn, dtlsserver.ErrServerClosed)
 			wantEOF(t, client)
-			l.wantAcceptError(net.ErrClosed)
+			<-l.done
+			for range 3 {
+				l.wantAcceptError(net.ErrClosed)
+			}
 			if err := l.Close(); err != nil {
 				t.Errorf("Close: %v", err)
 			}
@@ -370,6 +376,42 @@ func TestClosing(t *testing.T) {
 			}
 			tt.f(t, listen(t, ListenConfig{}, server))
 		})
+	}
+}
+
+// TestListenAgain: a Listener has no say in its server once that was given to
+// Listen again, even if it has not been told of its end.
+func TestListenAgain(t *testing.T) {
+	t.Parallel()
+	server, release := newServer(), make(chan struct{})
+	server.Handler = dtlsserver.HandlerFuncs{OnInfo: func(e dtlsserver.Event) {
+		if e.Kind == dtlsserver.KindStopped {
+			<-release
+		}
+	}}
+	first, err := Listen("udp", "127.0.0.1:0", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	second, err := Listen("udp", first.Addr().String(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	if !server.IsListening() {
+		t.Error("the first Listener has closed the server under the second")
+	}
+	if user := server.Handler.(handler).user; fmt.Sprintf("%T", user) != "dtlsserver.HandlerFuncs" {
+		t.Errorf("the user's handler has become a %T", user)
+	}
+	close(release)
+	second.Close()
+	if server.IsListening() {
+		t.Error("the second Listener has not closed the server")
+	}
+	if err := server.Shutdown(context.Background()); err != nil {
+		t.Error(err)
 	}
 }
 

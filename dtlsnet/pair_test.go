@@ -229,6 +229,9 @@ func TestDeadlines(t *testing.T) {
 			a.SetDeadline(in(time.Minute))
 			time.AfterFunc(time.Second, func() { a.Close() })
 			within(t, "Read", time.Second, func() { wantReadError(t, a, net.ErrClosed) })
+			if _, ok := a.writing.Deadline(); ok {
+				t.Error("a timer runs on")
+			}
 			wantError(t, a.SetDeadline(time.Time{}), "set", net.ErrClosed)
 			wantError(t, a.SetReadDeadline(time.Time{}), "set", net.ErrClosed)
 			wantError(t, a.SetWriteDeadline(time.Time{}), "set", net.ErrClosed)
@@ -254,7 +257,7 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// TestTwoReaders: two messages that come at once wake both who wait.
+// TestTwoReaders: of two messages that come at once, each reader gets one.
 func TestTwoReaders(t *testing.T) {
 	t.Parallel()
 	a, b := pair(DefaultReadBuffer)

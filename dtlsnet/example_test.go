@@ -1,0 +1,79 @@
+package dtlsnet_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"time"
+
+	"github.com/pion/dtls/v2"
+
+	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/dtlsnet"
+)
+
+// A service that answers each message, with a goroutine for each peer, and a
+// client.
+func Example() {
+	key := []byte("a random key, 32 bytes or more..")
+	listener, err := dtlsnet.Listen("udp", "127.0.0.1:0", &dtlsserver.Server{
+		PSK: dtlsserver.StaticPSK(map[string][]byte{"sensor-1": key}),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return // net.ErrClosed: the listener is closed
+			}
+			go serve(conn.(*dtlsnet.Conn))
+		}
+	}()
+
+	socket, err := net.Dial("udp", listener.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	client, err := dtls.ClientWithContext(ctx, socket, &dtls.Config{
+		PSK:             func([]byte) ([]byte, error) { return key, nil },
+		PSKIdentityHint: []byte("sensor-1"),
+		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	fmt.Fprint(client, "world")
+	client.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 100)
+	n, err := client.Read(b)
+	fmt.Println(string(b[:n]), err)
+	// Output: hello sensor-1, world <nil>
+}
+
+// serve answers a peer until it closes the connection or is silent for a minute.
+func serve(conn *dtlsnet.Conn) {
+	defer conn.Close()
+	identity := conn.Session().ConnectionState().PSKIdentity
+	message := make([]byte, 1<<14)
+	for {
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
+		n, err := conn.Read(message)
+		switch err {
+		case nil:
+			fmt.Fprintf(conn, "hello %s, %s", identity, message[:n])
+		case io.EOF:
+			return
+		default:
+			log.Print(err)
+			return
+		}
+	}
+}
