@@ -28,7 +28,8 @@ type session interface {
 // Conn is a session as a net.Conn. Its methods are safe for concurrent use; an
 // EventHandler must not call Read and Write, which may wait.
 //
-// Errors are *net.OpError, but for io.EOF and io.ErrShortBuffer.
+// The errors named here come wrapped in a *net.OpError, but for io.EOF and
+// io.ErrShortBuffer.
 type Conn struct {
 	listener *Listener
 	session  session

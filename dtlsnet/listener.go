@@ -111,7 +111,8 @@ type handler struct {
 }
 
 // Listener is a net.Listener that accepts the sessions of a Server once their
-// handshakes are complete. Its methods are safe for concurrent use.
+// handshakes are complete. Its methods are safe for concurrent use. Their errors
+// come wrapped in a *net.OpError.
 type Listener struct {
 	server     *dtlsserver.Server
 	addr       netip.AddrPort

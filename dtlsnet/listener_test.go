@@ -172,9 +172,8 @@ func TestAccept(t *testing.T) {
 		wantRead(t, conn, "one")
 		wantRead(t, conn, "")
 		wantRead(t, conn, "three")
-		if _, err := conn.Write(make([]byte, 1<<14+1)); true {
-			wantError(t, err, "write", dtlsserver.ErrMessageTooLong)
-		}
+		_, err := conn.Write(make([]byte, 1<<14+1))
+		wantError(t, err, "write", dtlsserver.ErrMessageTooLong)
 		wantEcho(t, conn, client)
 	}
 	if stats := l.Stats(); stats != (Stats{Conns: 3}) {

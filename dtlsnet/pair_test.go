@@ -89,8 +89,7 @@ func wantError(t *testing.T, err error, op string, want error) {
 	var opError *net.OpError
 	if !errors.As(err, &opError) || opError.Op != op || opError.Net != "dtls" || opError.Addr == nil {
 		t.Errorf("%s: %#v is no *net.OpError of it", op, err)
-	}
-	if opError.Timeout() != (want == os.ErrDeadlineExceeded) {
+	} else if opError.Timeout() != (want == os.ErrDeadlineExceeded) {
 		t.Errorf("%s: %v: Timeout() is %v", op, err, opError.Timeout())
 	}
 }
