@@ -111,7 +111,7 @@ type handler struct {
 }
 
 // Listener is a net.Listener that accepts the sessions of a Server once their
-// handshakes are complete. Its methods are safe for concurrent use. Their errors
+// handshakes are complete. Its methods are safe for concurrent use; their errors
 // come wrapped in a *net.OpError.
 type Listener struct {
 	server     *dtlsserver.Server
@@ -255,8 +255,8 @@ func (l *Listener) over(s session) {
 	c := l.conns[s]
 	l.mu.Unlock()
 	if c != nil {
-		c.end()
 		l.forget(s)
+		c.end()
 	}
 }
 
