@@ -21,6 +21,7 @@ import (
 
 	piondtls "github.com/pion/dtls/v2"
 
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -613,4 +614,37 @@ func TestKeyLog(t *testing.T) {
 			t.Errorf("key log %q", line)
 		}
 	})
+}
+
+// TestCloseUnderFlood: a socket that is closed between the datagrams of a batch,
+// again and again.
+func TestCloseUnderFlood(t *testing.T) {
+	t.Parallel()
+	w := newWaiter()
+	s := listen(t, "udp4", "127.0.0.1:0", w)
+	addr := s.Addr()
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flooded := make(chan struct{})
+	go func() {
+		defer close(flooded)
+		hello := testpeer.New("", nil, 1).Hello()
+		for {
+			if _, err := pc.WriteTo(hello, net.UDPAddrFromAddrPort(addr)); errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	}()
+	for range 100 {
+		w.wait(t, KindHelloVerifyRequest)
+		s.Close()
+		if err := s.Listen("udp4", addr.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pc.Close()
+	<-flooded
+	s.Close()
 }

@@ -66,6 +66,9 @@ const (
 	// closeWait is how long Close waits for a net.PacketConn whose writes
 	// block.
 	closeWait = time.Second
+	// maxBatchTime is after how long, in handlers above all, timers and answers
+	// of hooks do not wait for the rest of a batch.
+	maxBatchTime = 10 * time.Millisecond
 	// maxEarlyTimeouts is how many reads in a row may time out before their
 	// time.
 	maxEarlyTimeouts = 256
@@ -269,8 +272,14 @@ func (l *loop) receiveBatch(now time.Time, ms []udpio.Message) {
 		defer l.conn.Release()
 	}
 	for i := range ms {
-		if i > 0 && l.isClosing() {
-			break
+		if i > 0 {
+			if l.isClosing() {
+				break
+			}
+			if t := time.Now(); t.Sub(now) > maxBatchTime {
+				now = t
+				l.housekeep(now)
+			}
 		}
 		l.receive(now, &ms[i])
 	}
@@ -455,15 +464,18 @@ func (l *loop) sent(d udpio.Sent) {
 	l.mu.Lock()
 	// Under this lock, nothing is told of a session after its end.
 	s := l.lookupLocked(d.Remote, d.Local)
+	told := s != nil && !l.closing
 	switch {
-	case s == nil:
+	case !told:
 	case d.Err == udpio.ErrFull:
 		l.outbox.put(s.event(Event{Kind: KindWriteDropped}))
-	case !l.closing:
+	default:
 		l.outbox.put(s.event(Event{Kind: KindWriteFailed, Err: d.Err}))
 	}
 	l.mu.Unlock()
-	l.wake()
+	if told {
+		l.wake()
+	}
 }
 
 // leave puts an event into the outbox, unless run has ended.

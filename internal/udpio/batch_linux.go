@@ -30,6 +30,7 @@ type batched struct {
 
 	in    *vector
 	zones map[uint32]string // names of the interfaces in received addresses
+	fresh time.Time         // zones are from no earlier
 	ms    []Message         // of the receive under way
 	n     int
 	inErr error
@@ -139,6 +140,9 @@ func newVector() *vector {
 // call makes the system call for the datagrams from one to another.
 func (v *vector) call(number, fd uintptr, from, to int) (n int, errno syscall.Errno) {
 	r, _, errno := unix.Syscall6(number, fd, uintptr(unsafe.Pointer(&v.headers[from])), uintptr(to-from), unix.MSG_DONTWAIT, 0, 0)
+	if errno == 0 && r == 0 {
+		errno = unix.EIO // a sandbox that pretends; without progress callers would not end
+	}
 	return int(r), errno
 }
 
@@ -147,7 +151,7 @@ func (b *batched) batch() int { return batchLen }
 func (b *batched) receive(ms []Message) (int, error) {
 	b.ms = ms[:min(len(ms), batchLen)]
 	for i := range b.ms {
-		b.in.iovecs[i].Base = &ms[i].Buf[0]
+		b.in.iovecs[i].Base = unsafe.SliceData(ms[i].Buf)
 		b.in.iovecs[i].SetLen(len(ms[i].Buf))
 		h := &b.in.headers[i].msghdr
 		h.Namelen = unix.SizeofSockaddrInet6
@@ -190,6 +194,10 @@ func (b *batched) address(name *unix.RawSockaddrInet6) netip.AddrPort {
 
 // zone returns the name of an interface, as package net gives it.
 func (b *batched) zone(index uint32) string {
+	if now := time.Now(); now.Sub(b.fresh) > time.Minute { // interfaces may be renamed
+		clear(b.zones)
+		b.fresh = now
+	}
 	name, ok := b.zones[index]
 	if !ok {
 		name = strconv.Itoa(int(index))
@@ -204,13 +212,14 @@ func (b *batched) zone(index uint32) string {
 // send keeps the datagram if it may, and else sends it at once.
 func (b *batched) send(data []byte, remote netip.AddrPort, local netip.Addr) (kept bool, err error) {
 	b.outMu.Lock()
-	defer b.outMu.Unlock()
 	if b.holding && len(data) <= keptBytes && remote.Addr().Zone() == "" && (b.info.v6 || remote.Addr().Is4()) {
 		b.keep(data, remote, local)
+		b.outMu.Unlock()
 		return true, nil
 	}
 	b.flush() // what came first goes first
-	return b.plain.send(data, remote, local)
+	b.outMu.Unlock()
+	return b.plain.send(data, remote, local) // which may wait if there is a zone
 }
 
 // keep keeps a copy of the datagram.
@@ -245,6 +254,7 @@ func (b *batched) keep(data []byte, remote netip.AddrPort, local netip.Addr) {
 // flush sends what is kept. What the socket refuses does not hold up the rest.
 func (b *batched) flush() {
 	for b.from = 0; b.from < len(b.kept); {
+		b.outN = 0 // a closed socket does not get to the system call
 		err := b.raw.Write(b.flushed)
 		if err == nil {
 			err = b.outErr

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package udpio
+
+var systemKinds = []kind{{"native", New}}
