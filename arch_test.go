@@ -59,9 +59,10 @@ func TestArrows(t *testing.T) {
 		"internal/udpio":    {"golang.org/x/sys"},
 		"internal/timers":   {},
 		"dtlsnet":           {"", "github.com/pion/transport/v2"},
+		"console":           {""},
 		"internal/testpeer": {"internal/record", "internal/suite", "internal/wire", "golang.org/x/crypto"},
 	}
-	rest := []string{"", "examples", "github.com/pion/dtls/v2"} // of the examples
+	rest := []string{"", "console", "examples", "github.com/pion/dtls/v2"} // of the examples
 	for _, p := range goList(t, "./...") {
 		room := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
 		may, known := allowed[room]

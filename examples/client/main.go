@@ -19,7 +19,7 @@ import (
 	"os/signal"
 	"time"
 
-	"github.com/dtlsserver/dtlsserver/examples/internal/console"
+	"github.com/dtlsserver/dtlsserver/console"
 	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
 	"github.com/pion/dtls/v2"
 )

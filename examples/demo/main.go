@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
-	"github.com/dtlsserver/dtlsserver/examples/internal/console"
+	"github.com/dtlsserver/dtlsserver/console"
 	"github.com/pion/dtls/v2"
 )
 
@@ -34,7 +34,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "usage: demo (it takes no arguments)")
 		return 2
 	}
-	if err := demonstrate(ctx, console.New(stdout, console.WantsColor(stdout))); err != nil {
+	if err := demonstrate(ctx, console.New(stdout)); err != nil {
 		fmt.Fprintln(stderr, "demo:", err)
 		return 1
 	}
@@ -66,12 +66,12 @@ var messages = []string{
 type demo struct {
 	server *dtlsserver.Server
 	events watcher // what it tells
-	out    *console.Console
+	out    *console.Handler
 }
 
 // demonstrate runs the server and its clients. It prints to out and returns
 // what did not happen as it should.
-func demonstrate(ctx context.Context, out *console.Console) error {
+func demonstrate(ctx context.Context, out *console.Handler) error {
 	events := make(watcher, 256)
 	server := &dtlsserver.Server{
 		Handler: dtlsserver.MultiHandler(out, dtlsserver.HandlerFuncs{

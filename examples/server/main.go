@@ -31,7 +31,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
-	"github.com/dtlsserver/dtlsserver/examples/internal/console"
+	"github.com/dtlsserver/dtlsserver/console"
 )
 
 // grace is how long handshakes in progress may go on after a signal.
@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // serve serves until ctx is done.
 func serve(ctx context.Context, opts *options, stdout, stderr io.Writer) error {
-	out := console.New(stdout, console.WantsColor(stdout))
+	out := console.New(stdout)
 	h := &handler{EventHandler: out, out: out, reply: opts.reply, stopped: make(chan error, 1)}
 	if opts.quiet {
 		h.EventHandler = dtlsserver.NopHandler{}
@@ -107,7 +107,7 @@ func serve(ctx context.Context, opts *options, stdout, stderr io.Writer) error {
 // handler answers datagrams and tells the embedded EventHandler, which prints.
 type handler struct {
 	dtlsserver.EventHandler
-	out     *console.Console
+	out     *console.Handler
 	reply   func(s *dtlsserver.Session, plainText []byte)
 	stopped chan error // receives why the server has stopped: nil after Shutdown
 }

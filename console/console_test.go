@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,38 +22,39 @@ var (
 )
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		event dtlsserver.Event
-		tell  func(*Console, dtlsserver.Event)
+		tell  func(*Handler, dtlsserver.Event)
 		color string
 		want  string
 	}{
 		{
 			name:  "error",
 			event: dtlsserver.Event{Kind: dtlsserver.KindReadFailed, Time: at, Err: errors.New("no network")},
-			tell:  (*Console).Error,
+			tell:  (*Handler).Error,
 			color: "\x1b[38;2;220;20;60m",
 			want:  "03:04:05.678 error   reading the socket failed: no network",
 		},
 		{
 			name:  "warning",
 			event: dtlsserver.Event{Kind: dtlsserver.KindUnknownPSKIdentity, Time: at, Remote: remote, Identity: "me\x1b[2J"},
-			tell:  (*Console).Warning,
+			tell:  (*Handler).Warning,
 			color: "\x1b[38;2;255;140;0m",
 			want:  `03:04:05.678 warning 192.0.2.1:5684: unknown PSK identity, identity "me\x1b[2J"`,
 		},
 		{
 			name:  "info",
 			event: dtlsserver.Event{Kind: dtlsserver.KindHelloVerified, Time: at, Remote: remote},
-			tell:  (*Console).Info,
+			tell:  (*Handler).Info,
 			color: "\x1b[38;2;0;0;139m",
 			want:  "03:04:05.678 info    192.0.2.1:5684: verified, starting a handshake",
 		},
 		{
 			name:  "hostile error text",
 			event: dtlsserver.Event{Kind: dtlsserver.KindPSKFailed, Time: at, Err: errors.New("no \x1b]0;title\a\r\nin \x9b2J \xff")},
-			tell:  (*Console).Error,
+			tell:  (*Handler).Error,
 			color: "\x1b[38;2;220;20;60m",
 			want:  `03:04:05.678 error   looking up the pre-shared key failed: no \x1b]0;title\a\r\nin \x9b2J \xff`,
 		},
@@ -60,15 +62,16 @@ func TestEvents(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var plain, colored bytes.Buffer
-			test.tell(New(&plain, false), test.event)
+			test.tell(newHandler(&plain, false), test.event)
 			wantText(t, plain.String(), test.want+"\n")
-			test.tell(New(&colored, true), test.event)
+			test.tell(newHandler(&colored, true), test.event)
 			wantText(t, colored.String(), test.color+test.want+"\x1b[0m\n")
 		})
 	}
 }
 
 func TestDatagramReceived(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name               string
 		cipherText         []byte
@@ -93,14 +96,14 @@ func TestDatagramReceived(t *testing.T) {
 			const indent = len("03:04:05.678 ")
 
 			var plain bytes.Buffer
-			New(&plain, false).DatagramReceived(session, test.cipherText, test.plainText)
+			newHandler(&plain, false).DatagramReceived(session, test.cipherText, test.plainText)
 			first, second := twoLines(t, plain.String())
 			wantText(t, first[indent:], "message invalid AddrPort: "+test.wantText)
 			wantText(t, second, strings.Repeat(" ", indent)+test.wantHexa)
 
 			const magenta, end = "\x1b[38;2;139;0;139m", "\x1b[0m"
 			var colored bytes.Buffer
-			New(&colored, true).DatagramReceived(session, test.cipherText, test.plainText)
+			newHandler(&colored, true).DatagramReceived(session, test.cipherText, test.plainText)
 			for line := range strings.Lines(colored.String()) {
 				inner, ok := strings.CutPrefix(line, magenta)
 				inner, ok2 := strings.CutSuffix(inner, end+"\n")
@@ -113,12 +116,14 @@ func TestDatagramReceived(t *testing.T) {
 }
 
 func TestPrintf(t *testing.T) {
+	t.Parallel()
 	var b bytes.Buffer
-	New(&b, true).Printf("%d. %s", 1, "step")
+	newHandler(&b, true).Printf("%d. %s", 1, "step")
 	wantText(t, b.String(), "1. step\n")
 }
 
 func TestPrintable(t *testing.T) {
+	t.Parallel()
 	for in, want := range map[string]string{
 		"":                   "",
 		`Grüße, "世界" \ .`:    `Grüße, "世界" \ .`,
@@ -132,8 +137,9 @@ func TestPrintable(t *testing.T) {
 
 // Whole lines must come out, whoever writes at the same time.
 func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
 	var b bytes.Buffer
-	c := New(&b, true)
+	c := newHandler(&b, true)
 	var group sync.WaitGroup
 	for i := range 8 {
 		group.Go(func() {
@@ -155,9 +161,13 @@ func TestConcurrentUse(t *testing.T) {
 	wantText(t, fmt.Sprint(lines), "800")
 }
 
-func TestWantsColor(t *testing.T) {
+func TestColorByDefault(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
-	if WantsColor(new(bytes.Buffer)) {
+	wantsColor := func(w io.Writer) bool {
+		t.Helper()
+		return New(w).color.Load()
+	}
+	if wantsColor(new(bytes.Buffer)) {
 		t.Error("a buffer wants colour")
 	}
 	file, err := os.Create(filepath.Join(t.TempDir(), "file"))
@@ -165,7 +175,7 @@ func TestWantsColor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if WantsColor(file) {
+	if wantsColor(file) {
 		t.Error("a regular file wants colour")
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -173,13 +183,20 @@ func TestWantsColor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	if !WantsColor(null) {
+	if !wantsColor(null) {
 		t.Error("a character device wants no colour")
 	}
 	t.Setenv("NO_COLOR", "1")
-	if WantsColor(null) {
+	if wantsColor(null) {
 		t.Error("colour in spite of NO_COLOR")
 	}
+}
+
+// newHandler returns a Handler with colours or without.
+func newHandler(w io.Writer, color bool) *Handler {
+	h := New(w)
+	h.SetColor(color)
+	return h
 }
 
 func twoLines(t *testing.T, s string) (first, second string) {

@@ -1,0 +1,163 @@
+// Package console is an EventHandler for terminals: it writes the events of a
+// dtlsserver.Server as lines, errors in crimson, warnings in dark orange, infos
+// in dark blue and messages in dark magenta.
+//
+//	server.Handler = dtlsserver.MultiHandler(console.New(os.Stderr), service)
+//
+// A terminal acts upon control characters, so what peers send is written with
+// all that does not print escaped.
+package console
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/dtlsserver/dtlsserver"
+)
+
+// The colours, as terminals with 24-bit colour take them.
+const (
+	crimson     = "\x1b[38;2;220;20;60m" // #DC143C
+	darkOrange  = "\x1b[38;2;255;140;0m" // #FF8C00
+	darkBlue    = "\x1b[38;2;0;0;139m"   // #00008B
+	darkMagenta = "\x1b[38;2;139;0;139m" // #8B008B
+	reset       = "\x1b[0m"
+)
+
+// How many bytes of a datagram are shown.
+const (
+	maxHex  = 64
+	maxText = 256
+)
+
+// Handler is a dtlsserver.EventHandler that writes what it is told. It comes
+// from New and is safe for concurrent use.
+//
+// It writes before it returns, which the server's loop waits for. A terminal is
+// fast enough; in front of a writer that may block, as a pipe may, put one that
+// buffers.
+type Handler struct {
+	color atomic.Bool
+
+	mu sync.Mutex // held while w is written
+	w  io.Writer
+}
+
+var _ dtlsserver.EventHandler = (*Handler)(nil)
+
+// New returns a Handler that writes to w, one Write for each event; errors of w
+// are ignored. It uses colours when w is a terminal and the environment
+// variable NO_COLOR is empty or not set (https://no-color.org).
+func New(w io.Writer) *Handler {
+	h := &Handler{w: w}
+	h.color.Store(wantsColor(w))
+	return h
+}
+
+// SetColor turns colours on or off, whatever the writer is. Without them,
+// Handler writes no escape sequence at all.
+func (h *Handler) SetColor(on bool) { h.color.Store(on) }
+
+// wantsColor takes any character device for a terminal: on others, such as the
+// null device, colours do no harm.
+func wantsColor(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// Error writes a line in crimson.
+func (h *Handler) Error(e dtlsserver.Event) { h.event(crimson, "error", e) }
+
+// Warning writes a line in dark orange.
+func (h *Handler) Warning(e dtlsserver.Event) { h.event(darkOrange, "warning", e) }
+
+// Info writes a line in dark blue.
+func (h *Handler) Info(e dtlsserver.Event) { h.event(darkBlue, "info", e) }
+
+// DatagramReceived writes two lines in dark magenta: the peer and up to 256
+// bytes of the plaintext as a quoted string, and up to 64 bytes of the record in
+// hexadecimal.
+func (h *Handler) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
+	h.print(darkMagenta,
+		line(time.Now(), "message", fmt.Sprintf("%v: %s", s, quoted(plainText))),
+		strings.Repeat(" ", len(timeLayout)+1)+"record of "+hexadecimal(cipherText))
+}
+
+// Printf writes a line of the program's own among the events, without colour
+// and as it is: pass what came from the network through Printable, or format it
+// with %q.
+func (h *Handler) Printf(format string, args ...any) {
+	h.print("", fmt.Sprintf(format, args...))
+}
+
+func (h *Handler) event(color, level string, e dtlsserver.Event) {
+	// Event.String quotes identities, but a PSK hook may have put anything
+	// into its error.
+	h.print(color, line(e.Time, level, Printable(e.String())))
+}
+
+const timeLayout = "15:04:05.000"
+
+func line(at time.Time, level, text string) string {
+	return fmt.Sprintf("%s %-7s %s", at.Format(timeLayout), level, text)
+}
+
+// print writes lines at once. Each has the colour for itself, for pagers show
+// any part of a text.
+func (h *Handler) print(color string, lines ...string) {
+	colored := h.color.Load()
+	var b strings.Builder
+	for _, line := range lines {
+		if colored && color != "" {
+			line = color + line + reset
+		}
+		b.WriteString(line + "\n")
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, _ = io.WriteString(h.w, b.String()) // there is no better place to tell of a failure
+}
+
+// Printable returns s with what does not print escaped as in a Go string
+// literal, among it all that a terminal would act upon.
+func Printable(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if invalid := r == utf8.RuneError && n == 1; invalid || !strconv.IsPrint(r) {
+			literal := strconv.Quote(s[:n])
+			b.WriteString(literal[1 : len(literal)-1])
+		} else {
+			b.WriteString(s[:n])
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+// quoted returns the beginning of b as a Go string literal.
+func quoted(b []byte) string {
+	if len(b) > maxText {
+		return fmt.Sprintf("%q… (%d bytes)", b[:maxText], len(b))
+	}
+	return fmt.Sprintf("%q", b)
+}
+
+// hexadecimal returns the length of b and its beginning.
+func hexadecimal(b []byte) string {
+	if len(b) > maxHex {
+		return fmt.Sprintf("%d bytes: %x…", len(b), b[:maxHex])
+	}
+	return fmt.Sprintf("%d bytes: %x", len(b), b)
+}
