@@ -30,7 +30,10 @@ func TestBrowser(t *testing.T) {
 	const has = `((pane, part) => [...document.querySelectorAll(pane + " .row")].some(row => row.innerText.includes(part)))`
 	page.want("the past", has+`("#events", "handshake complete") && `+has+`("#messages", "before the browser came")`)
 	page.want("the state", `document.getElementById("state").textContent === "listening on `+s.address()+`"`)
-	page.want("figures", `document.querySelector(".sessions .value").textContent === "1"`)
+	s.sample()
+	page.want("figures", `[...document.querySelectorAll(".figure .value")].map(e => e.textContent).join() === "1,1,1,0" &&
+		!/NaN|undefined/.test(document.querySelector(".figures").innerText)`)
+	page.want("charts", `[...document.querySelectorAll(".figure path")].every(e => /^M\d+/.test(e.getAttribute("d")))`)
 
 	// What happens now, as text.
 	const hostile = `<script>window.ran = true</script><img src=x onerror="window.ran = true">`

@@ -27,6 +27,8 @@ type demo struct {
 // newDemo teaches a server that does not listen yet the key of the clients.
 func newDemo(server *dtlsserver.Server) *demo {
 	d := &demo{server, []byte(rand.Text()), time.Second}
+	// Now and then pion's client closes its socket before it has said so.
+	server.IdleTimeout = time.Minute
 	others := server.PSK
 	server.PSK = func(ctx context.Context, req dtlsserver.PSKRequest) (dtlsserver.PSK, error) {
 		switch {

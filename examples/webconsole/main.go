@@ -140,7 +140,6 @@ func serve(ctx context.Context, opts *options, stdout io.Writer) error {
 		Handler:           c.routes(),
 		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends the streams
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 	}
 	var group sync.WaitGroup
