@@ -55,7 +55,7 @@ func (d *demo) run(ctx context.Context) {
 	for i, identity := range []string{"demo-sensor-4", "demo-nobody", "demo-broken"} {
 		group.Go(func() {
 			every(ctx, time.Duration(3+4*i)*d.pace, 20*d.pace, func() {
-				ctx, cancel := context.WithTimeout(ctx, 3*d.pace/2)
+				ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
 				defer cancel()
 				if client, err := dial(ctx, d.server.Addr(), identity, []byte("a wrong key")); err == nil {
 					_ = client.Close()
