@@ -112,7 +112,9 @@ func (s *site) request(method, path string, form url.Values) *http.Request {
 // do returns the status and the text of the answer.
 func (s *site) do(r *http.Request) (int, string) {
 	s.t.Helper()
-	answer, err := s.web.Client().Do(r)
+	ctx, cancel := context.WithTimeout(r.Context(), patience/3)
+	defer cancel()
+	answer, err := s.web.Client().Do(r.WithContext(ctx))
 	if err != nil {
 		s.t.Fatal(err)
 	}
