@@ -140,8 +140,9 @@ func TestExportedNamesAreDocumented(t *testing.T) {
 	t.Parallel()
 	root, _ := filepath.Glob("*.go")
 	packages, _ := filepath.Glob("dtls*/*.go")
+	console, _ := filepath.Glob("console/*.go")
 	set := token.NewFileSet()
-	for _, name := range append(root, packages...) {
+	for _, name := range slices.Concat(root, packages, console) {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}

@@ -392,9 +392,16 @@ func (s *Session) transmitLocked() {
 	}
 }
 
-// pumpLocked sends what the engine has to send and turns its events into ours.
+// pumpLocked turns the engine's events into ours and sends what it has to send.
+// A peer that learns from it that the session is open finds it open.
 func (s *Session) pumpLocked(now time.Time) {
+	s.eventsLocked(now)
 	s.transmitLocked()
+	s.eventsLocked(now) // the sequence numbers may be used up
+}
+
+// eventsLocked turns the engine's events into ours.
+func (s *Session) eventsLocked(now time.Time) {
 	for {
 		ev, ok := s.eng.Event()
 		if !ok {
