@@ -1,0 +1,44 @@
+// Package dtlsservertest runs a dtlsserver.Server in a test, as net/http/httptest
+// runs an http.Server: on the loopback interface or on a virtual network that
+// loses, delays, repeats and reorders datagrams, with a client that connects in
+// one call.
+//
+//	func TestEcho(t *testing.T) {
+//		server := dtlsservertest.NewServer(t, echo)
+//		client := server.Dial()
+//		if reply := server.Ask(client, "hello"); reply != "hello" {
+//			t.Errorf("the reply is %q", reply)
+//		}
+//		server.Events.Want(dtlsserver.KindHandshakeComplete, "after Dial")
+//	}
+//
+// [StartServer] does the same for a server that the caller has made, with keys
+// and settings of its own; [NewUnstartedServer] leaves everything to be changed
+// before [Server.Start].
+//
+// # Ends
+//
+// Everything is ended by t.Cleanup, or by [Server.Close] before. What does not
+// end then fails the test: a handler or a hook that does not return, and
+// goroutines that they, the server or its clients have started and that still
+// run. The failure shows their stacks.
+//
+// # Waiting
+//
+// Nothing here needs a test to sleep. A [Recorder] has all that the server has
+// told its handler, and waits for what it has not told yet. Each wait ends after
+// Server.Timeout, and fails the test with what was recorded, the open sessions and
+// the goroutines of the server.
+//
+// # Bubbles
+//
+// On a [Network] all of it works in the bubbles of testing/synctest, where
+// timeouts and lost datagrams cost no time. Make the network and the server in the
+// bubble.
+//
+// # Security
+//
+// Keys are random, certificates are made for the test, and neither appears in what
+// is logged. The clients are those of github.com/pion/dtls/v2, which are good
+// for tests.
+package dtlsservertest

@@ -1,0 +1,250 @@
+package dtlsservertest
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver"
+)
+
+const (
+	// defaultTimeout bounds waits on the real clock. Only those that fail
+	// take so long.
+	defaultTimeout = 10 * time.Second
+	// maxLines and maxText bound what a failure shows.
+	maxLines = 100
+	maxText  = 100
+)
+
+// Recorder is a dtlsserver.EventHandler that keeps all that it is told, and waits
+// for what it is not told yet. A Server has one; for another server make one with
+// NewRecorder.
+//
+// Each Want method finds the first that has not been wanted before, however long
+// ago it was told, and passes over others: to want the same again is to want
+// another one. The why says what must have led to it, and stands in the failure.
+//
+// The Want methods fail the test and are for its own goroutine; all others are
+// safe for concurrent use.
+type Recorder struct {
+	// Timeout bounds each wait. Zero: 10 s.
+	Timeout time.Duration
+
+	t     testing.TB
+	start time.Time
+	more  func() string // what else a failure shows; nil: nothing
+
+	mu       sync.Mutex // guards all following
+	entries  []entry
+	told     chan struct{} // closed when something more is recorded
+	wasShown bool
+}
+
+var _ dtlsserver.EventHandler = (*Recorder)(nil)
+
+// entry is an event, or a message if its Kind is zero.
+type entry struct {
+	at      time.Duration // since the Recorder was made
+	event   dtlsserver.Event
+	message Message
+	wanted  bool
+}
+
+// Message is application data that a server has received.
+type Message struct {
+	Session *dtlsserver.Session
+	// CipherText is the record as received, and PlainText its content. They
+	// are copies.
+	CipherText, PlainText []byte
+}
+
+// NewRecorder returns a Recorder that fails t when what is wanted does not come.
+func NewRecorder(t testing.TB) *Recorder {
+	return &Recorder{t: t, start: time.Now(), told: make(chan struct{})}
+}
+
+// Error records e.
+func (r *Recorder) Error(e dtlsserver.Event) { r.record(entry{event: e}) }
+
+// Warning records e.
+func (r *Recorder) Warning(e dtlsserver.Event) { r.record(entry{event: e}) }
+
+// Info records e.
+func (r *Recorder) Info(e dtlsserver.Event) { r.record(entry{event: e}) }
+
+// DatagramReceived records a message.
+func (r *Recorder) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
+	r.record(entry{message: Message{s, bytes.Clone(cipherText), bytes.Clone(plainText)}})
+}
+
+func (r *Recorder) record(e entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.at = time.Since(r.start)
+	r.entries = append(r.entries, e)
+	close(r.told)
+	r.told = make(chan struct{})
+}
+
+// Events returns the events that were recorded, in order.
+func (r *Recorder) Events() []dtlsserver.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var events []dtlsserver.Event
+	for _, e := range r.entries {
+		if e.event.Kind != 0 {
+			events = append(events, e.event)
+		}
+	}
+	return events
+}
+
+// Messages returns the messages that were recorded, in order.
+func (r *Recorder) Messages() []Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var messages []Message
+	for _, e := range r.entries {
+		if e.event.Kind == 0 {
+			messages = append(messages, e.message)
+		}
+	}
+	return messages
+}
+
+// Want waits for an event of a kind and returns it. Events that a peer can cause
+// are folded (see dtlsserver.EventKind): the first is told at once, others within
+// a second, in one event with their Count.
+func (r *Recorder) Want(kind dtlsserver.EventKind, why string) dtlsserver.Event {
+	r.t.Helper()
+	e, ok := r.await(func(e *entry) bool { return e.event.Kind == kind }, true)
+	if !ok {
+		r.fatalf("%s: no event %v within %v", why, kind, r.timeout())
+	}
+	return e.event
+}
+
+// WantMessage waits for a message with that text and returns it.
+func (r *Recorder) WantMessage(text, why string) Message {
+	r.t.Helper()
+	e, ok := r.await(func(e *entry) bool { return e.event.Kind == 0 && string(e.message.PlainText) == text }, true)
+	if !ok {
+		r.fatalf("%s: no message %s within %v", why, quoted([]byte(text)), r.timeout())
+	}
+	return e.message
+}
+
+// WantNone fails the test if an event of the kind is recorded that no Want has
+// returned. It does not wait: in a bubble, call synctest.Wait first; elsewhere,
+// Want what comes last.
+func (r *Recorder) WantNone(kind dtlsserver.EventKind, why string) {
+	r.t.Helper()
+	if e, _ := r.take(func(e *entry) bool { return e.event.Kind == kind }, true); e != nil {
+		r.fatalf("%s: there is an event %v: %v", why, kind, e.event)
+	}
+}
+
+func (r *Recorder) timeout() time.Duration {
+	if r.Timeout > 0 {
+		return r.Timeout
+	}
+	return defaultTimeout
+}
+
+// await waits for an entry that was not wanted before, and notes that it is now.
+func (r *Recorder) await(match func(*entry) bool, note bool) (*entry, bool) {
+	timeout := time.NewTimer(r.timeout())
+	defer timeout.Stop()
+	for {
+		e, told := r.take(match, note)
+		if e != nil {
+			return e, true
+		}
+		select {
+		case <-told:
+		case <-timeout.C:
+			return nil, false
+		}
+	}
+}
+
+// take returns the first entry that matches and was not wanted before, or nil and
+// a channel that is closed when there is another entry.
+func (r *Recorder) take(match func(*entry) bool, note bool) (*entry, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.entries {
+		if e := &r.entries[i]; !e.wanted && match(e) {
+			e.wanted = note
+			found := *e
+			return &found, nil
+		}
+	}
+	return nil, r.told
+}
+
+func (r *Recorder) fatalf(format string, args ...any) {
+	r.t.Helper()
+	r.t.Fatalf("dtlsservertest: %s\n%s", fmt.Sprintf(format, args...), r.report())
+}
+
+// shown reports whether a failure has shown what was recorded.
+func (r *Recorder) shown() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wasShown
+}
+
+// report says what was recorded, for failures. What peers have sent is quoted.
+func (r *Recorder) report() string {
+	r.mu.Lock()
+	entries := r.entries
+	r.wasShown = true
+	r.mu.Unlock()
+
+	var b strings.Builder
+	fmt.Fprintf(&b, "recorded: %d\n", len(entries))
+	if left := len(entries) - maxLines; left > 0 {
+		fmt.Fprintf(&b, "\t... %d before\n", left)
+		entries = entries[left:]
+	}
+	for _, e := range entries {
+		kind, text := "message", fmt.Sprintf("%v: %s", e.message.Session, quoted(e.message.PlainText))
+		if e.event.Kind != 0 {
+			kind, text = level(e.event.Kind), fmt.Sprintf("%v: %s", e.event.Kind, e.event)
+		}
+		fmt.Fprintf(&b, "\t%9.3fs %-7s %s\n", e.at.Seconds(), kind, oneLine(text))
+	}
+	if r.more != nil {
+		b.WriteString(r.more())
+	}
+	return b.String()
+}
+
+// quoted returns the beginning of b as a Go string literal.
+func quoted(b []byte) string {
+	if len(b) > maxText {
+		return fmt.Sprintf("%q... (%d bytes)", b[:maxText], len(b))
+	}
+	return fmt.Sprintf("%q", b)
+}
+
+// oneLine returns s with what does not print escaped: an error of a hook may
+// hold anything.
+func oneLine(s string) string {
+	literal := fmt.Sprintf("%q", s)
+	return strings.ReplaceAll(literal[1:len(literal)-1], `\"`, `"`)
+}
+
+// indent puts a tab before each line.
+func indent(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		b.WriteString("\t" + line)
+	}
+	return b.String()
+}

@@ -1,0 +1,392 @@
+package dtlsservertest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/dtls/v2"
+	"github.com/pion/logging"
+
+	"github.com/dtlsserver/dtlsserver"
+)
+
+// serverName is the name in the certificate of a Server with an Authority, and
+// clientName that in its client's.
+const (
+	serverName = "localhost"
+	clientName = "client"
+)
+
+// Server is a dtlsserver.Server that runs for a test. Its fields, and those of
+// the embedded Server, may be changed between NewUnstartedServer and Start, and
+// not later.
+//
+// Methods that fail the test are for the test's own goroutine, as t.FailNow is;
+// all others are safe for concurrent use.
+type Server struct {
+	*dtlsserver.Server
+
+	// Events has all that the server has told its Handler. The Handler has
+	// returned when it is recorded.
+	Events *Recorder
+
+	// Identity and Key are a random pre-shared key, which the server takes and
+	// Dial uses unless the server has credentials of its own: a PSK,
+	// certificates or an Authority.
+	Identity string
+	Key      []byte
+	// Authority, when not nil, is the authority of a server with certificates.
+	// Start gives it one for "localhost", if it has none, and trusts the
+	// Authority with certificates of clients, if ClientCAs is nil. Dial trusts
+	// it too, and has a certificate for "client" if ClientAuth asks for one.
+	Authority *Authority
+	// Network is the network that the server and its clients are on. Nil: the
+	// loopback interface of this machine.
+	Network *Network
+	// Timeout bounds each wait: for a client to connect, a reply, an event, and
+	// the end. Zero: 10 s, or on a Network a minute.
+	Timeout time.Duration
+	// IgnoreLeak reports whether a goroutine that still runs at the end is
+	// meant to, as the idle connection of an HTTP client. Its stack has a line
+	// for each function, with its package, file and line. Nil: none is.
+	IgnoreLeak func(stack string) bool
+
+	t      testing.TB
+	group  goroutineGroup
+	ownKey bool // PSK is Identity and Key
+
+	mu      sync.Mutex // guards all following
+	clients []*dtls.Conn
+	closed  bool
+}
+
+// NewServer starts a server that tells the handler what happens. A nil handler is
+// a NopHandler. The server has a random pre-shared key, which Dial uses, and is
+// closed at the test's end.
+func NewServer(t testing.TB, handler dtlsserver.EventHandler) *Server {
+	t.Helper()
+	s := NewUnstartedServer(t, handler)
+	s.Start()
+	return s
+}
+
+// StartServer starts a server that the caller has made, and closes it at the
+// test's end. If it has neither a PSK nor certificates, it gets the random key of
+// NewServer; otherwise DialPSK and DialContext connect to it. Its Handler is
+// wrapped, to record Events. To start it on a Network, put it into the Server field
+// of an unstarted one.
+func StartServer(t testing.TB, server *dtlsserver.Server) *Server {
+	t.Helper()
+	s := newServer(t, server)
+	s.Start()
+	return s
+}
+
+// NewUnstartedServer returns a server like that of NewServer which does not listen
+// yet. Change what is to be changed, then call Start.
+func NewUnstartedServer(t testing.TB, handler dtlsserver.EventHandler) *Server {
+	t.Helper()
+	return newServer(t, &dtlsserver.Server{Handler: handler})
+}
+
+func newServer(t testing.TB, server *dtlsserver.Server) *Server {
+	s := &Server{Server: server, t: t, Identity: "client-" + rand.Text()[:8], Key: make([]byte, 32)}
+	rand.Read(s.Key)
+	s.Events = NewRecorder(t)
+	s.Events.more = s.state
+	s.group = newGoroutineGroup()
+	return s
+}
+
+// Start starts the server on a free port, and fails the test if it cannot. When it
+// returns, KindListening was told.
+func (s *Server) Start() {
+	s.t.Helper()
+	if s.Timeout == 0 {
+		s.Timeout = defaultTimeout
+		if s.Network != nil {
+			s.Timeout = time.Minute
+		}
+	}
+	s.Events.Timeout = s.Timeout
+	if s.Handler == nil {
+		s.Handler = dtlsserver.NopHandler{}
+	}
+	s.Handler = dtlsserver.MultiHandler(s.Handler, s.Events)
+	s.setCredentials()
+	network, address := "udp4", "127.0.0.1:0"
+	if s.Network != nil {
+		address = s.Network.newServerAddr().String()
+		if s.ListenPacket == nil {
+			s.ListenPacket = s.Network.ListenPacket
+		}
+	}
+	var err error
+	s.group.run(func() { err = s.Listen(network, address) })
+	if err != nil {
+		s.t.Fatalf("dtlsservertest: %v", err)
+	}
+	s.t.Cleanup(s.Close)
+	listening := func(e *entry) bool { return e.event.Kind == dtlsserver.KindListening }
+	if _, ok := s.Events.await(listening, false); !ok {
+		s.fatalf("the handler does not return from KindListening within %v", s.Timeout)
+	}
+}
+
+// setCredentials gives the server what it needs to authenticate.
+func (s *Server) setCredentials() {
+	if s.Authority != nil {
+		if len(s.Certificates) == 0 && s.GetCertificate == nil {
+			s.Certificates = []tls.Certificate{s.Authority.Issue(serverName)}
+		}
+		if s.ClientCAs == nil {
+			s.ClientCAs = s.Authority.Pool
+		}
+	} else if s.PSK == nil && len(s.Certificates) == 0 && s.GetCertificate == nil {
+		s.ownKey = true
+		s.PSK = dtlsserver.StaticPSK(map[string][]byte{s.Identity: s.Key})
+	}
+}
+
+// ClientConfig returns the configuration of Dial's clients, to be changed and
+// given to DialContext. It fails the test if the server has credentials of its
+// own.
+func (s *Server) ClientConfig() *dtls.Config {
+	s.t.Helper()
+	switch {
+	case s.Authority != nil:
+		config := &dtls.Config{
+			RootCAs: s.Authority.Pool, ServerName: serverName,
+			ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
+			MTU:                  s.clientMTU(),
+			LoggerFactory:        quiet{},
+		}
+		if s.ClientAuth != tls.NoClientCert {
+			config.Certificates = []tls.Certificate{s.Authority.Issue(clientName)}
+		}
+		return config
+	case s.ownKey:
+		return s.pskConfig(s.Identity, s.Key)
+	}
+	s.t.Fatal("dtlsservertest: the server has credentials of its own, which Dial does not know: call DialPSK or DialContext")
+	return nil
+}
+
+// pskConfig is the configuration of clients with a key.
+func (s *Server) pskConfig(identity string, key []byte) *dtls.Config {
+	return &dtls.Config{
+		PSK:                  func([]byte) ([]byte, error) { return key, nil },
+		PSKIdentityHint:      []byte(identity), // pion's name for a client's identity
+		CipherSuites:         []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256, dtls.TLS_PSK_WITH_AES_128_CCM, dtls.TLS_PSK_WITH_AES_128_CCM_8},
+		ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
+		MTU:                  s.clientMTU(),
+		LoggerFactory:        quiet{},
+	}
+}
+
+// clientMTU is the MTU of clients. Pion's counts the bytes of a handshake message,
+// without the headers and what sealing adds.
+func (s *Server) clientMTU() int {
+	const overhead = 13 + 12 + 8 + 16
+	if s.Network != nil {
+		if mtu := s.Network.mtu(); mtu > overhead {
+			return mtu - overhead
+		}
+	}
+	return 0 // pion's own
+}
+
+// Dial connects a client, which is a *dtls.Conn of github.com/pion/dtls/v2 and
+// is closed with the server. It fails the test if the client does not connect.
+// Pion's client takes datagrams of at most 8192 bytes.
+func (s *Server) Dial() net.Conn {
+	s.t.Helper()
+	return s.mustDial(s.ClientConfig())
+}
+
+// DialPSK connects a client with a pre-shared key, as Dial does.
+func (s *Server) DialPSK(identity string, key []byte) net.Conn {
+	s.t.Helper()
+	return s.mustDial(s.pskConfig(identity, key))
+}
+
+func (s *Server) mustDial(config *dtls.Config) net.Conn {
+	s.t.Helper()
+	client, err := s.DialContext(s.t.Context(), config)
+	if err != nil {
+		s.fatalf("the client does not connect: %v", err)
+	}
+	return client
+}
+
+// DialContext connects a client with a configuration of the caller's; nil: that of
+// ClientConfig. It is for clients that are to be refused, and for those that
+// connect at the same time: it returns an error and does not fail the test. The
+// error wraps pion's, or that of ctx, or context.DeadlineExceeded after Timeout.
+func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (net.Conn, error) {
+	if config == nil {
+		config = s.ClientConfig()
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	conn, err := s.DialUDP()
+	if err != nil {
+		return nil, err
+	}
+	var client *dtls.Conn
+	s.group.run(func() { client, err = dtls.ClientWithContext(ctx, conn, config) })
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dtlsservertest: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients = append(s.clients, client)
+	return client, nil
+}
+
+// DialUDP returns a socket that sends bare datagrams to the server, as a client
+// does before its handshake. It is for the caller to close.
+func (s *Server) DialUDP() (net.Conn, error) {
+	addr := s.Addr()
+	if !addr.IsValid() {
+		return nil, fmt.Errorf("dtlsservertest: the server does not listen: %w", net.ErrClosed)
+	}
+	if s.Network != nil {
+		return s.Network.Dial("udp4", addr.String())
+	}
+	return net.Dial("udp4", addr.String())
+}
+
+// Ask sends a message to the server and returns the next message from it. It
+// fails the test when none comes.
+func (s *Server) Ask(client net.Conn, message string) string {
+	s.t.Helper()
+	if _, err := io.WriteString(client, message); err != nil {
+		s.fatalf("the client cannot send %q: %v", message, err)
+	}
+	return s.Receive(client)
+}
+
+// Receive returns the next message that the server has sent to the client. It
+// fails the test when none comes. Afterwards the client has no read deadline.
+func (s *Server) Receive(client net.Conn) string {
+	s.t.Helper()
+	if err := client.SetReadDeadline(time.Now().Add(s.Timeout)); err != nil {
+		s.fatalf("the client cannot receive: %v", err)
+	}
+	b := make([]byte, 1<<16)
+	n, err := client.Read(b)
+	if err != nil {
+		s.fatalf("the client has received nothing: %v", err)
+	}
+	_ = client.SetReadDeadline(time.Time{}) // as it was set a moment ago
+	return string(b[:n])
+}
+
+// SessionOf returns the open session of a client. It fails the test when there is
+// none.
+func (s *Server) SessionOf(client net.Conn) *dtlsserver.Session {
+	s.t.Helper()
+	addr, _ := netip.ParseAddrPort(client.LocalAddr().String())
+	session, ok := s.Session(addr)
+	if !ok {
+		s.fatalf("the client at %v has no open session", addr)
+	}
+	return session
+}
+
+// Close closes the clients and the server, and waits for the end of all that they
+// have started. What does not end fails the test, which goes on: a handler or a
+// hook that does not return, and goroutines that IgnoreLeak does not allow. In
+// a test that has failed, Close logs what was recorded. It is called by
+// t.Cleanup; to call it again does nothing.
+//
+// To see how clients take the server's end, call Shutdown, or the Close of the
+// embedded Server, first.
+func (s *Server) Close() {
+	s.t.Helper()
+	s.mu.Lock()
+	clients, closed := s.clients, s.closed
+	s.clients, s.closed = nil, true
+	s.mu.Unlock()
+	if closed {
+		return
+	}
+	if s.t.Failed() && !s.Events.shown() {
+		s.t.Log("dtlsservertest: " + s.Events.report())
+	}
+	// Not from the test's context: it is done before Cleanup.
+	ctx, cancel := context.WithTimeout(context.Background(), s.Timeout)
+	defer cancel()
+	for _, client := range clients {
+		_ = client.Close() // it may be closed already
+	}
+	_ = s.Server.Close() // so that Shutdown does not wait for handshakes that nobody goes on with
+	if err := s.Shutdown(ctx); err != nil {
+		report := s.Events.report
+		if s.Events.shown() {
+			report = s.state
+		}
+		s.t.Errorf("dtlsservertest: the server does not end: a handler or a hook does not return within %v\n%s", s.Timeout, report())
+		return
+	}
+	if left := s.group.wait(s.Timeout, s.IgnoreLeak); len(left) > 0 {
+		s.t.Errorf("dtlsservertest: %s", describe("goroutines that still run after the server's end (see Server.IgnoreLeak)", left))
+	}
+}
+
+func (s *Server) fatalf(format string, args ...any) {
+	s.t.Helper()
+	s.t.Fatalf("dtlsservertest: %s\n%s", fmt.Sprintf(format, args...), s.Events.report())
+}
+
+// state says what is open and what runs, for failures.
+func (s *Server) state() string {
+	var b strings.Builder
+	open := slices.SortedFunc(s.Sessions(), func(x, y *dtlsserver.Session) int {
+		return x.RemoteAddr().Compare(y.RemoteAddr())
+	})
+	fmt.Fprintf(&b, "open sessions: %d\n", len(open))
+	for i, session := range open {
+		if i == maxLines {
+			b.WriteString("\t...\n")
+			break
+		}
+		stats := session.Stats()
+		fmt.Fprintf(&b, "\t%v, identity %q, %d messages received, %d sent, %d records dropped\n", session,
+			session.ConnectionState().PSKIdentity, stats.MessagesReceived, stats.MessagesSent, stats.RecordsDropped)
+	}
+	b.WriteString(describe("goroutines of the server and its clients", s.group.stacks()))
+	return b.String()
+}
+
+// quiet is a logger factory for pion's packages, which log to standard output
+// otherwise.
+type quiet struct{}
+
+func (quiet) NewLogger(string) logging.LeveledLogger {
+	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
+}
+
+// level names the method of EventHandler that a kind is told to.
+func level(kind dtlsserver.EventKind) string {
+	switch kind.Level() {
+	case slog.LevelError:
+		return "error"
+	case slog.LevelWarn:
+		return "warning"
+	}
+	return "info"
+}
