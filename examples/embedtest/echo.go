@@ -1,0 +1,17 @@
+// Package embedtest is a service with a DTLS server in it, and its test.
+package embedtest
+
+import "github.com/dtlsserver/dtlsserver"
+
+// NewServer returns a server that sends back what devices send. Each has a key
+// of its own.
+func NewServer(keys map[string][]byte) *dtlsserver.Server {
+	return &dtlsserver.Server{
+		PSK: dtlsserver.StaticPSK(keys),
+		Handler: dtlsserver.HandlerFuncs{
+			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+				s.Write(plainText)
+			},
+		},
+	}
+}
