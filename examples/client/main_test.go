@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
 )
 
@@ -129,15 +130,10 @@ func serve(t *testing.T, handler dtlsserver.EventHandler) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &dtlsserver.Server{
+	return dtlsservertest.StartServer(t, &dtlsserver.Server{
 		Handler: handler,
 		PSK:     dtlsserver.StaticPSK(map[string][]byte{identity: key}),
-	}
-	if err := server.Listen("udp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
-	return server.Addr().String()
+	}).Addr().String()
 }
 
 func want(t *testing.T, got, want string) {

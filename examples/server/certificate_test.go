@@ -4,30 +4,25 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pion/dtls/v2"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
 )
 
 func TestCertificate(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	byCert := &dtls.Config{RootCAs: ca.pool, ServerName: "localhost", ExtendedMasterSecret: dtls.RequireExtendedMasterSecret}
+	byCert := &dtls.Config{RootCAs: ca.Pool, ServerName: "localhost", ExtendedMasterSecret: dtls.RequireExtendedMasterSecret}
 	byDefault, byKey := withPSK(t, pskflag.Default), withPSK(t, "me=01")
 	tests := []struct {
 		name             string
@@ -64,8 +59,8 @@ func TestClientAuth(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	clients := map[string]tls.Certificate{
 		"none":      {}, // which pion sends as no certificate at all
-		"untrusted": stranger.issue("stranger"),
-		"trusted":   ca.issue("client"),
+		"untrusted": stranger.Issue("stranger"),
+		"trusted":   ca.Issue("client"),
 	}
 	const all = "none untrusted trusted"
 	tests := []struct {
@@ -89,7 +84,7 @@ func TestClientAuth(t *testing.T) {
 				t.Parallel()
 				p := start(t, append(slices.Clone(test.args), ca.server...)...)
 				client, err := p.connect(&dtls.Config{
-					RootCAs: ca.pool, ServerName: "localhost", ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
+					RootCAs: ca.Pool, ServerName: "localhost", ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
 					// Unlike one of Certificates, it is sent whichever authorities the server asks for.
 					GetClientCertificate: func(*dtls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil },
 				})
@@ -126,7 +121,7 @@ func TestCiphers(t *testing.T) {
 			t.Parallel()
 			p := start(t, append([]string{"-ciphers", test.list}, ca.server...)...)
 			_, err := p.connect(&dtls.Config{
-				RootCAs: ca.pool, ServerName: "localhost",
+				RootCAs: ca.Pool, ServerName: "localhost",
 				CipherSuites: []dtls.CipherSuiteID{0xc02b, 0xc02c, 0xc0ac, 0xc0ae},
 			})
 			if err != nil {
@@ -178,7 +173,7 @@ func TestCurves(t *testing.T) {
 	ca := newAuthority(t)
 	for _, curve := range strings.Split(names(groups), ",") {
 		p := start(t, append([]string{"-curves", curve}, ca.server...)...)
-		if _, err := p.connect(&dtls.Config{RootCAs: ca.pool, ServerName: "localhost"}); err != nil {
+		if _, err := p.connect(&dtls.Config{RootCAs: ca.Pool, ServerName: "localhost"}); err != nil {
 			t.Errorf("%s: %v", curve, err)
 		}
 	}
@@ -189,7 +184,7 @@ func TestALPN(t *testing.T) {
 	ca := newAuthority(t)
 	p := start(t, append([]string{"-alpn", "coap,x"}, ca.server...)...)
 	connect := func(protocols ...string) error {
-		_, err := p.connect(&dtls.Config{RootCAs: ca.pool, ServerName: "localhost", SupportedProtocols: protocols})
+		_, err := p.connect(&dtls.Config{RootCAs: ca.Pool, ServerName: "localhost", SupportedProtocols: protocols})
 		return err
 	}
 	for _, protocols := range [][]string{nil, {"x"}, {"y", "coap"}} {
@@ -272,70 +267,18 @@ func TestCredentialFlags(t *testing.T) {
 	}
 }
 
-// authority issues certificates.
+// authority issues certificates, and has flags for them.
 type authority struct {
-	t      *testing.T
-	cert   *x509.Certificate
-	key    *ecdsa.PrivateKey
-	pool   *x509.CertPool
+	*dtlsservertest.Authority
 	file   string   // of its own certificate
 	server []string // flags: a certificate for localhost and its key
 }
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{t: t, key: newKey(t), pool: x509.NewCertPool()}
-	template := &x509.Certificate{
-		Subject:  pkix.Name{CommonName: "Test CA " + t.Name()},
-		NotAfter: time.Now().Add(time.Hour),
-		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.pool.AddCert(a.cert)
-	a.file = write(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-
-	server := a.issue("localhost")
-	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.server = []string{
-		"-cert", write(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate[0]})),
-		"-key", write(t, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
-	}
-	return a
-}
-
-// issue returns a certificate for a server or a client.
-func (a *authority) issue(name string) tls.Certificate {
-	a.t.Helper()
-	key := newKey(a.t)
-	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: name},
-		DNSNames:    []string{name},
-		NotAfter:    time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+	ca := dtlsservertest.NewAuthority(t)
+	cert, key := ca.IssueFiles("localhost")
+	return &authority{ca, ca.File(), []string{"-cert", cert, "-key", key}}
 }
 
 // write writes a file that is only the test's and returns its name.
