@@ -66,6 +66,12 @@ func TestFailuresTell(t *testing.T) {
 			server.Start()
 			server.Dial()
 		}, []string{"the server has credentials of its own"}},
+		{"started twice", func(t testing.TB, network *Network, _ <-chan struct{}) {
+			startOn(t, network, nil).Start()
+		}, []string{"Start was called before"}},
+		{"not started", func(t testing.TB, network *Network, _ <-chan struct{}) {
+			NewUnstartedServer(t, nil).Dial()
+		}, []string{"the server was not started"}},
 		{"nothing that Listen takes", func(t testing.TB, network *Network, _ <-chan struct{}) {
 			server := NewUnstartedServer(t, nil)
 			server.MTU = -1

@@ -68,6 +68,35 @@ func TestSeed(t *testing.T) {
 	}
 }
 
+// TestSeedOfHandshake: a handshake over a bad network takes the same way each time.
+func TestSeedOfHandshake(t *testing.T) {
+	t.Parallel()
+	type way struct {
+		took  time.Duration
+		stats NetworkStats
+	}
+	handshake := func(seed uint64) (w way) {
+		synctest.Test(t, func(t *testing.T) {
+			server := NewUnstartedServer(t, nil)
+			server.Network = NewNetwork(t, Link{Loss: 0.4, Duplicate: 0.1, Reorder: 0.1, Delay: 20 * time.Millisecond, Seed: seed})
+			server.Start()
+			start := time.Now()
+			server.Dial()
+			w = way{time.Since(start), server.Network.Stats()}
+		})
+		return w
+	}
+	seen := make(map[way]bool)
+	for seed := range uint64(10) {
+		first := handshake(seed)
+		want(t, handshake(seed), first)
+		seen[first] = true
+	}
+	if len(seen) < 5 {
+		t.Errorf("ten seeds lead to %d ways only", len(seen))
+	}
+}
+
 // TestProbabilities: what a link does, it does as often as it is told.
 func TestProbabilities(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package dtlsservertest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -202,7 +203,7 @@ func (r *Recorder) shown() bool {
 // report says what was recorded, for failures. What peers have sent is quoted.
 func (r *Recorder) report() string {
 	r.mu.Lock()
-	entries := r.entries
+	entries := slices.Clone(r.entries)
 	r.wasShown = true
 	r.mu.Unlock()
 

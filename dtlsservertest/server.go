@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -62,9 +63,11 @@ type Server struct {
 	// for each function, with its package, file and line. Nil: none is.
 	IgnoreLeak func(stack string) bool
 
-	t      testing.TB
-	group  goroutineGroup
-	ownKey bool // PSK is Identity and Key
+	t          testing.TB
+	group      goroutineGroup
+	started    bool
+	ownKey     bool            // PSK is Identity and Key
+	clientCert tls.Certificate // of Dial's clients, where ClientAuth asks for one
 
 	mu      sync.Mutex // guards all following
 	clients []*dtls.Conn
@@ -113,6 +116,10 @@ func newServer(t testing.TB, server *dtlsserver.Server) *Server {
 // returns, KindListening was told.
 func (s *Server) Start() {
 	s.t.Helper()
+	if s.started {
+		s.t.Fatal("dtlsservertest: Start was called before")
+	}
+	s.started = true
 	if s.Timeout == 0 {
 		s.Timeout = defaultTimeout
 		if s.Network != nil {
@@ -153,6 +160,7 @@ func (s *Server) setCredentials() {
 		if s.ClientCAs == nil {
 			s.ClientCAs = s.Authority.Pool
 		}
+		s.clientCert = s.Authority.Issue(clientName)
 	} else if s.PSK == nil && len(s.Certificates) == 0 && s.GetCertificate == nil {
 		s.ownKey = true
 		s.PSK = dtlsserver.StaticPSK(map[string][]byte{s.Identity: s.Key})
@@ -161,10 +169,20 @@ func (s *Server) setCredentials() {
 
 // ClientConfig returns the configuration of Dial's clients, to be changed and
 // given to DialContext. It fails the test if the server has credentials of its
-// own.
+// own, or was not started.
 func (s *Server) ClientConfig() *dtls.Config {
 	s.t.Helper()
+	config, err := s.clientConfig()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return config
+}
+
+func (s *Server) clientConfig() (*dtls.Config, error) {
 	switch {
+	case !s.started:
+		return nil, errors.New("dtlsservertest: the server was not started")
 	case s.Authority != nil:
 		config := &dtls.Config{
 			RootCAs: s.Authority.Pool, ServerName: serverName,
@@ -173,14 +191,13 @@ func (s *Server) ClientConfig() *dtls.Config {
 			LoggerFactory:        quiet{},
 		}
 		if s.ClientAuth != tls.NoClientCert {
-			config.Certificates = []tls.Certificate{s.Authority.Issue(clientName)}
+			config.Certificates = []tls.Certificate{s.clientCert}
 		}
-		return config
+		return config, nil
 	case s.ownKey:
-		return s.pskConfig(s.Identity, s.Key)
+		return s.pskConfig(s.Identity, s.Key), nil
 	}
-	s.t.Fatal("dtlsservertest: the server has credentials of its own, which Dial does not know: call DialPSK or DialContext")
-	return nil
+	return nil, errors.New("dtlsservertest: the server has credentials of its own, which Dial does not know: call DialPSK or DialContext")
 }
 
 // pskConfig is the configuration of clients with a key.
@@ -235,15 +252,18 @@ func (s *Server) mustDial(config *dtls.Config) net.Conn {
 // connect at the same time: it returns an error and does not fail the test. The
 // error wraps pion's, or that of ctx, or context.DeadlineExceeded after Timeout.
 func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (net.Conn, error) {
+	var err error
 	if config == nil {
-		config = s.ClientConfig()
+		if config, err = s.clientConfig(); err != nil {
+			return nil, err
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
 	conn, err := s.DialUDP()
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
 	var client *dtls.Conn
 	s.group.run(func() { client, err = dtls.ClientWithContext(ctx, conn, config) })
 	if err != nil {
