@@ -19,6 +19,7 @@ import (
 	"github.com/pion/dtls/v2"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
 
 // greeter is an EventHandler that handles infos and datagrams only.
@@ -284,15 +285,7 @@ func connect(ctx context.Context, address string) {
 	if _, err := conn.Write([]byte("no hello")); err != nil {
 		log.Fatal(err)
 	}
-	_, _ = dtls.ClientWithContext(ctx, conn, clientConfig("sensor-1", "secret")) // nobody completes it
-}
-
-func clientConfig(identity, key string) *dtls.Config {
-	return &dtls.Config{
-		PSK:             func([]byte) ([]byte, error) { return []byte(key), nil },
-		PSKIdentityHint: []byte(identity), // pion's name for a client's identity
-		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-	}
+	_, _ = dtls.ClientWithContext(ctx, conn, dtlsservertest.PSKConfig("sensor-1", []byte("secret"))) // nobody completes it
 }
 
 // dial connects a client.
@@ -303,7 +296,7 @@ func dial(server netip.AddrPort, identity, key string) *dtls.Conn {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	client, err := dtls.ClientWithContext(ctx, conn, clientConfig(identity, key))
+	client, err := dtls.ClientWithContext(ctx, conn, dtlsservertest.PSKConfig(identity, []byte(key)))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -34,7 +34,15 @@
 //
 // On a [Network] all of it works in the bubbles of testing/synctest, where
 // timeouts and lost datagrams cost no time. Make the network and the server in the
-// bubble.
+// bubble:
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		server := dtlsservertest.NewUnstartedServer(t, echo)
+//		server.Network = dtlsservertest.NewNetwork(t, dtlsservertest.Link{Loss: 0.3, Delay: 50 * time.Millisecond})
+//		server.Start()
+//		client := server.Dial()
+//		...
+//	})
 //
 // # Security
 //

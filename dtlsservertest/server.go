@@ -200,16 +200,23 @@ func (s *Server) clientConfig() (*dtls.Config, error) {
 	return nil, errors.New("dtlsservertest: the server has credentials of its own, which Dial does not know: call DialPSK or DialContext")
 }
 
-// pskConfig is the configuration of clients with a key.
-func (s *Server) pskConfig(identity string, key []byte) *dtls.Config {
+// PSKConfig returns the configuration of a pion client with a pre-shared key, for
+// DialContext and for servers that are not this package's. The key is read while
+// clients connect.
+func PSKConfig(identity string, key []byte) *dtls.Config {
 	return &dtls.Config{
 		PSK:                  func([]byte) ([]byte, error) { return key, nil },
 		PSKIdentityHint:      []byte(identity), // pion's name for a client's identity
 		CipherSuites:         []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256, dtls.TLS_PSK_WITH_AES_128_CCM, dtls.TLS_PSK_WITH_AES_128_CCM_8},
 		ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
-		MTU:                  s.clientMTU(),
 		LoggerFactory:        quiet{},
 	}
+}
+
+func (s *Server) pskConfig(identity string, key []byte) *dtls.Config {
+	config := PSKConfig(identity, key)
+	config.MTU = s.clientMTU()
+	return config
 }
 
 // clientMTU is the MTU of clients. Pion's counts the bytes of a handshake message,

@@ -57,11 +57,7 @@ func TestCookies(t *testing.T) {
 			defer group.Wait()
 			defer front.Close()
 
-			client, err := dtls.Dial("udp", front.LocalAddr().(*net.UDPAddr), &dtls.Config{
-				PSK:             func([]byte) ([]byte, error) { return []byte(key), nil },
-				PSKIdentityHint: []byte(identity),
-				CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-			})
+			client, err := dtls.Dial("udp", front.LocalAddr().(*net.UDPAddr), dtlsservertest.PSKConfig(identity, []byte(key)))
 			if err != nil {
 				t.Fatal(err)
 			}

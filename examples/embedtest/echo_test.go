@@ -3,16 +3,14 @@ package embedtest
 import (
 	"testing"
 
-	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
 
 func TestEcho(t *testing.T) {
-	key := []byte("32 random bytes, from crypto/rand")
+	key := []byte("a random key of 16 bytes or more")
 	server := dtlsservertest.StartServer(t, NewServer(map[string][]byte{"sensor-1": key}))
 	client := server.DialPSK("sensor-1", key)
 	if reply := server.Ask(client, "hello"); reply != "hello" {
 		t.Errorf("the reply is %q", reply)
 	}
-	server.Events.Want(dtlsserver.KindHandshakeComplete, "after the client has connected")
 }

@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	github.com/dtlsserver/dtlsserver v0.0.0
-	github.com/pion/dtls/v2 v2.2.12
 	modernc.org/sqlite v1.61.1
 )
 
@@ -13,6 +12,7 @@ require (
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
+	github.com/pion/dtls/v2 v2.2.12 // indirect
 	github.com/pion/logging v0.2.4 // indirect
 	github.com/pion/transport/v2 v2.2.10 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect

@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/pion/dtls/v2"
-
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
@@ -66,11 +64,7 @@ func TestOthers(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			refused := make(chan error, 1)
 			go func() {
-				_, err := server.DialContext(ctx, &dtls.Config{
-					PSK:             func([]byte) ([]byte, error) { return []byte(key), nil },
-					PSKIdentityHint: []byte(tt.identity),
-					CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-				})
+				_, err := server.DialContext(ctx, dtlsservertest.PSKConfig(tt.identity, []byte(key)))
 				refused <- err
 			}()
 			e := server.Events.Want(tt.want, "after the client's identity has come")

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
 	"github.com/pion/dtls/v2"
 )
@@ -261,11 +262,7 @@ func withPSK(t *testing.T, psk string) *dtls.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &dtls.Config{
-		PSK:             func([]byte) ([]byte, error) { return key, nil },
-		PSKIdentityHint: []byte(identity),
-		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-	}
+	return dtlsservertest.PSKConfig(identity, key)
 }
 
 // connect connects a client until the test's end, if the server lets it.

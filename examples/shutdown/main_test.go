@@ -14,6 +14,7 @@ import (
 	"github.com/pion/dtls/v2"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
 
 // TestSignal: this process gets the signal, as the program would, and the client
@@ -42,11 +43,7 @@ func TestSignal(t *testing.T) {
 
 		connected := make(chan *dtls.Conn, 1)
 		go func() {
-			client, err := dtls.Dial("udp", net.UDPAddrFromAddrPort(server.Addr()), &dtls.Config{
-				PSK:             func([]byte) ([]byte, error) { return key, nil },
-				PSKIdentityHint: []byte("sensor-1"),
-				CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-			})
+			client, err := dtls.Dial("udp", net.UDPAddrFromAddrPort(server.Addr()), dtlsservertest.PSKConfig("sensor-1", key))
 			if err != nil {
 				t.Error(err)
 			}
