@@ -6,7 +6,7 @@
 //	func TestEcho(t *testing.T) {
 //		server := dtlsservertest.NewServer(t, echo)
 //		client := server.Dial()
-//		if reply := server.Ask(client, "hello"); reply != "hello" {
+//		if reply := client.Ask("hello"); reply != "hello" {
 //			t.Errorf("the reply is %q", reply)
 //		}
 //		server.Events.Want(dtlsserver.KindHandshakeComplete, "after Dial")

@@ -48,7 +48,7 @@ func ExampleNewServer() {
 
 	server := dtlsservertest.NewServer(t, echo)
 	client := server.Dial()
-	fmt.Println(server.Ask(client, "hello"))
+	fmt.Println(client.Ask("hello"))
 	// Output:
 	// hello
 }
@@ -67,7 +67,7 @@ func ExampleStartServer() {
 		},
 	})
 	client := server.DialPSK("sensor-1", keys["sensor-1"])
-	fmt.Println(server.Ask(client, "21.5"))
+	fmt.Println(client.Ask("21.5"))
 	// Output:
 	// sensor-1 said "21.5"
 }
@@ -103,7 +103,7 @@ func ExampleAuthority() {
 	server.ClientAuth = tls.RequireAndVerifyClientCert
 	server.Start()
 
-	fmt.Println(server.Ask(server.Dial(), "hello"))
+	fmt.Println(server.Dial().Ask("hello"))
 
 	config := server.ClientConfig()
 	config.Certificates = []tls.Certificate{server.Authority.Issue("sensor-1")}
@@ -111,7 +111,7 @@ func ExampleAuthority() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := server.SessionOf(client).ConnectionState()
+	state := client.Session().ConnectionState()
 	fmt.Println(state.PeerCertificates[0].Subject)
 	// Output:
 	// hello
@@ -144,7 +144,7 @@ func ExampleServer_ignoreLeak() {
 		return strings.Contains(stack, "net/http.(*persistConn)") // an HTTP client's idle connection
 	}
 	server.Start()
-	fmt.Println(server.Ask(server.Dial(), "hello"))
+	fmt.Println(server.Dial().Ask("hello"))
 	// Output:
 	// hello
 }

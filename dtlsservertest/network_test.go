@@ -221,8 +221,8 @@ func TestTwoServers(t *testing.T) {
 		if one.Addr() == two.Addr() {
 			t.Errorf("both are at %v", one.Addr())
 		}
-		want(t, one.Ask(one.Dial(), "one"), "one")
-		want(t, two.Ask(two.Dial(), "two"), "two")
+		want(t, one.Dial().Ask("one"), "one")
+		want(t, two.Dial().Ask("two"), "two")
 		want(t, string(two.Events.Messages()[0].PlainText), "two")
 		want(t, one.Stats().Sessions, 1)
 	})
@@ -232,5 +232,5 @@ func TestTwoServers(t *testing.T) {
 func TestRealClock(t *testing.T) {
 	t.Parallel()
 	server := startOn(t, NewNetwork(t, Link{Delay: time.Millisecond}), echo)
-	want(t, server.Ask(server.Dial(), "hello"), "hello")
+	want(t, server.Dial().Ask("hello"), "hello")
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -70,7 +69,7 @@ type Server struct {
 	clientCert tls.Certificate // of Dial's clients, where ClientAuth asks for one
 
 	mu      sync.Mutex // guards all following
-	clients []*dtls.Conn
+	clients []*Client
 	closed  bool
 }
 
@@ -231,21 +230,20 @@ func (s *Server) clientMTU() int {
 	return 0 // pion's own
 }
 
-// Dial connects a client, which is a *dtls.Conn of github.com/pion/dtls/v2 and
-// is closed with the server. It fails the test if the client does not connect.
-// Pion's client takes datagrams of at most 8192 bytes.
-func (s *Server) Dial() net.Conn {
+// Dial connects a client, which is closed with the server. It fails the test if
+// the client does not connect.
+func (s *Server) Dial() *Client {
 	s.t.Helper()
 	return s.mustDial(s.ClientConfig())
 }
 
 // DialPSK connects a client with a pre-shared key, as Dial does.
-func (s *Server) DialPSK(identity string, key []byte) net.Conn {
+func (s *Server) DialPSK(identity string, key []byte) *Client {
 	s.t.Helper()
 	return s.mustDial(s.pskConfig(identity, key))
 }
 
-func (s *Server) mustDial(config *dtls.Config) net.Conn {
+func (s *Server) mustDial(config *dtls.Config) *Client {
 	s.t.Helper()
 	client, err := s.DialContext(s.t.Context(), config)
 	if err != nil {
@@ -258,7 +256,7 @@ func (s *Server) mustDial(config *dtls.Config) net.Conn {
 // ClientConfig. It is for clients that are to be refused, and for those that
 // connect at the same time: it returns an error and does not fail the test. The
 // error wraps pion's, or that of ctx, or context.DeadlineExceeded after Timeout.
-func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (net.Conn, error) {
+func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (*Client, error) {
 	var err error
 	if config == nil {
 		if config, err = s.clientConfig(); err != nil {
@@ -271,8 +269,8 @@ func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (net.Conn
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
-	var client *dtls.Conn
-	s.group.run(func() { client, err = dtls.ClientWithContext(ctx, conn, config) })
+	client := &Client{server: s, socket: &clientSocket{Conn: conn}}
+	s.group.run(func() { client.Conn, err = dtls.ClientWithContext(ctx, client.socket, config) })
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("dtlsservertest: %w", err)
@@ -294,44 +292,6 @@ func (s *Server) DialUDP() (net.Conn, error) {
 		return s.Network.Dial("udp4", addr.String())
 	}
 	return net.Dial("udp4", addr.String())
-}
-
-// Ask sends a message to the server and returns the next message from it. It
-// fails the test when none comes.
-func (s *Server) Ask(client net.Conn, message string) string {
-	s.t.Helper()
-	if _, err := io.WriteString(client, message); err != nil {
-		s.fatalf("the client cannot send %q: %v", message, err)
-	}
-	return s.Receive(client)
-}
-
-// Receive returns the next message that the server has sent to the client. It
-// fails the test when none comes. Afterwards the client has no read deadline.
-func (s *Server) Receive(client net.Conn) string {
-	s.t.Helper()
-	if err := client.SetReadDeadline(time.Now().Add(s.Timeout)); err != nil {
-		s.fatalf("the client cannot receive: %v", err)
-	}
-	b := make([]byte, 1<<16)
-	n, err := client.Read(b)
-	if err != nil {
-		s.fatalf("the client has received nothing: %v", err)
-	}
-	_ = client.SetReadDeadline(time.Time{}) // as it was set a moment ago
-	return string(b[:n])
-}
-
-// SessionOf returns the open session of a client. It fails the test when there is
-// none.
-func (s *Server) SessionOf(client net.Conn) *dtlsserver.Session {
-	s.t.Helper()
-	addr, _ := netip.ParseAddrPort(client.LocalAddr().String())
-	session, ok := s.Session(addr)
-	if !ok {
-		s.fatalf("the client at %v has no open session", addr)
-	}
-	return session
 }
 
 // Close closes the clients and the server, and waits for the end of all that they

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -34,17 +35,17 @@ func TestNewServer(t *testing.T) {
 	server := NewServer(t, echo)
 	client := server.Dial()
 	for _, message := range []string{"hello", "", strings.Repeat("x", 8000)} {
-		want(t, server.Ask(client, message), message)
+		want(t, client.Ask(message), message)
 	}
 	e := server.Events.Want(dtlsserver.KindHandshakeComplete, "after Dial")
 	want(t, e.Identity, server.Identity)
-	want(t, e.Session, server.SessionOf(client))
+	want(t, e.Session, client.Session())
 	m := server.Events.WantMessage("hello", "after Ask")
 	want(t, m.Session, e.Session)
 	want(t, m.CipherText[0], 23) // application_data
 
-	server.SessionOf(client).Write([]byte("pushed"))
-	want(t, server.Receive(client), "pushed")
+	client.Session().Write([]byte("pushed"))
+	want(t, client.Receive(), "pushed")
 
 	client.Close()
 	e = server.Events.Want(dtlsserver.KindSessionClosed, "after the client's Close")
@@ -54,6 +55,39 @@ func TestNewServer(t *testing.T) {
 	server.Events.Want(dtlsserver.KindStopped, "after Close")
 	want(t, server.IsListening(), false)
 	server.Close() // again does nothing
+}
+
+// TestClientsCloseTells: the server is told, however the client's goroutines run.
+func TestClientsCloseTells(t *testing.T) {
+	t.Parallel()
+	server := NewServer(t, nil)
+	for range 50 {
+		client := server.Dial()
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+		want(t, server.Events.Want(dtlsserver.KindSessionClosed, "after Close").Err, dtlsserver.ErrPeerClosed)
+		if err := client.Close(); !errors.Is(err, net.ErrClosed) && !errors.Is(err, dtls.ErrConnClosed) {
+			t.Errorf("Close again: %v", err)
+		}
+	}
+}
+
+// TestServersCloseTells: the client is told, and its own Close takes no time then.
+func TestServersCloseTells(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := startOn(t, NewNetwork(t, Link{}), nil)
+		client := server.Dial()
+		server.Server.Close()
+		start := time.Now()
+		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("Read: %v", err)
+		}
+		synctest.Wait()
+		client.Close()
+		want(t, time.Since(start), 0)
+	})
 }
 
 // TestNoHandler: a server without handler is one all the same.
@@ -73,10 +107,10 @@ func TestStartServer(t *testing.T) {
 	keys := map[string][]byte{"sensor-1": []byte("a key of its own"), "sensor-2": []byte("another key")}
 	server := StartServer(t, &dtlsserver.Server{Handler: echo, PSK: dtlsserver.StaticPSK(keys)})
 	for identity, key := range keys {
-		want(t, server.Ask(server.DialPSK(identity, key), "hello"), "hello")
+		want(t, server.DialPSK(identity, key).Ask("hello"), "hello")
 	}
 	random := StartServer(t, &dtlsserver.Server{Handler: echo})
-	want(t, random.Ask(random.Dial(), "hello"), "hello")
+	want(t, random.Dial().Ask("hello"), "hello")
 	if random.Identity == server.Identity || string(random.Key) == string(server.Key) || len(random.Key) != 32 {
 		t.Error("the credentials are not random")
 	}
@@ -92,9 +126,9 @@ func TestCertificates(t *testing.T) {
 			server.ClientAuth = auth
 			server.Start()
 			client := server.Dial()
-			want(t, server.Ask(client, "hello"), "hello")
+			want(t, client.Ask("hello"), "hello")
 			name := ""
-			for _, cert := range server.SessionOf(client).ConnectionState().PeerCertificates {
+			for _, cert := range client.Session().ConnectionState().PeerCertificates {
 				name += cert.Subject.CommonName
 			}
 			want(t, name != "", auth != tls.NoClientCert)
@@ -124,7 +158,7 @@ func TestOwnCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want(t, server.Ask(client, "hello"), "hello")
+		want(t, client.Ask("hello"), "hello")
 		for name, c := range map[string]*dtls.Config{
 			"server of another authority": config(stranger, ca, "server.test"),
 			"client of another authority": config(ca, stranger, "server.test"),
@@ -247,7 +281,7 @@ func TestSetLink(t *testing.T) {
 		time.Sleep(time.Minute)
 		want(t, len(server.Events.Messages()), 0)
 		server.Network.SetLink(Link{})
-		want(t, server.Ask(client, "hello"), "hello")
+		want(t, client.Ask("hello"), "hello")
 		start := time.Now()
 		e := server.Events.Want(dtlsserver.KindHandshakeComplete, "after Dial")
 		want(t, time.Since(start), 0)

@@ -1,5 +1,5 @@
-// Broadcast passes on what one client sends to all that are connected, as a chat
-// room does.
+// Broadcast passes on what one client sends to all others that are connected, as a
+// chat room does.
 //
 //	go run ./examples/broadcast
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4433 -psk_identity alice -psk 1a2b3c4d5e6f
@@ -34,23 +34,25 @@ func newServer() *dtlsserver.Server {
 		OnInfo: func(e dtlsserver.Event) {
 			switch e.Kind {
 			case dtlsserver.KindHandshakeComplete:
-				broadcast(server, "%s has come", e.Identity)
-			case dtlsserver.KindSessionClosed: // which is no more among Sessions
-				broadcast(server, "%s has gone", e.Identity)
+				broadcast(server, e.Session, "%s has come", e.Identity)
+			case dtlsserver.KindSessionClosed:
+				broadcast(server, e.Session, "%s has gone", e.Identity)
 			}
 		},
 		OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
-			broadcast(server, "%s: %q", s.ConnectionState().PSKIdentity, plainText)
+			broadcast(server, s, "%s: %q", s.ConnectionState().PSKIdentity, plainText)
 		},
 	}
 	return server
 }
 
-// broadcast sends a message to all clients. Write does not wait for any of them, so
+// broadcast sends a message to all clients but the one that it is from. Write does not wait for any of them, so
 // it may be called on the serving loop; what cannot be sent is lost, as any
 // datagram may be. What clients say is quoted, for others have it on a terminal.
-func broadcast(server *dtlsserver.Server, format string, args ...any) {
+func broadcast(server *dtlsserver.Server, from *dtlsserver.Session, format string, args ...any) {
 	for session := range server.Sessions() {
-		_, _ = fmt.Fprintf(session, format, args...)
+		if session != from {
+			_, _ = fmt.Fprintf(session, format, args...)
+		}
 	}
 }

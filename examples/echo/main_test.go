@@ -13,7 +13,7 @@ func TestEcho(t *testing.T) {
 	server := dtlsservertest.StartServer(t, newServer(logger))
 	client := server.DialPSK("sensor-1", []byte("\x1a\x2b\x3c\x4d\x5e\x6f"))
 	for _, message := range []string{"hello", "", "\x00\xff"} {
-		if reply := server.Ask(client, message); reply != message {
+		if reply := client.Ask(message); reply != message {
 			t.Errorf("the reply to %q is %q", message, reply)
 		}
 	}

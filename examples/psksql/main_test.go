@@ -31,7 +31,7 @@ func TestKnownDevice(t *testing.T) {
 	server, db := start(t)
 	want := func(identity, key, reply string) {
 		t.Helper()
-		if got := server.Ask(server.DialPSK(identity, []byte(key)), "21.5"); got != reply {
+		if got := server.DialPSK(identity, []byte(key)).Ask("21.5"); got != reply {
 			t.Errorf("the reply is %q, not %q", got, reply)
 		}
 	}
