@@ -3,7 +3,6 @@ package dtlsservertest
 import (
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -15,12 +14,13 @@ import (
 // Client is a client of a Server, a net.Conn. It is that of
 // github.com/pion/dtls/v2, which takes datagrams of at most 8192 bytes.
 //
-// Ask, Receive and Session fail the test and are for its own goroutine; the methods
-// of net.Conn are safe for concurrent use.
+// Ask and Receive fail the test and are for its own goroutine; all other methods are
+// safe for concurrent use.
 type Client struct {
 	*dtls.Conn
-	server *Server
-	socket *clientSocket
+	server  *Server
+	session *dtlsserver.Session
+	socket  *clientSocket
 }
 
 var _ net.Conn = (*Client)(nil)
@@ -53,18 +53,8 @@ func (c *Client) Receive() string {
 	return string(b[:n])
 }
 
-// Session returns the client's open session at the server. It fails the test when
-// there is none.
-func (c *Client) Session() *dtlsserver.Session {
-	t := c.server.t
-	t.Helper()
-	addr, _ := netip.ParseAddrPort(c.LocalAddr().String())
-	session, ok := c.server.Server.Session(addr)
-	if !ok {
-		c.server.fatalf("the client at %v has no open session", addr)
-	}
-	return session
-}
+// Session returns the client's session at the server, which may be over.
+func (c *Client) Session() *dtlsserver.Session { return c.session }
 
 // Close closes the client, and tells the server by close_notify.
 func (c *Client) Close() error {

@@ -77,13 +77,14 @@ func TestFailuresTell(t *testing.T) {
 			server.MTU = -1
 			server.Start()
 		}, []string{"MTU"}},
-		{"session that is over", func(t testing.TB, network *Network, _ <-chan struct{}) {
-			server := startOn(t, network, nil)
-			client := server.Dial()
-			client.Close()
-			server.Events.Want(dtlsserver.KindSessionClosed, "after Close")
-			client.Session()
-		}, []string{"the client at 10.0.0.1:5000 has no open session"}},
+		{"handler that blocks in between", func(t testing.TB, network *Network, end <-chan struct{}) {
+			server := startOn(t, network, dtlsserver.HandlerFuncs{OnInfo: func(e dtlsserver.Event) {
+				if e.Kind == dtlsserver.KindHandshakeComplete {
+					block(end)
+				}
+			}})
+			server.Dial()
+		}, []string{"the client has connected, but no handler is told within 1m0s", "dtlsservertest.block "}},
 		{"handler that blocks", func(t testing.TB, network *Network, end <-chan struct{}) {
 			server := startOn(t, network, dtlsserver.HandlerFuncs{
 				OnDatagram: func(*dtlsserver.Session, []byte, []byte) { block(end) },

@@ -230,8 +230,9 @@ func (s *Server) clientMTU() int {
 	return 0 // pion's own
 }
 
-// Dial connects a client, which is closed with the server. It fails the test if
-// the client does not connect.
+// Dial connects a client, which is closed with the server. When it returns, the
+// handler was told KindHandshakeComplete. It fails the test if the client does not
+// connect.
 func (s *Server) Dial() *Client {
 	s.t.Helper()
 	return s.mustDial(s.ClientConfig())
@@ -269,6 +270,7 @@ func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (*Client,
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
+	since := time.Since(s.Events.start)
 	client := &Client{server: s, socket: &clientSocket{Conn: conn}}
 	s.group.run(func() { client.Conn, err = dtls.ClientWithContext(ctx, client.socket, config) })
 	if err != nil {
@@ -276,8 +278,16 @@ func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (*Client,
 		return nil, fmt.Errorf("dtlsservertest: %w", err)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.clients = append(s.clients, client)
+	s.mu.Unlock()
+	// The client has the last flight, perhaps before the server goes on.
+	e, ok := s.Events.await(func(e *entry) bool {
+		return e.at >= since && e.event.Kind == dtlsserver.KindHandshakeComplete && e.event.Remote.String() == conn.LocalAddr().String()
+	}, false)
+	if !ok {
+		return nil, fmt.Errorf("dtlsservertest: the client has connected, but no handler is told within %v", s.Timeout)
+	}
+	client.session = e.event.Session
 	return client, nil
 }
 
