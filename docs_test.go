@@ -49,6 +49,9 @@ var givenImports = []string{
 	"github.com/dtlsserver/dtlsserver", "github.com/dtlsserver/dtlsserver/dtlsnet",
 }
 
+// quotedFile is a block that quotes a file, which is built where it stands.
+var quotedFile = regexp.MustCompile(`(?s)^// (examples/\S+\.go)\n\n(.*)$`)
+
 var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 
 // wholeFile makes a file of a block. None is a program: there is nothing to
@@ -103,6 +106,12 @@ func TestDocsCode(t *testing.T) {
 				t.Errorf("%s:%d: %v", doc, line, err)
 			} else if string(formatted) != block {
 				t.Errorf("%s:%d: not formatted; gofmt makes of it\n%s", doc, line, formatted)
+			}
+			if quoted := quotedFile.FindStringSubmatch(block); quoted != nil {
+				if file, err := os.ReadFile(quoted[1]); err != nil || !strings.Contains(string(file), quoted[2]) {
+					t.Errorf("%s:%d: not what stands in %s: %v", doc, line, quoted[1], err)
+				}
+				continue
 			}
 			name := fmt.Sprintf("%s_%d", strings.NewReplacer("/", "_", ".", "_").Replace(doc), line)
 			file := filepath.Join(dir, name+".go")
