@@ -1,71 +1,87 @@
 package dtlsserver
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"runtime"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// The hooks of a Server (PSK, GetCertificate, VerifyConnection), and signatures
-// that may take long, run off the loop, in a bounded number of goroutines. What
-// they answer is taken up on the loop.
+// The hooks of a Server (PSK, GetCertificate, VerifyConnection), and public key
+// cryptography, run off the loop, in a bounded number of goroutines. What they
+// answer is taken up on the loop.
 
-// question is what a hook is to be asked about a session. The function may
-// block; what it returns is then called on the loop, with the session's lock.
+// question is what a handshake waits for, one at a time. What ask returns is
+// called on the loop, with the session's lock.
 type question struct {
 	session *Session
-	ctx     context.Context
-	over    context.CancelCauseFunc // of ctx
-	ask     func(context.Context) (answerLocked func(now time.Time))
+	ask     func() (answerLocked func(now time.Time))
 }
 
-// answer is what a hook has said about a session.
+// answer is what has come of a question.
 type answer struct {
 	session *Session
 	locked  func(now time.Time)
 }
 
-// ask asks a hook in a goroutine. At most MaxHandshakes hooks run at a time,
-// some of which may be for handshakes that have ended; then the question waits.
-func (l *loop) ask(q question) {
+// lane is where questions of a kind are asked. There are two, so that those that
+// only compute, of which more than there are processors would keep each other
+// and the loop from running, do not hold up the hooks, which may block, nor
+// these those.
+type lane struct {
+	most    int       // questions that are asked at a time
+	asking  int       // some of which may be of handshakes that have ended
+	waiting list.List // of question, when no more may be asked
+}
+
+// ask asks a question in a goroutine, or has it wait.
+func (l *loop) ask(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.asking < l.cfg.maxHandshakes {
-		l.asking++
-		l.hooks.Go(func() { l.runHooks(q) })
+	if lane.asking < lane.most {
+		lane.asking++
+		l.hooks.Go(func() { l.runLane(lane, q) })
 	} else {
-		l.questions = append(l.questions, q)
+		q.session.question = lane.waiting.PushBack(q)
 	}
 }
 
-// runHooks asks the question, and then those that have had to wait.
-func (l *loop) runHooks(q question) {
-	for more := true; more; {
-		locked := q.ask(q.ctx)
-		q.over(nil)
+// runLane asks the question, and then those that have had to wait.
+func (l *loop) runLane(lane *lane, q question) {
+	for {
+		locked := q.ask()
 		l.mu.Lock()
 		if !l.ended {
 			l.answers = append(l.answers, answer{q.session, locked})
 		}
-		if more = len(l.questions) > 0; more {
-			q = l.questions[0]
-			l.questions = slices.Delete(l.questions, 0, 1) // lets go of it
+		next := lane.waiting.Front()
+		if next != nil {
+			q = lane.waiting.Remove(next).(question)
+			q.session.question = nil
 		} else {
-			l.asking--
+			lane.asking--
 		}
 		l.mu.Unlock()
 		l.wake()
+		if next == nil {
+			return
+		}
+		runtime.Gosched() // to the loop
 	}
 }
 
-// unaskLocked takes back the question of a session that is over, unless the
-// hook runs.
+// unaskLocked takes back the question of a session that is over, unless it is
+// being asked.
 func (l *loop) unaskLocked(s *Session) {
-	l.questions = slices.DeleteFunc(l.questions, func(q question) bool { return q.session == s })
+	if s.question != nil {
+		l.hookLane.waiting.Remove(s.question) // in one of them
+		l.workLane.waiting.Remove(s.question)
+		s.question = nil
+	}
 }
 
 func (l *loop) takeAnswers() []answer {
@@ -76,12 +92,24 @@ func (l *loop) takeAnswers() []answer {
 	return answers
 }
 
-// askLocked has a question that may take long answered off the loop: ask runs in
-// a goroutine without a lock, what it returns on the loop with the session's.
+// askLocked has a hook asked off the loop: ask runs in a goroutine without a
+// lock, what it returns on the loop with the session's.
 func (s *Session) askLocked(ask func(context.Context) (answerLocked func(now time.Time))) {
-	var ctx context.Context
-	ctx, s.abort = context.WithCancelCause(context.Background())
-	s.loop.ask(question{s, ctx, s.abort, ask})
+	ctx, abort := context.WithCancelCause(context.Background())
+	s.abort = abort
+	s.loop.ask(&s.loop.hookLane, question{s, func() func(time.Time) {
+		defer abort(nil)
+		return ask(ctx)
+	}})
+}
+
+// workLocked has the engine's work done off the loop.
+func (s *Session) workLocked(ev engine.Event) {
+	lane := &s.loop.workLane
+	if ev.Blocks {
+		lane = &s.loop.hookLane
+	}
+	s.loop.ask(lane, question{s, ev.Work})
 }
 
 // askPSKLocked has the key of an identity looked up. For one that is too long
@@ -131,14 +159,6 @@ func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
 	})
 }
 
-// askSignatureLocked has the handshake signed.
-func (s *Session) askSignatureLocked(sign func() ([]byte, error)) {
-	s.askLocked(func(context.Context) func(time.Time) {
-		signature, err := sign()
-		return func(now time.Time) { s.eng.AnswerSignature(now, signature, err) }
-	})
-}
-
 // askVerdictLocked has the client verified.
 func (s *Session) askVerdictLocked(p *engine.Parameters) {
 	state := newConnectionState(p)
@@ -148,7 +168,7 @@ func (s *Session) askVerdictLocked(p *engine.Parameters) {
 	})
 }
 
-// take takes a hook's answer.
+// take takes the answer to the session's question.
 func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

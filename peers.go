@@ -94,7 +94,7 @@ func (l *loop) add(s *Session) (evicted *Session, err error) {
 		return nil, errShuttingDown
 	case s.predecessor == nil && l.open >= l.cfg.maxSessions && !l.idler:
 		return nil, errMaxSessions
-	case l.asking >= l.cfg.maxHandshakes:
+	case l.hookLane.asking >= l.hookLane.most:
 		return nil, errMaxHooks
 	}
 	if !gives {

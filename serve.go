@@ -33,7 +33,7 @@ type loop struct {
 	detach   func(*loop)    // takes the loop from its server
 	stopped  chan struct{}  // closed when stop has done its work
 	done     chan struct{}  // closed when run has returned
-	hooks    sync.WaitGroup // PSK hooks that run
+	hooks    sync.WaitGroup // the goroutines of the lanes
 	asleep   atomic.Bool    // run waits for a datagram, or is about to
 	woken    atomic.Bool    // wake has ended the wait
 
@@ -52,9 +52,9 @@ type loop struct {
 	peers      map[netip.AddrPort]*Session
 	open       int // sessions that are established
 	handshakes handshakes
-	idler      bool       // a session could give way at MaxSessions
-	asking     int        // hooks that run
-	questions  []question // when no more may
+	idler      bool // a session could give way at MaxSessions
+	hookLane   lane // hooks, and keys that may block
+	workLane   lane // what only computes
 	answers    []answer
 	closing    bool
 	ended      bool          // the handler is told nothing more
@@ -91,6 +91,8 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		plain:    make([]byte, 0, udpio.MaxDatagram),
 		request:  make([]byte, 0, 64),
 		peers:    make(map[netip.AddrPort]*Session),
+		hookLane: lane{most: cfg.maxHandshakes},
+		workLane: lane{most: runtime.GOMAXPROCS(0)},
 	}
 	var err error
 	if l.conn, err = udpio.New(pc, l.sent); err != nil {
@@ -126,7 +128,8 @@ func (l *loop) run() error {
 			l.receiveBatch(time.Now(), l.messages[:n])
 			if l.isAsking() {
 				// A hook that only looks into memory needs but its turn, and
-				// then it need not wake the loop.
+				// then it need not wake the loop. What computes gets it also
+				// when datagrams never cease.
 				runtime.Gosched()
 			}
 		case l.isClosing():
@@ -213,11 +216,11 @@ func (l *loop) wasDue() bool {
 	return l.early < maxEarlyTimeouts
 }
 
-// isAsking reports whether a hook runs.
+// isAsking reports whether a question is being asked.
 func (l *loop) isAsking() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.asking > 0
+	return l.hookLane.asking > 0 || l.workLane.asking > 0
 }
 
 // hasWork reports whether somebody has left work for the loop.

@@ -36,6 +36,7 @@ type Session struct {
 	halfOpen    bool     // it is a handshake, in loop.handshakes
 	source      *source  // of loop.handshakes
 	inSource    *list.Element
+	question    *list.Element // that waits in a lane of the loop
 
 	mu       sync.Mutex // guards all following
 	eng      *engine.Engine
@@ -415,8 +416,8 @@ func (s *Session) eventsLocked(now time.Time) {
 			s.askPSKLocked(now, ev.Identity)
 		case engine.EventCertificateNeeded:
 			s.askCertificateLocked(ev.Hello)
-		case engine.EventSignatureNeeded:
-			s.askSignatureLocked(ev.Sign)
+		case engine.EventWork:
+			s.workLocked(ev)
 		case engine.EventStartedOver:
 			s.pskValue, s.state.PSKIdentity = nil, ""
 		case engine.EventVerdictNeeded:

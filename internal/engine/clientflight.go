@@ -15,7 +15,7 @@ import (
 
 // What a stranger may make the server compute and keep is bounded: the number of
 // certificates, and the lengths in bits of RSA keys, whose cost grows with the
-// square. The leaf's is used on the caller's time.
+// square.
 const (
 	maxClientChain  = 10
 	maxLeafRSA      = 4096
@@ -66,8 +66,8 @@ func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
 	e.state = awaitClientKeyExchange
 }
 
-// receiveClientKeyExchange takes the client's part of the key exchange and asks
-// for the pre-shared key if one is needed.
+// receiveClientKeyExchange takes the client's part of the key exchange, has the
+// secret of ECDH computed, and asks for the pre-shared key if one is needed.
 func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte) {
 	var identity, public []byte
 	var ok bool
@@ -85,30 +85,32 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 		return
 	}
 	hs := e.hs
-	var shared []byte
-	if kx.ECDHE() {
-		var err error
-		if shared, err = agree(hs.ecdh, public); err != nil {
-			e.fail(wire.AlertIllegalParameter, "the client's ECDHE key is no point of the group")
-			return
-		}
-		hs.ecdh = nil
-	}
 	hs.record(wire.TypeClientKeyExchange, seq, body)
 	hs.sessionHash = hs.transcript.Sum(nil)
 	hs.gotOn()
 	hs.resendAt = now.Add(hs.timeout)
-	if !kx.WithPSK() {
-		e.haveKeys(now, shared)
+	hs.parameters.Identity = bytes.Clone(identity)
+	if !kx.ECDHE() {
+		e.askPSK(now)
 		return
 	}
-	hs.shared = shared
-	hs.parameters.Identity = bytes.Clone(identity)
-	e.state = awaitPSK
-	e.raise(Event{Kind: EventPSKNeeded, Identity: hs.parameters.Identity})
-	if len(identity) > e.cfg.MaxPSKIdentity {
-		e.AnswerPSK(now, nil)
-	}
+	key := hs.ecdh
+	hs.ecdh = nil
+	public = bytes.Clone(public)
+	e.work(awaitSecret, false, func() func(time.Time) {
+		shared, err := agree(key, public)
+		return func(now time.Time) {
+			switch {
+			case err != nil:
+				e.fail(wire.AlertIllegalParameter, "the client's ECDHE key is no point of the group")
+			case kx.WithPSK():
+				hs.shared = shared
+				e.askPSK(now)
+			default:
+				e.haveKeys(now, shared)
+			}
+		}
+	})
 }
 
 // agree returns the secret of ECDH (RFC 8422 section 5.10).
@@ -118,6 +120,16 @@ func agree(key *ecdh.PrivateKey, public []byte) ([]byte, error) {
 		return nil, err
 	}
 	return key.ECDH(p)
+}
+
+// askPSK asks for the key of the client's identity.
+func (e *Engine) askPSK(now time.Time) {
+	identity := e.hs.parameters.Identity
+	e.state = awaitPSK
+	e.raise(Event{Kind: EventPSKNeeded, Identity: identity})
+	if len(identity) > e.cfg.MaxPSKIdentity {
+		e.AnswerPSK(now, nil)
+	}
 }
 
 // AnswerPSK answers EventPSKNeeded. An empty key says that the identity is
@@ -156,15 +168,11 @@ func (e *Engine) haveKeys(now time.Time, premaster []byte) {
 		e.failInside(CauseInternal, err)
 		return
 	}
-	hs := e.hs
-	hs.gotOn()
-	// The schedule goes on as if the key had been there at once, lest it show
-	// how long the look-up took.
-	if late := now.Sub(hs.resendAt); late >= 0 {
-		hs.resendAt = hs.resendAt.Add((late/hs.timeout + 1) * hs.timeout)
-	}
+	e.hs.gotOn()
+	e.hs.onSchedule(now)
 	if e.certified() {
 		e.state = awaitCertificateVerify
+		e.receiveKept(now)
 		return
 	}
 	e.expectFinished(now)
@@ -179,14 +187,22 @@ func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte
 		return
 	}
 	hs := e.hs
-	if !suite.Verify(hs.parameters.PeerCertificates[0].PublicKey, scheme, hs.messages, signature) {
-		e.fail(wire.AlertDecryptError, "wrong signature in CertificateVerify")
-		return
-	}
-	hs.record(wire.TypeCertificateVerify, seq, body)
+	public, signed := hs.parameters.PeerCertificates[0].PublicKey, hs.messages
 	hs.messages = nil
-	hs.gotOn()
-	e.expectFinished(now)
+	hs.record(wire.TypeCertificateVerify, seq, body)
+	signature = bytes.Clone(signature)
+	e.work(awaitVerification, false, func() func(time.Time) {
+		right := suite.Verify(public, scheme, signed, signature)
+		return func(now time.Time) {
+			if !right {
+				e.fail(wire.AlertDecryptError, "wrong signature in CertificateVerify")
+				return
+			}
+			hs.gotOn()
+			hs.onSchedule(now)
+			e.expectFinished(now)
+		}
+	})
 }
 
 // expectFinished is ready for the client's Finished. What was kept of plaintext

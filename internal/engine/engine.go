@@ -10,7 +10,7 @@
 //	  ClientHello (verified)
 //	           |                a ticket that is good: see resumption.go
 //	    [awaitCredential]       EventCertificateNeeded; AnswerCertificate
-//	    [awaitSignature]        EventSignatureNeeded; AnswerSignature
+//	[awaitServerKeyExchange]    EventWork: ECDHE key pair and signature
 //	           |                flight 4: ServerHello, [Certificate],
 //	           |                          [ServerKeyExchange],
 //	           |                          [CertificateRequest], ServerHelloDone
@@ -18,11 +18,14 @@
 //	           |
 //	awaitClientKeyExchange      and here
 //	           |
+//	      [awaitSecret]         EventWork: ECDH
 //	       [awaitPSK]           EventPSKNeeded; AnswerPSK
 //	           |
 //	[awaitCertificateVerify]    flight 4 resent as before
 //	           |
-//	     awaitFinished          and here
+//	   [awaitVerification]      EventWork: the signature in CertificateVerify
+//	           |
+//	     awaitFinished          flight 4 resent as before
 //	           | ChangeCipherSpec and a Finished that opens and is right
 //	     [awaitVerdict]         EventVerdictNeeded; AnswerVerdict
 //	           |                flight 6: ChangeCipherSpec, Finished
@@ -35,6 +38,9 @@
 // What a caller must do after every call that takes the engine on: send what
 // AppendDatagram returns until it returns nothing, take events until there is
 // none, and call Timeout when Deadline has come.
+//
+// What takes a processor long is not done by these calls: EventWork hands it
+// out, to be done on any goroutine, and the engine waits.
 package engine
 
 import (
@@ -57,7 +63,7 @@ type Config struct {
 	MTU              int            // bytes, of the largest datagram of a handshake
 	FirstTimeout     time.Duration  // until the first retransmission; zero: 1 s
 	HandshakeTimeout time.Duration  // until a handshake is given up
-	Rand             io.Reader
+	Rand             io.Reader      // safe for concurrent use: see EventWork
 
 	// Certificate chooses the certificate for a client; nil: there is none. If
 	// AskCertificate, EventCertificateNeeded does so in its place.
@@ -120,11 +126,13 @@ const (
 	awaitResumptionPSK
 	awaitResumptionVerdict
 	awaitCredential
-	awaitSignature
+	awaitServerKeyExchange
 	awaitCertificate
 	awaitClientKeyExchange
+	awaitSecret
 	awaitPSK
 	awaitCertificateVerify
+	awaitVerification
 	awaitFinished
 	awaitVerdict
 	established

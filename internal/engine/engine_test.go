@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,10 @@ type driver struct {
 	events []Event  // not yet looked at
 	// answer answers EventPSKNeeded at once; nil: the test does.
 	answer func(identity []byte) []byte
+	// hold keeps what EventWork asks for in works, where it is done at once
+	// otherwise.
+	hold  bool
+	works []func() (done func(time.Time))
 }
 
 func newConfig() *Config {
@@ -116,6 +121,27 @@ func (d *driver) pump() {
 			d.e.AnswerPSK(d.now, d.answer(ev.Identity))
 			d.pump()
 		}
+		if ev.Kind == EventWork {
+			d.works = append(d.works, sync.OnceValue(ev.Work))
+			if !d.hold {
+				d.work()
+			}
+		}
+	}
+}
+
+// work does what the engine has asked for.
+func (d *driver) work() {
+	d.t.Helper()
+	d.allWork()
+	d.pump()
+}
+
+// allWork does what the engine has asked for, and what it ever has asked for
+// once more, which must have no effect.
+func (d *driver) allWork() {
+	for _, work := range slices.Backward(d.works) {
+		work()(d.now)
 	}
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"crypto/x509"
+	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
@@ -18,9 +19,9 @@ const (
 	// EventCertificateNeeded asks for the certificate for Hello. The answer
 	// goes to AnswerCertificate, at any later time.
 	EventCertificateNeeded
-	// EventSignatureNeeded asks for what Sign returns, which may take long. The
-	// answer goes to AnswerSignature, at any later time.
-	EventSignatureNeeded
+	// EventWork asks for Work to be called once, which takes long, and then,
+	// at any later time, for what it returns.
+	EventWork
 	// EventStartedOver: the session is not resumed after all. What was learnt
 	// of the peer for that is void, and a full handshake begins.
 	EventStartedOver
@@ -76,9 +77,17 @@ type Event struct {
 	Record   []byte // EventData: the record as received, header included
 	Data     []byte // EventData: its content
 
-	Hello      *HelloInfo             // EventCertificateNeeded
-	Sign       func() ([]byte, error) // EventSignatureNeeded
-	Parameters *Parameters            // EventVerdictNeeded, EventEstablished
+	Hello      *HelloInfo  // EventCertificateNeeded
+	Parameters *Parameters // EventVerdictNeeded, EventEstablished
+
+	// Work (EventWork) may be called on any goroutine, also while the engine is
+	// in use: it has nothing of the engine's but Config.Rand. The function that
+	// it returns is called as a method of the engine, and does nothing unless
+	// the engine waits for it.
+	Work func() (done func(now time.Time))
+	// Blocks: Work calls a private key that is not known to be computed with
+	// here, and may so wait for a token or a network.
+	Blocks bool
 
 	Drop Drop // EventDropped
 
@@ -104,6 +113,20 @@ func (e *Engine) Event() (Event, bool) {
 }
 
 func (e *Engine) raise(ev Event) { e.events = append(e.events, ev) }
+
+// work has something done that takes long. The engine waits for it in a state,
+// which no engine enters twice: so done counts once, and never too late.
+func (e *Engine) work(in state, blocks bool, work func() (done func(now time.Time))) {
+	e.state = in
+	e.raise(Event{Kind: EventWork, Blocks: blocks, Work: func() func(time.Time) {
+		done := work()
+		return func(now time.Time) {
+			if e.state == in {
+				done(now)
+			}
+		}
+	}})
+}
 
 // Drop is why a record was dropped.
 type Drop uint8

@@ -6,7 +6,6 @@ package engine
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ed25519"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -28,11 +27,13 @@ var stateNames = [...]string{
 	awaitResumptionPSK:     "awaitResumptionPSK",
 	awaitResumptionVerdict: "awaitResumptionVerdict",
 	awaitCredential:        "awaitCredential",
-	awaitSignature:         "awaitSignature",
+	awaitServerKeyExchange: "awaitServerKeyExchange",
 	awaitCertificate:       "awaitCertificate",
 	awaitClientKeyExchange: "awaitClientKeyExchange",
+	awaitSecret:            "awaitSecret",
 	awaitPSK:               "awaitPSK",
 	awaitCertificateVerify: "awaitCertificateVerify",
+	awaitVerification:      "awaitVerification",
 	awaitFinished:          "awaitFinished",
 	awaitVerdict:           "awaitVerdict",
 	established:            "established",
@@ -75,29 +76,22 @@ var scenes = []*scene{
 	{name: "psk", suite: suite.PSKWithAES128GCM,
 		path: []string{"hello", "keyExchange", "psk", "ccs", "finished"}},
 	{name: "ecdhe-psk", suite: ecdhePSK,
-		path: []string{"hello", "keyExchange", "psk", "ccs", "finished"}},
+		path: []string{"hello", "work", "keyExchange", "work", "psk", "ccs", "finished"}},
 	{name: "psk-verdict", suite: suite.PSKWithAES128GCM,
 		edit: func(c *Config) { c.AskVerdict = true },
 		path: []string{"hello", "keyExchange", "psk", "ccs", "finished", "verdict"}},
 	{name: "certificate", suite: ecdheCert,
 		edit: func(c *Config) { c.AskCertificate = true },
-		path: []string{"hello", "credential", "keyExchange", "ccs", "finished"}},
-	{name: "signature", suite: ecdheCert,
-		edit: func(c *Config) {
-			slow := *testCertificate
-			slow.Key = slowSigner{testCertificate.Key}
-			c.Certificate = func(*HelloInfo) *Certificate { return &slow }
-		},
-		path: []string{"hello", "signature", "keyExchange", "ccs", "finished"}},
+		path: []string{"hello", "credential", "work", "keyExchange", "work", "ccs", "finished"}},
 	{name: "client-certificate-verdict", suite: ecdheCert, chain: true,
 		edit: func(c *Config) {
 			c.AskCertificate, c.AskVerdict = true, true
 			c.RequestClientCertificate, c.RequireClientCertificate = true, true
 		},
-		path: []string{"hello", "credential", "certificate", "keyExchange", "verify", "ccs", "finished", "verdict"}},
+		path: []string{"hello", "credential", "work", "certificate", "keyExchange", "work", "verify", "work", "ccs", "finished", "verdict"}},
 	{name: "no-client-certificate", suite: ecdheCert,
 		edit: func(c *Config) { c.RequestClientCertificate = true },
-		path: []string{"hello", "certificate", "keyExchange", "ccs", "finished"}},
+		path: []string{"hello", "work", "certificate", "keyExchange", "work", "ccs", "finished"}},
 	{name: "resumption", suite: ecdheCert, resumes: true,
 		path: []string{"hello", "ccs", "finished"}},
 	{name: "resumption-psk-verdict", suite: ecdhePSK, resumes: true,
@@ -116,9 +110,6 @@ func (openTickets) Open(_ time.Time, ticket []byte) ([]byte, bool) {
 	state, ok := bytes.CutPrefix(ticket, []byte("ticket"))
 	return bytes.Clone(state), ok
 }
-
-// slowSigner is a key that is not known to sign at once.
-type slowSigner struct{ crypto.Signer }
 
 // testCertificate is the certificate of both peers.
 var testCertificate = func() *Certificate {
@@ -148,8 +139,6 @@ type world struct {
 	messages map[wire.HandshakeType][]byte
 	keys     bool // the client has them
 
-	sign func() ([]byte, error) // that the engine wants answered
-
 	kept []string // the steps whose records wait for epoch 1
 	key  string   // the step that gave the pre-shared key
 }
@@ -168,7 +157,7 @@ func newWorld(t *testing.T, s *scene) *world {
 	if s.resumes {
 		full := *s
 		full.resumes = false
-		full.path = []string{"hello", "keyExchange", "psk", "ccs", "finished", "verdict"}
+		full.path = []string{"hello", "work", "keyExchange", "work", "psk", "ccs", "finished", "verdict"}
 		first := newWorldOf(t, cfg, &full)
 		first.client.AskTicket = true
 		first.begin()
@@ -186,7 +175,7 @@ func newWorld(t *testing.T, s *scene) *world {
 
 func newWorldOf(t *testing.T, cfg *Config, s *scene) *world {
 	w := &world{driver: newDriver(t, cfg), scene: s}
-	w.answer = nil
+	w.answer, w.hold = nil, true
 	w.client.Suites = []uint16{s.suite}
 	if s.chain {
 		w.client.Chain, w.client.Signer = testCertificate.Chain, testCertificate.Key
@@ -270,8 +259,8 @@ func (w *world) step(name string) bool {
 		w.receive(w.client.Plain(wire.ContentAlert, []byte{2, 40}))
 	case "credential":
 		w.e.AnswerCertificate(w.now, testCertificate)
-	case "signature":
-		w.answerSignature()
+	case "work":
+		w.work()
 	case "psk":
 		w.e.AnswerPSK(w.now, []byte(key))
 	case "unknown psk":
@@ -290,18 +279,6 @@ func (w *world) step(name string) bool {
 	return true
 }
 
-// answerSignature answers with what was asked for, or with nothing of use.
-func (w *world) answerSignature() {
-	signature := make([]byte, 64)
-	if w.sign != nil {
-		var err error
-		if signature, err = w.sign(); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	w.e.AnswerSignature(w.now, signature, nil)
-}
-
 // forged is a record of epoch 1 that opens with no key.
 func forged(t wire.ContentType) []byte {
 	r := wire.AppendRecordHeader(nil, t, wire.VersionDTLS12, 1, 1000, 60)
@@ -313,11 +290,6 @@ func forged(t wire.ContentType) []byte {
 func (w *world) settle() {
 	w.t.Helper()
 	w.toClient()
-	for _, ev := range w.events {
-		if ev.Kind == EventSignatureNeeded {
-			w.sign = ev.Sign
-		}
-	}
 	switch c := w.client; {
 	case w.keys:
 	case c.HelloDone:
@@ -510,7 +482,7 @@ func probes() (all []probe) {
 		}
 	}
 	for call, step := range map[string]string{
-		"AnswerCertificate": "credential", "AnswerSignature": "signature", "AnswerPSK": "psk", "AnswerVerdict": "verdict", "HelloAgain": "hello again", "Timeout": "timeout",
+		"AnswerCertificate": "credential", "Work": "work", "AnswerPSK": "psk", "AnswerVerdict": "verdict", "HelloAgain": "hello again", "Timeout": "timeout",
 	} {
 		all = append(all, probe{"call " + call, func(w *world) ([]Drop, bool) { return nil, w.step(step) }})
 	}
@@ -554,7 +526,7 @@ func (w *world) react(p probe) (reaction string, ok bool) {
 		parts = append(parts, fmt.Sprintf("%s %d", level, a.Description))
 	}
 	eventNames := map[EventKind]string{
-		EventPSKNeeded: "PSKNeeded", EventCertificateNeeded: "CertificateNeeded", EventVerdictNeeded: "VerdictNeeded", EventSignatureNeeded: "SignatureNeeded",
+		EventPSKNeeded: "PSKNeeded", EventCertificateNeeded: "CertificateNeeded", EventVerdictNeeded: "VerdictNeeded", EventWork: "Work",
 		EventEstablished: "Established", EventData: "Data", EventWarningAlert: "WarningAlert", EventDropped: "Dropped", EventClosed: "Closed",
 	}
 	for _, ev := range w.events {
@@ -574,8 +546,13 @@ func (w *world) react(p probe) (reaction string, ok bool) {
 // says what is allowed. Alternatives are separated by "|".
 var reactions = []struct{ scene, state, message, allowed, because string }{
 	// What the caller says counts only when it was asked.
-	{"*", "awaitCredential", "call AnswerCertificate", "-> awaitClientKeyExchange, flight|-> awaitCertificate, flight", "RFC 5246 section 7.3"},
-	{"*", "awaitSignature", "call AnswerSignature", "-> awaitClientKeyExchange, flight", "RFC 5246 section 7.4.3"},
+	{"*", "awaitCredential", "call AnswerCertificate", "-> awaitServerKeyExchange, event Work", "RFC 5246 section 7.3"},
+	{"client-certificate*|no-client*", "awaitServerKeyExchange", "call Work", "-> awaitCertificate, flight", "RFC 5246 section 7.4.3 and 7.4.4"},
+	{"*", "awaitServerKeyExchange", "call Work", "-> awaitClientKeyExchange, flight", "RFC 5246 section 7.4.3"},
+	{"*psk*", "awaitSecret", "call Work", "-> awaitPSK, event PSKNeeded", "RFC 5489 section 2"},
+	{"client-certificate*", "awaitSecret", "call Work", "-> awaitCertificateVerify", "RFC 5246 section 7.4.8"},
+	{"*", "awaitSecret", "call Work", "-> awaitFinished", "RFC 5246 section 7.4.7"},
+	{"*", "awaitVerification", "call Work", "-> awaitFinished", "RFC 5246 section 7.4.8"},
 	{"*", "awaitPSK", "call AnswerPSK", "-> awaitFinished", "RFC 4279 section 2"},
 	{"*", "awaitResumptionPSK", "call AnswerPSK", "-> awaitResumptionVerdict, event VerdictNeeded", "RFC 5077 section 3.1, once the caller agrees"},
 	{"*", "awaitVerdict", "call AnswerVerdict", "-> established, flight, event Established", "RFC 5246 section 7.3"},
@@ -636,10 +613,9 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 	{"*", "*", "plain * behind *", "drop repeated", "RFC 6347 section 4.2.2: message_seq below the next is discarded"},
 
 	// The messages that are waited for, at their message_seq.
+	{"ecdhe-psk|no-client*", "awaitClientHello", "plain ClientHello next good", "-> awaitServerKeyExchange, event Work", "RFC 5246 section 7.4.3"},
 	{"*psk*", "awaitClientHello", "plain ClientHello next good", "-> awaitClientKeyExchange, flight|-> awaitResumptionPSK, event PSKNeeded", "RFC 5246 section 7.4.1.2, RFC 5077 section 3.1"},
 	{"resumption", "awaitClientHello", "plain ClientHello next good", "-> awaitFinished, flight", "RFC 5077 section 3.1"},
-	{"no-client*", "awaitClientHello", "plain ClientHello next good", "-> awaitCertificate, flight", "RFC 5246 section 7.4.4"},
-	{"signature", "awaitClientHello", "plain ClientHello next good", "-> awaitSignature, event SignatureNeeded", "RFC 5246 section 7.4.3"},
 	{"*", "awaitClientHello", "plain ClientHello next good", "-> awaitCredential, event CertificateNeeded", "RFC 5246 section 7.4.2"},
 	{"*", "awaitClientHello", "plain ClientHello next wrong", "-> closed, fatal 70, event Closed", "RFC 5246 appendix E.1: protocol_version"},
 	{"*", "awaitCertificate", "plain Certificate next good", "-> awaitClientKeyExchange", "RFC 5246 section 7.4.6"},
@@ -648,13 +624,13 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 	{"*", "awaitCertificate", "plain Certificate next wrong", "-> closed, fatal 42, event Closed", "RFC 5246 section 7.2.2: bad_certificate"},
 	{"*", "awaitCertificate", "plain ClientKeyExchange ahead1 *", "nothing", "RFC 6347 section 4.2.2: may be queued"},
 	{"*", "awaitCertificate", "plain CertificateVerify ahead2 *", "nothing", "RFC 6347 section 4.2.2: may be queued"},
-	{"*psk*", "awaitClientKeyExchange", "plain ClientKeyExchange next good", "-> awaitPSK, event PSKNeeded", "RFC 4279 section 2"},
-	{"client-certificate*", "awaitClientKeyExchange", "plain ClientKeyExchange next good", "-> awaitCertificateVerify", "RFC 5246 section 7.4.8"},
-	{"*", "awaitClientKeyExchange", "plain ClientKeyExchange next good", "-> awaitFinished", "RFC 5246 section 7.4.7"},
-	{"*", "awaitClientKeyExchange", "plain ClientKeyExchange next wrong", "-> closed, fatal 47, event Closed", "RFC 8422 section 5.11: illegal_parameter"},
+	{"psk*", "awaitClientKeyExchange", "plain ClientKeyExchange next good", "-> awaitPSK, event PSKNeeded", "RFC 4279 section 2"},
+	{"*", "awaitClientKeyExchange", "plain ClientKeyExchange next good|plain ClientKeyExchange next wrong", "-> awaitSecret, event Work", "RFC 5246 section 7.4.7, RFC 8422 section 5.11: see TestWrongPoint"},
 	{"client-certificate*", "awaitClientKeyExchange", "plain CertificateVerify ahead1 *", "nothing", "RFC 6347 section 4.2.2: may be queued"},
-	{"*", "awaitCertificateVerify", "plain CertificateVerify next good", "-> awaitFinished", "RFC 5246 section 7.4.8"},
-	{"*", "awaitCertificateVerify", "plain CertificateVerify next wrong", "-> closed, fatal 51, event Closed", "RFC 5246 section 7.2.2: decrypt_error"},
+	{"*", "awaitCertificateVerify", "plain CertificateVerify next good|plain CertificateVerify next wrong", "-> awaitVerification, event Work", "RFC 5246 section 7.4.8: see TestWrongCertificateVerify"},
+	{"client-certificate*", "awaitSecret", "plain CertificateVerify next good|plain CertificateVerify next wrong|plain CertificateVerify next empty|plain CertificateVerify next cut|plain CertificateVerify next half", "nothing", "RFC 6347 section 4.2.2: may be queued"},
+	{"client-certificate*", "awaitSecret", "plain CertificateVerify next void", "drop malformed", "RFC 6347 section 4.2.3: a fragment of nothing"},
+	{"client-certificate*", "awaitSecret", "plain CertificateVerify next huge", "drop limit", "RFC 5246 section 7.4: beyond what is kept"},
 
 	// Their malformed and fragmented forms. The four rows before the last are
 	// for the message that the state waits for, see awaited.
@@ -766,7 +742,7 @@ func TestEveryMessageInEveryState(t *testing.T) {
 // explored are the steps that sequences are made of.
 var explored = []string{
 	"certificate", "keyExchange", "verify", "ccs", "finished", "wrong finished", "misnumbered finished", "plain finished",
-	"forged finished", "data", "warning", "plain fatal", "credential", "psk", "unknown psk", "verdict", "hello", "hello again",
+	"forged finished", "data", "warning", "plain fatal", "credential", "work", "psk", "unknown psk", "verdict", "hello", "hello again",
 }
 
 // exploreSteps plays the steps after the hello, and wants an association to be
@@ -874,12 +850,13 @@ func TestNoShortCut(t *testing.T) {
 			t.Parallel()
 			seen := make(map[string]bool)
 			level, depth, tried, opened := [][]string{nil}, 6, 0, 0
-			if testing.Short() {
-				depth = 4
-			}
 			steps := explored
 			if s.chain { // which takes more steps, and those take longer
-				steps = []string{"certificate", "keyExchange", "verify", "ccs", "finished", "wrong finished", "plain finished", "data", "verdict"}
+				depth = 8
+				steps = []string{"certificate", "keyExchange", "verify", "work", "ccs", "finished", "wrong finished", "plain finished", "data", "verdict"}
+			}
+			if testing.Short() {
+				depth = 4
 			}
 			for range depth {
 				var next [][]string

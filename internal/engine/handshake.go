@@ -29,8 +29,6 @@ type handshake struct {
 	resumed                    *wire.Session                 // nil: a full handshake
 	keyDigest                  []byte                        // of the pre-shared key, for the ticket
 	ecdh                       *ecdh.PrivateKey
-	params                     []byte // ServerECDHParams, until they are signed
-	scheme                     uint16 // of the signature
 	shared                     []byte // ECDHE_PSK: the secret of ECDH, until the key is there
 	master                     []byte
 	secret                     *suite.Secret // master
@@ -145,23 +143,33 @@ func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) D
 	switch {
 	case body == nil:
 		return drop
-	case ahead > 0:
+	case ahead > 0 || e.asking():
 		return hs.incoming[ahead].keep(f.Type, body)
 	}
-	for t := f.Type; body != nil; {
-		hs.incoming[0].reset() // the message itself lives on
-		copy(hs.incoming[:], hs.incoming[1:])
-		hs.incoming[window-1] = reassembler{reserve: e.cfg.Reserve}
-		hs.nextReceive++
-		e.receiveMessage(now, t, hs.nextReceive-1, body)
-		if e.hs == nil {
-			break
-		}
-		if t, body = hs.incoming[0].kept(); !e.expects(t, 0, 0) {
-			break
-		}
-	}
+	e.receiveNext(now, f.Type, body)
+	e.receiveKept(now)
 	return DropNone
+}
+
+// receiveNext takes the next message of the client's.
+func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
+	hs := e.hs
+	hs.incoming[0].reset() // the message itself lives on
+	copy(hs.incoming[:], hs.incoming[1:])
+	hs.incoming[window-1] = reassembler{reserve: e.cfg.Reserve}
+	hs.nextReceive++
+	e.receiveMessage(now, t, hs.nextReceive-1, body)
+}
+
+// receiveKept takes the messages that were kept and whose turn it is.
+func (e *Engine) receiveKept(now time.Time) {
+	for e.hs != nil && !e.asking() {
+		t, body := e.hs.incoming[0].kept()
+		if body == nil || !e.expects(t, 0, 0) {
+			return
+		}
+		e.receiveNext(now, t, body)
+	}
 }
 
 // expects reports whether a message that is so far ahead of the next one is
@@ -184,6 +192,8 @@ func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
 			t == wire.TypeCertificateVerify && ahead == 1 && e.certified()
 	case awaitCertificateVerify:
 		return t == wire.TypeCertificateVerify && ahead == 0
+	case awaitSecret:
+		return t == wire.TypeCertificateVerify && ahead == 0 && e.certified()
 	default:
 		return false
 	}

@@ -6,6 +6,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ var scheduled = []string{
 	"corrupt",   // which datagram, which byte
 	"joined",    // three datagrams in one
 	"plaintext", // content type, a byte
-	"signature",
+	"work",
 }
 
 func scheduleOf(scene int, steps ...string) []byte {
@@ -149,8 +150,8 @@ func (s *schedule) take(name string) {
 		sealed(wire.ContentHandshake, testpeer.Message(wire.TypeClientHello, 0, s.client.HelloBody()))
 	case "credential":
 		s.e.AnswerCertificate(s.now, testCertificate)
-	case "signature":
-		s.answerSignature()
+	case "work":
+		s.allWork()
 	case "no credential":
 		s.e.AnswerCertificate(s.now, nil)
 	case "psk":
@@ -344,6 +345,9 @@ func (s *schedule) tell(ev Event) {
 		needs := []string{"hello", "ccs", "finished"}
 		if !ev.Parameters.Resumed {
 			needs = append(needs, "keyExchange")
+			if ev.Parameters.Suite.KeyExchange.ECDHE() {
+				needs = append(needs, "work")
+			}
 		}
 		if ev.Parameters.Suite.KeyExchange.WithPSK() {
 			needs = append(needs, "psk")
@@ -360,8 +364,8 @@ func (s *schedule) tell(ev Event) {
 			}
 		}
 	}
-	if ev.Kind == EventSignatureNeeded {
-		s.sign = ev.Sign
+	if ev.Kind == EventWork {
+		s.works = append(s.works, sync.OnceValue(ev.Work))
 	}
 	ev.Data, ev.Record = nil, nil // good until the next record only
 	s.told = append(s.told, ev)
@@ -421,7 +425,7 @@ func FuzzSchedule(f *testing.F) {
 		path := scene.path
 		f.Add(scheduleOf(i, path...))
 		f.Add(scheduleOf(i, append(path[:len(path):len(path)], "data", "seal", "finished", "renegotiation", "close notify", "data")...))
-		f.Add(append(scheduleOf(i, "hello", "credential", "finished", "ccs", "data", "deadline", "verify", "certificate", "keyExchange", "psk", "psk"), 27, 0, 27, 1, 27, 2, 29, 0, 1, 2))
+		f.Add(append(scheduleOf(i, "hello", "credential", "work", "finished", "ccs", "data", "deadline", "verify", "certificate", "keyExchange", "work", "work", "psk", "psk"), 27, 0, 27, 1, 27, 2, 29, 0, 1, 2))
 		small := scheduleOf(i, "hello", "unknown psk", "credential")
 		small[1] = 0
 		f.Add(append(small, 24, 1, 0, 20, 24, 1, 20, 255, 24, 2, 3, 9, 24, 2, 0, 3, 24, 2, 12, 255, 14, 14, 14, 25, 10, 1, 6, 25, 11, 129, 1, 28, 1, 30, 26, 22, 1, 60))

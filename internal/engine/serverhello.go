@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/binary"
 	"io"
@@ -191,7 +192,7 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	}
 	hs.offer, hs.hello = nil, nil
 	if kx.ECDHE() {
-		e.sayECDHE(now, group, scheme, certificate)
+		e.sayECDHE(group, scheme, certificate)
 		return
 	}
 	if len(e.cfg.PSKIdentityHint) > 0 { // RFC 4279 section 2
@@ -239,49 +240,46 @@ func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
 	e.say(wire.TypeServerHello, answer.Append(nil))
 }
 
-// sayECDHE says ServerKeyExchange with a new key pair, signed if there is a
-// certificate (RFC 8422 section 5.4, RFC 5489 section 2). A key that is slow or
-// not at hand, as RSA keys and tokens are, signs while the engine waits.
-func (e *Engine) sayECDHE(now time.Time, group, scheme uint16, certificate *Certificate) {
+// sayECDHE has ServerKeyExchange made, with a new key pair, signed if there is a
+// certificate (RFC 8422 section 5.4, RFC 5489 section 2). The flight waits for
+// it. The client chooses the group: a key pair of P-384 costs ten of P-256.
+func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
 	hs := e.hs
-	key, err := suite.Curve(group).GenerateKey(e.cfg.Rand)
-	if err != nil {
-		e.failInside(CauseEntropy, err)
-		return
-	}
-	hs.ecdh = key
 	hs.parameters.Group = group
-	params := wire.AppendServerECDHParams(nil, group, key.PublicKey().Bytes())
-	if e.suite.KeyExchange.WithPSK() {
-		e.say(wire.TypeServerKeyExchange, append(wire.AppendServerKeyExchangePSK(nil, e.cfg.PSKIdentityHint), params...))
-		e.sayHelloDone(now)
-		return
-	}
-	hs.params, hs.scheme = params, scheme
-	signed := slices.Concat(hs.clientRandom[:], hs.serverRandom[:], params)
-	sign := func() ([]byte, error) { return suite.Sign(e.cfg.Rand, certificate.Key, scheme, signed) }
 	e.flight.held = true
-	e.state = awaitSignature
-	switch certificate.Key.(type) {
-	case *ecdsa.PrivateKey, ed25519.PrivateKey:
-		signature, err := sign()
-		e.AnswerSignature(now, signature, err)
-	default:
-		e.raise(Event{Kind: EventSignatureNeeded, Sign: sign})
-	}
+	withPSK, hint, random := e.suite.KeyExchange.WithPSK(), e.cfg.PSKIdentityHint, e.cfg.Rand
+	randoms := slices.Concat(hs.clientRandom[:], hs.serverRandom[:])
+	e.work(awaitServerKeyExchange, !withPSK && blocks(certificate.Key), func() func(time.Time) {
+		key, err := suite.Curve(group).GenerateKey(random)
+		if err != nil {
+			return func(time.Time) { e.failInside(CauseEntropy, err) }
+		}
+		params := wire.AppendServerECDHParams(nil, group, key.PublicKey().Bytes())
+		var body []byte
+		if withPSK {
+			body = append(wire.AppendServerKeyExchangePSK(nil, hint), params...)
+		} else {
+			signature, err := suite.Sign(random, certificate.Key, scheme, slices.Concat(randoms, params))
+			if err != nil {
+				return func(time.Time) { e.failInside(CauseInternal, err) }
+			}
+			body = wire.AppendSignature(params, scheme, signature)
+		}
+		return func(now time.Time) {
+			hs.ecdh = key
+			e.say(wire.TypeServerKeyExchange, body)
+			e.sayHelloDone(now)
+		}
+	})
 }
 
-// AnswerSignature answers EventSignatureNeeded. It does nothing unless the engine
-// waits for it.
-func (e *Engine) AnswerSignature(now time.Time, signature []byte, err error) {
-	switch {
-	case e.state != awaitSignature:
-	case err != nil:
-		e.failInside(CauseInternal, err)
-	default:
-		e.say(wire.TypeServerKeyExchange, wire.AppendSignature(e.hs.params, e.hs.scheme, signature))
-		e.sayHelloDone(now)
+// blocks reports whether a private key may do other than compute.
+func blocks(key crypto.Signer) bool {
+	switch key.(type) {
+	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
+		return false
 	}
+	return true
 }
 
 // chooseSuite returns the first of the server's suites that the client offers

@@ -42,13 +42,21 @@ func (e *Engine) Deadline() time.Time {
 	}
 }
 
-// asking reports whether the engine waits for an answer of its caller's.
+// asking reports whether the engine waits for its caller, and not for the client.
 func (e *Engine) asking() bool {
 	switch e.state {
-	case awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitSignature, awaitPSK, awaitVerdict:
+	case awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitServerKeyExchange, awaitSecret, awaitPSK, awaitVerification, awaitVerdict:
 		return true
 	}
 	return false
+}
+
+// onSchedule has retransmission go on as if what the engine has waited for had
+// been there at once, lest it show how long that took.
+func (hs *handshake) onSchedule(now time.Time) {
+	if late := now.Sub(hs.resendAt); late >= 0 {
+		hs.resendAt = hs.resendAt.Add((late/hs.timeout + 1) * hs.timeout)
+	}
 }
 
 func earlier(a, b time.Time) time.Time {
