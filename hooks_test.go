@@ -1,0 +1,148 @@
+package dtlsserver
+
+import (
+	"crypto/tls"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// occupy takes all places of a lane until the channel is closed. The session
+// is any.
+func occupy(lane *lane, s *Session, until chan struct{}) {
+	for range lane.most {
+		s.loop.ask(lane, question{s, func() func(time.Time) {
+			<-until
+			return func(time.Time) {}
+		}})
+	}
+}
+
+func (l *loop) waitingIn(lane *lane) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return lane.waiting.Len()
+}
+
+// laneBubble runs f with a server of ten handshakes at a time, that has a
+// certificate, and with an open session.
+func laneBubble(t *testing.T, f func(b *bubble, p *peer, s *Session)) {
+	cert := newAuthority(t).issue("localhost", newKey(t, "P-256"))
+	inBubble(t, func(s *Server) {
+		s.Certificates = []tls.Certificate{cert}
+		s.MaxHandshakes = 10
+	}, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		s, _ := b.server.Session(p.pipe.addr)
+		f(b, p, s)
+		synctest.Wait()
+		l := s.loop
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.hookLane.asking != 0 || l.workLane.asking != 0 || l.hookLane.waiting.Len() != 0 || l.workLane.waiting.Len() != 0 {
+			t.Errorf("left in the lanes: %+v, %+v", &l.hookLane, &l.workLane)
+		}
+	})
+}
+
+// greet makes the cookie exchange and sends the verified hello, for a suite.
+func (p *peer) greet(suite uint16) {
+	p.Suites = []uint16{suite}
+	p.send(p.Hello())
+	p.receive()
+	p.send(p.Hello())
+	p.receive()
+}
+
+// TestWorkDelaysNobody: while key pairs, signatures and secrets are computed, or
+// wait for that, others are served, however many ask for them.
+func TestWorkDelaysNobody(t *testing.T) {
+	t.Parallel()
+	laneBubble(t, func(b *bubble, open *peer, s *Session) {
+		l := s.loop
+		agrees := b.peer(2)
+		agrees.greet(ecdheCert)
+		computed := make(chan struct{})
+		occupy(&l.workLane, s, computed)
+		agrees.send(agrees.Flight())
+		b.peer(3).establish()
+		if agrees.receive() != 0 {
+			t.Error("answered without a secret")
+		}
+		close(computed)
+		if agrees.receive(); !agrees.Complete {
+			t.Error("the one whose secret waited is not complete")
+		}
+
+		computed = make(chan struct{})
+		occupy(&l.workLane, s, computed)
+		var last *peer
+		for n := range 30 {
+			last = b.peer(100 + n)
+			last.greet([]uint16{0xd001, ecdheCert}[n%2])
+			if last.HelloDone || len(last.Alerts) > 0 {
+				t.Fatalf("peer %d: flight %v, alerts %v", n, last.HelloDone, last.Alerts)
+			}
+			b.peer(200 + n).establish()
+			open.send(open.Sealed(wire.ContentApplicationData, []byte("hello")))
+		}
+		if len(b.rec.data) != 30 {
+			t.Errorf("got %q", b.rec.data)
+		}
+		// Of MaxHandshakes, one place went to the last with a pre-shared key.
+		if n := l.waitingIn(&l.workLane); n != 9 {
+			t.Errorf("%d wait", n)
+		}
+		close(computed)
+		if last.receive(); !last.HelloDone {
+			t.Fatal("the one that waited has no flight")
+		}
+		last.send(last.Flight())
+		if last.receive(); !last.Complete {
+			t.Error("the one that waited is not complete")
+		}
+		b.rec.want(t, KindHandshakeComplete, 34, "all but those that gave way")
+	})
+}
+
+// TestWorkOfTheGoneIsNotDone: a handshake that ends waits for nothing.
+func TestWorkOfTheGoneIsNotDone(t *testing.T) {
+	t.Parallel()
+	laneBubble(t, func(b *bubble, open *peer, s *Session) {
+		l := s.loop
+		computed := make(chan struct{})
+		defer close(computed)
+		occupy(&l.workLane, s, computed)
+		for n := range 5 {
+			b.peer(100 + n).greet(ecdheCert)
+		}
+		if n := l.waitingIn(&l.workLane); n != 5 {
+			t.Errorf("%d wait", n)
+		}
+		for i, handshake := range b.rec.of(KindHelloVerified)[1:] {
+			handshake.Session.Close()
+			if n := l.waitingIn(&l.workLane); n != 4-i {
+				t.Errorf("%d wait", n)
+			}
+		}
+	})
+}
+
+// TestHooksDelayNoWork: hooks that block do not hold up what only computes.
+func TestHooksDelayNoWork(t *testing.T) {
+	t.Parallel()
+	laneBubble(t, func(b *bubble, open *peer, s *Session) {
+		p := b.peer(2)
+		p.greet(ecdheCert)
+		answered := make(chan struct{})
+		defer close(answered)
+		occupy(&s.loop.hookLane, s, answered)
+		p.send(p.Flight())
+		if p.receive(); !p.Complete {
+			t.Error("not complete")
+		}
+	})
+}
