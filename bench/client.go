@@ -1,0 +1,327 @@
+//go:build linux
+
+package main
+
+// The client of the load: a DTLS 1.2 client with one suite that does as little as
+// a server needs to see. It trusts the server: that the server's Finished opens
+// shows that both have the same keys.
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	mathrand "math/rand/v2"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/dtlsserver/dtlsserver/internal/record"
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+const (
+	pskIdentity = "bench"
+	pskKey      = "0123456789abcdef" // of a server that lives for one run on the loopback interface
+)
+
+type state uint8
+
+const (
+	stateHello  state = iota // a ClientHello is out
+	stateFlight              // the last flight is out
+	stateOpen
+	stateFailed
+)
+
+// client is one client. It keeps after the handshake what it seals and opens
+// with.
+type client struct {
+	source source
+	state  state
+	hs     *handshake // nil when open
+	sealer *record.Sealer
+	opener *record.Opener
+}
+
+// handshake is what a client needs until it is open.
+type handshake struct {
+	suite        *suite.Suite
+	started      time.Time
+	sent         time.Time // the last flight
+	timeout      time.Duration
+	random       [wire.RandomLen]byte
+	serverRandom [wire.RandomLen]byte
+	cookie       []byte
+	public       []byte // the server's, of ECDHE
+	partial      []byte // of a message in fragments
+	nextServer   uint16 // message_seq
+	seq          uint64 // of records
+	messageSeq   uint16
+	transcript   []byte
+	hello        []byte // the messages that may have to be repeated
+	keyExchange  []byte
+	finished     []byte
+	flight       []byte // the datagram to send
+}
+
+// retransmission is a client's first timeout (RFC 6347 section 4.2.4.1).
+const retransmission = time.Second
+
+// shareKey is the key of every client's ECDHE: what a client spends on its own
+// does not matter to the server.
+var shareKey = func() *ecdh.PrivateKey {
+	k, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}()
+
+var (
+	pskPremaster = suite.PSKPremaster([]byte(pskKey))
+	sharePublic  = shareKey.PublicKey().Bytes()
+)
+
+// The extensions of a hello: renegotiation_info and extended_master_secret, and
+// with ECDHE supported_groups P-256, signature_algorithms ECDSA with SHA-256, and
+// ec_point_formats.
+var (
+	pskExtensions   = []byte{0xff, 1, 0, 1, 0, 0, 23, 0, 0}
+	ecdsaExtensions = append(bytes.Clone(pskExtensions),
+		0, 10, 0, 4, 0, 2, 0, 23, 0, 13, 0, 4, 0, 2, 4, 3, 0, 11, 0, 2, 1, 0)
+)
+
+// appendHello appends a ClientHello.
+func appendHello(dst []byte, s *suite.Suite, random *[wire.RandomLen]byte, cookie []byte, messageSeq uint16) []byte {
+	extensions := pskExtensions
+	if s.KeyExchange.ECDHE() {
+		extensions = ecdsaExtensions
+	}
+	length := 2 + wire.RandomLen + 1 + 1 + len(cookie) + 4 + 2 + 2 + len(extensions)
+	dst = wire.AppendHandshakeHeader(dst, wire.TypeClientHello, length, messageSeq, 0, length)
+	dst = binary.BigEndian.AppendUint16(dst, wire.VersionDTLS12)
+	dst = append(dst, random[:]...)
+	dst = append(dst, 0, byte(len(cookie)))
+	dst = append(dst, cookie...)
+	dst = append(dst, 0, 2, byte(s.ID>>8), byte(s.ID), 1, 0)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(extensions)))
+	return append(dst, extensions...)
+}
+
+// appendPlain appends a record of epoch 0.
+func appendPlain(dst []byte, t wire.ContentType, seq uint64, content []byte) []byte {
+	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, 0, seq, len(content))
+	return append(dst, content...)
+}
+
+// newClient returns a client whose hello must be sent. The random numbers
+// need not be secret.
+func newClient(from source, s *suite.Suite, now time.Time) *client {
+	hs := &handshake{suite: s, started: now}
+	for i := 0; i < wire.RandomLen; i += 8 {
+		binary.BigEndian.PutUint64(hs.random[i:], mathrand.Uint64())
+	}
+	c := &client{source: from, hs: hs}
+	c.hello(now)
+	return c
+}
+
+func (c *client) hello(now time.Time) {
+	hs := c.hs
+	hs.hello = appendHello(hs.hello[:0], hs.suite, &hs.random, hs.cookie, hs.messageSeq)
+	hs.transcript = append(hs.transcript[:0], hs.hello...)
+	hs.messageSeq++
+	hs.timeout = retransmission
+	c.fly(now)
+}
+
+// fly makes hs.flight anew.
+func (c *client) fly(now time.Time) {
+	hs := c.hs
+	hs.sent = now
+	if c.state == stateHello {
+		hs.flight = appendPlain(hs.flight[:0], wire.ContentHandshake, hs.seq, hs.hello)
+		hs.seq++
+		return
+	}
+	hs.flight = appendPlain(hs.flight[:0], wire.ContentHandshake, hs.seq, hs.keyExchange)
+	hs.flight = appendPlain(hs.flight, wire.ContentChangeCipherSpec, hs.seq+1, []byte{1})
+	hs.seq += 2
+	hs.flight, _ = c.sealer.Append(hs.flight, wire.ContentHandshake, hs.finished) // fails after 2^48 records
+}
+
+// due reports whether the flight must be repeated, and makes it.
+func (c *client) due(now time.Time) bool {
+	hs := c.hs
+	if hs == nil || c.state == stateFailed || now.Sub(hs.sent) < hs.timeout {
+		return false
+	}
+	hs.timeout = min(2*hs.timeout, time.Minute)
+	c.fly(now)
+	return true
+}
+
+var (
+	errMalformed = errors.New("malformed message of the server")
+	errAlert     = errors.New("alert of the server")
+)
+
+// handshakeDatagram takes a datagram during the handshake. When send is true
+// hs.flight must be sent.
+func (c *client) handshakeDatagram(datagram []byte, now time.Time) (send bool, err error) {
+	for len(datagram) > 0 && c.hs != nil {
+		r, rest, ok := wire.ParseRecord(datagram)
+		if !ok {
+			return send, errMalformed
+		}
+		datagram = rest
+		again, err := c.handshakeRecord(r, now)
+		if err != nil {
+			c.state = stateFailed
+			return false, err
+		}
+		send = send || again
+	}
+	return send, nil
+}
+
+func (c *client) handshakeRecord(r wire.Record, now time.Time) (send bool, err error) {
+	switch {
+	case r.Epoch == 0 && r.Type == wire.ContentAlert:
+		return false, errAlert
+	case r.Epoch == 0 && r.Type == wire.ContentHandshake:
+		for payload := r.Payload; len(payload) > 0; {
+			f, rest, ok := wire.ParseFragment(payload)
+			if !ok {
+				return send, errMalformed
+			}
+			payload = rest
+			again, err := c.fragment(f, now)
+			if err != nil {
+				return send, err
+			}
+			send = send || again
+		}
+	case r.Epoch == 1 && c.state == stateFlight:
+		if _, err := c.opener.Open(nil, r); err != nil {
+			return false, err
+		}
+		switch r.Type {
+		case wire.ContentHandshake:
+			c.state, c.hs = stateOpen, nil
+		case wire.ContentAlert:
+			return false, errAlert
+		}
+	}
+	return send, nil
+}
+
+// fragment takes fragments in their order. Others will be repeated.
+func (c *client) fragment(f wire.Fragment, now time.Time) (send bool, err error) {
+	hs := c.hs
+	if c.state != stateHello {
+		return false, nil // a repetition
+	}
+	if f.Type == wire.TypeHelloVerifyRequest {
+		if hs.nextServer > 0 || len(f.Body) < 3 || len(f.Body) != 3+int(f.Body[2]) || bytes.Equal(hs.cookie, f.Body[3:]) {
+			return false, nil
+		}
+		hs.cookie = bytes.Clone(f.Body[3:])
+		c.hello(now)
+		return true, nil
+	}
+	if f.Type == wire.TypeServerHello && hs.nextServer == 0 {
+		hs.nextServer = f.MessageSeq
+	}
+	if f.MessageSeq != hs.nextServer || int(f.Offset) != len(hs.partial) {
+		return false, nil
+	}
+	body := f.Body
+	if !f.Whole() {
+		if hs.partial = append(hs.partial, f.Body...); len(hs.partial) < int(f.Length) {
+			return false, nil
+		}
+		body, hs.partial = hs.partial, nil
+	}
+	hs.nextServer++
+	hs.transcript = wire.AppendHandshakeHeader(hs.transcript, f.Type, len(body), f.MessageSeq, 0, len(body))
+	hs.transcript = append(hs.transcript, body...)
+	return c.message(f.Type, body, now)
+}
+
+func (c *client) message(t wire.HandshakeType, body []byte, now time.Time) (send bool, err error) {
+	hs := c.hs
+	switch t {
+	case wire.TypeServerHello:
+		if len(body) < 2+wire.RandomLen || !bytes.Contains(body[2+wire.RandomLen:], []byte{0, 23, 0, 0}) {
+			return false, errors.New("no extended_master_secret of the server")
+		}
+		copy(hs.serverRandom[:], body[2:])
+	case wire.TypeServerKeyExchange:
+		if !hs.suite.KeyExchange.ECDHE() {
+			return false, nil // a hint
+		}
+		s := cryptobyte.String(body)
+		if !s.Skip(3) || !s.ReadUint8LengthPrefixed((*cryptobyte.String)(&hs.public)) {
+			return false, errMalformed
+		}
+		hs.public = bytes.Clone(hs.public)
+	case wire.TypeServerHelloDone:
+		return true, c.finish(now)
+	}
+	return false, nil
+}
+
+// finish makes the client's last flight.
+func (c *client) finish(now time.Time) error {
+	hs := c.hs
+	premaster := pskPremaster
+	var kx []byte
+	if hs.suite.KeyExchange.ECDHE() {
+		public, err := ecdh.P256().NewPublicKey(hs.public)
+		if err != nil {
+			return err
+		}
+		if premaster, err = shareKey.ECDH(public); err != nil {
+			return err
+		}
+		kx = append([]byte{byte(len(sharePublic))}, sharePublic...)
+	} else {
+		kx = append([]byte{0, byte(len(pskIdentity))}, pskIdentity...)
+	}
+	begin := len(hs.transcript)
+	hs.transcript = wire.AppendHandshakeHeader(hs.transcript, wire.TypeClientKeyExchange, len(kx), hs.messageSeq, 0, len(kx))
+	hs.transcript = append(hs.transcript, kx...)
+	hs.keyExchange = bytes.Clone(hs.transcript[begin:])
+
+	hash := sha256.Sum256(hs.transcript)
+	master := hs.suite.ExtendedMasterSecret(premaster, hash[:])
+	keys := hs.suite.Keys(master, hs.random[:], hs.serverRandom[:])
+	var err1, err2 error
+	c.sealer, err1 = record.NewSealer(hs.suite, 1, keys.ClientKey, keys.ClientIV)
+	c.opener, err2 = record.NewOpener(hs.suite, keys.ServerKey, keys.ServerIV)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+
+	verify := hs.suite.ClientVerifyData(master, hash[:])
+	hs.finished = wire.AppendHandshakeHeader(nil, wire.TypeFinished, len(verify), hs.messageSeq+1, 0, len(verify))
+	hs.finished = append(hs.finished, verify...)
+	hs.timeout = retransmission
+	c.state = stateFlight
+	c.fly(now)
+	return nil
+}
+
+// appendClose appends a close_notify.
+func (c *client) appendClose(dst []byte) []byte {
+	out, err := c.sealer.Append(dst, wire.ContentAlert, []byte{1, 0})
+	if err != nil {
+		return dst
+	}
+	return out
+}

@@ -1,0 +1,95 @@
+//go:build linux
+
+package main
+
+// A server process: this program again, with serveEnv set. It says on its
+// standard output where it listens, and obeys its standard input, a line a
+// command and a line an answer, until that ends.
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"strings"
+)
+
+// serveEnv names the server that a process is.
+const serveEnv = "DTLSBENCH_SERVE"
+
+// service is a server in its process.
+type service interface {
+	port() uint16
+	close() // every session
+}
+
+// goServers are the servers written in Go.
+var goServers = map[string]func(credentials) (service, error){
+	"ours":         serveOurs,
+	"echo":         serveEcho,
+	"echo-batched": func(credentials) (service, error) { return serveBatched(false) },
+	"echo-floor":   func(credentials) (service, error) { return serveBatched(true) },
+}
+
+// credentials are what a server authenticates with, beside the pre-shared key.
+type credentials struct{ certFile, keyFile string }
+
+func (c credentials) load() (tls.Certificate, error) {
+	return tls.LoadX509KeyPair(c.certFile, c.keyFile)
+}
+
+// serveIfAsked makes this process a server when its environment says so, and
+// then does not return.
+func serveIfAsked() {
+	name := os.Getenv(serveEnv)
+	if name == "" {
+		return
+	}
+	if err := serve(name, credentials{os.Args[1], os.Args[2]}, os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func serve(name string, c credentials, in io.Reader, out io.Writer) error {
+	start, ok := goServers[name]
+	if !ok {
+		return fmt.Errorf("no server %q", name)
+	}
+	s, err := start(c)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "listening %d\n", s.port())
+	var profile *os.File
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		command, arg, _ := strings.Cut(lines.Text(), " ")
+		switch command {
+		case "collect":
+			debug.FreeOSMemory()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			fmt.Fprintf(out, "%d %d\n", runtime.NumGoroutine(), m.HeapAlloc)
+		case "close":
+			s.close()
+			fmt.Fprintln(out, "closed")
+		case "profile":
+			if profile, err = os.Create(arg); err == nil {
+				err = pprof.StartCPUProfile(profile)
+			}
+			fmt.Fprintln(out, "profile", err)
+		case "endprofile":
+			pprof.StopCPUProfile()
+			fmt.Fprintln(out, "profile", profile.Close())
+		default:
+			return fmt.Errorf("unknown command %q", command)
+		}
+	}
+	return lines.Err()
+}
