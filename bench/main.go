@@ -87,7 +87,7 @@ func pin(cpu int) error {
 }
 
 // allServers are all servers in the order of the table.
-var allServers = []string{"ours", "gnutls", "echo", "echo-batched", "echo-floor"}
+var allServers = []string{"ours", "gnutls", "openssl", "pion3", "pion2", "echo", "echo-batched", "echo-floor"}
 
 func chooseModes(names string) ([]mode, error) {
 	if names == "" {
