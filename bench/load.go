@@ -68,7 +68,11 @@ func (l *load) open() *client {
 // returns how many there were.
 func (l *load) step() int {
 	l.flush()
-	n := l.receive()
+	return l.hand(l.receive())
+}
+
+// hand hands out what was received.
+func (l *load) hand(n int) int {
 	l.now = time.Now()
 	for i := range n {
 		from := sourceOf(l.in.local(i))

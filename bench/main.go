@@ -15,13 +15,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -32,34 +33,48 @@ func main() {
 	serveIfAsked()
 	var o options
 	servers := flag.String("servers", strings.Join(allServers, ","), "which servers")
-	names := flag.String("modes", "", "which modes; empty: all")
+	names := flag.String("modes", strings.Join(modeNames(modes), ","), "which modes")
 	flag.Float64Var(&o.seconds, "seconds", 2, "how long a sample is")
 	flag.IntVar(&o.repetitions, "reps", 3, "how many samples are taken; their median counts")
-	flag.IntVar(&o.sessions, "sessions", 100_000, "how many idle sessions there are")
+	flag.IntVar(&o.sessions, "sessions", 100_000, "how many idle sessions there are, and the most of any mode")
 	flag.DurationVar(&o.quiet, "quiet", 35*time.Second, "how long they are idle")
 	flag.StringVar(&o.profiles, "cpuprofile", "", "a `directory` for CPU profiles of ours, one a mode")
 	serverCPU := flag.Int("server-cpu", 0, "the `core` of the server; negative: any")
 	loadCPU := flag.Int("load-cpu", 1, "the `core` of the load; negative: any")
 	flag.Parse()
-	if runtime.NumCPU() == 1 && os.Getenv(pinnedEnv) == "" {
+	if cores() == 1 {
 		*serverCPU, *loadCPU = -1, -1
+	}
+	chosen, err := choose(strings.Split(*servers, ","), strings.Split(*names, ","))
+	if err == nil && (flag.NArg() > 0 || o.seconds <= 0 || o.repetitions < 1 || o.sessions < 1 || o.sessions > maxClients || o.quiet < 0) {
+		err = errors.New("bad arguments")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		flag.Usage()
+		os.Exit(2)
 	}
 	if err := pin(*loadCPU); err != nil {
 		fatal(err)
 	}
-	chosen, err := chooseModes(*names)
-	if err != nil || flag.NArg() > 0 {
-		fatal(fmt.Errorf("bad arguments: %q, %v", flag.Args(), err))
+	if o.profiles != "" {
+		if err := os.MkdirAll(o.profiles, 0o777); err != nil {
+			fatal(err)
+		}
 	}
-	if err := makeDir(o.profiles); err != nil {
-		fatal(err)
-	}
-	b, err := newBench(o, *serverCPU)
+	debug.SetGCPercent(400) // of the load; servers are processes of their own
+	b, err := newBench(o, *serverCPU, *loadCPU)
 	if err != nil {
 		fatal(err)
 	}
 	defer b.close()
-	b.all(strings.Split(*servers, ","), chosen)
+	b.servers = strings.Split(*servers, ",")
+	if b.primitives, err = measurePrimitives(); err != nil {
+		fatal(err)
+	}
+	for _, m := range chosen {
+		b.measure(m)
+	}
 	b.report(os.Stdout)
 }
 
@@ -89,12 +104,22 @@ func pin(cpu int) error {
 // allServers are all servers in the order of the table.
 var allServers = []string{"ours", "gnutls", "openssl", "pion3", "pion2", "echo", "echo-batched", "echo-floor"}
 
-func chooseModes(names string) ([]mode, error) {
-	if names == "" {
-		return modes, nil
+func modeNames(modes []mode) (names []string) {
+	for _, m := range modes {
+		names = append(names, m.name)
 	}
-	var chosen []mode
-	for name := range strings.SplitSeq(names, ",") {
+	return names
+}
+
+// choose returns the modes with the names, when there are all and the servers
+// too.
+func choose(servers, names []string) (chosen []mode, err error) {
+	for _, server := range servers {
+		if !slices.Contains(allServers, server) {
+			return nil, fmt.Errorf("no server %q", server)
+		}
+	}
+	for _, name := range names {
 		i := slices.IndexFunc(modes, func(m mode) bool { return m.name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("no mode %q", name)
@@ -104,22 +129,27 @@ func chooseModes(names string) ([]mode, error) {
 	return chosen, nil
 }
 
-// bench is one run.
+// bench is one run of the program.
 type bench struct {
 	options
-	cpu     int
-	dir     string // temporary
-	c       map[string]string
-	cErrors map[string]error
-	results []*result
+	servers        []string
+	cpu, loadCPU   int
+	received, sent int    // bytes of the load's socket buffers
+	dir            string // temporary
+	built          map[string]string
+	cErrors        map[string]error
+	versions       map[string]string // of what servers are made of
+	primitives     primitives
+	results        []*result
 }
 
-func newBench(o options, serverCPU int) (*bench, error) {
+func newBench(o options, serverCPU, loadCPU int) (*bench, error) {
 	dir, err := os.MkdirTemp("", "dtlsbench")
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{options: o, cpu: serverCPU, dir: dir, c: make(map[string]string), cErrors: make(map[string]error)}
+	b := &bench{options: o, cpu: serverCPU, loadCPU: loadCPU, dir: dir,
+		built: make(map[string]string), cErrors: make(map[string]error), versions: make(map[string]string)}
 	if err := writeCertificate(b.certFile(), b.keyFile()); err != nil {
 		b.close()
 		return nil, err
@@ -133,14 +163,23 @@ func (b *bench) close()           { os.RemoveAll(b.dir) }
 
 // start starts a server.
 func (b *bench) start(server string) (*process, error) {
+	cmd, err := b.command(server)
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(cmd, b.cpu)
+	if err == nil {
+		b.versions[server] = p.version
+	}
+	return p, err
+}
+
+func (b *bench) command(server string) (*exec.Cmd, error) {
 	if _, ok := cServers[server]; ok {
-		if b.c[server] == "" && b.cErrors[server] == nil {
-			b.c[server], b.cErrors[server] = buildC(server, b.dir)
+		if b.built[server] == "" && b.cErrors[server] == nil {
+			b.built[server], b.cErrors[server] = buildC(server, b.dir)
 		}
-		if err := b.cErrors[server]; err != nil {
-			return nil, err
-		}
-		return start(exec.Command(b.c[server], b.certFile(), b.keyFile(), pskIdentity, pskKey), b.cpu)
+		return exec.Command(b.built[server], b.certFile(), b.keyFile(), pskIdentity, pskKey), b.cErrors[server]
 	}
 	path, err := os.Executable()
 	if err != nil {
@@ -148,30 +187,62 @@ func (b *bench) start(server string) (*process, error) {
 	}
 	cmd := exec.Command(path, b.certFile(), b.keyFile())
 	cmd.Env = append(os.Environ(), serveEnv+"="+server)
-	return start(cmd, b.cpu)
+	return cmd, nil
 }
 
-// one measures one mode of one server in a process of its own.
-func (b *bench) one(m mode, server string) *result {
-	p, err := b.start(server)
-	if err != nil {
-		return &result{server: server, mode: m.name, err: err}
+// measure measures a mode of all servers. Their samples are taken in turns, so
+// that what else the machine does strikes all alike.
+func (b *bench) measure(m mode) {
+	var runs []*run
+	for _, server := range b.servers {
+		if isPlain(server) && !m.plain || isLarge(server) && m.many {
+			continue
+		}
+		r, err := b.prepare(m, server)
+		if err != nil {
+			b.add(&result{server: server, mode: m.name, err: err})
+			continue
+		}
+		if r.work == nil {
+			b.add(r.end())
+			continue
+		}
+		runs = append(runs, r)
 	}
-	defer p.stop()
-	return m.measure(p, b.options, server)
-}
-
-func (b *bench) all(servers []string, chosen []mode) {
-	for _, m := range chosen {
-		for _, server := range servers {
-			if isPlain(server) && !m.plain {
-				continue
+	for range b.repetitions {
+		for _, r := range runs {
+			if r.result.err == nil {
+				r.result.err = r.measure()
 			}
-			r := b.one(m, server)
-			b.results = append(b.results, r)
-			r.print(os.Stderr)
 		}
 	}
+	for _, r := range runs {
+		b.add(r.end())
+	}
+}
+
+func (b *bench) add(r *result) {
+	b.results = append(b.results, r)
+	progress(r)
+}
+
+// prepare starts a server for a mode and warms it up.
+func (b *bench) prepare(m mode, server string) (*run, error) {
+	p, err := b.start(server)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRun(m, b.options, p, server)
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	b.received, b.sent = r.load.buffers()
+	if err := r.warm(); err != nil {
+		r.end()
+		return nil, err
+	}
+	return r, nil
 }
 
 // writeCertificate makes the servers' certificate, for a P-256 key.

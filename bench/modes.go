@@ -6,7 +6,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -16,119 +15,102 @@ import (
 
 const (
 	concurrentHandshakes = 64
-	// echoWindow and helloWindow are how many datagrams are on their way: so
-	// many that the server always finds some, so few that no socket overflows.
-	echoWindow  = 256
-	helloWindow = 256
+	// window is how many echoes or hellos are on their way: so many that the
+	// server always finds some, so few that no socket overflows.
+	window = 256
+	// maxOpen bounds the sessions that handshakes leave open in one sample.
+	maxOpen = 40_000
 )
 
 // options are those of a run.
 type options struct {
 	seconds     float64 // of a sample
 	repetitions int
-	sessions    int           // idle ones
+	sessions    int           // the most of any mode, and the idle ones
 	quiet       time.Duration // how long they are idle
 	profiles    string        // a directory; empty: none
 }
 
-// result is what a mode has shown of a server.
-type result struct {
-	server, mode string
-	err          error
-	samples      []sample
-	notes        []string
-}
-
-// sample is one measurement.
-type sample struct {
-	operations int
-	wall       time.Duration
-	usage      usage
-}
-
-func (s sample) perOperation() time.Duration {
-	if s.operations == 0 {
-		return 0
-	}
-	return s.usage.cpu / time.Duration(s.operations)
-}
-
-// median is the sample whose CPU time an operation is the median.
-func (r *result) median() sample {
-	sorted := slices.SortedFunc(slices.Values(r.samples), func(a, b sample) int {
-		return int(a.perOperation() - b.perOperation())
-	})
-	if len(sorted) == 0 {
-		return sample{}
-	}
-	return sorted[len(sorted)/2]
-}
-
-func (r *result) note(format string, args ...any) {
-	r.notes = append(r.notes, fmt.Sprintf(format, args...))
-}
+func (o options) sampleTime() time.Duration { return time.Duration(o.seconds * float64(time.Second)) }
 
 // mode is one kind of load.
 type mode struct {
-	name  string
-	plain bool // plain echoes take part
-	suite uint16
-	run   func(*run) error
+	name     string
+	what     string
+	suite    uint16
+	plain    bool // plain echoes take part
+	many     bool // those whose sessions are large do not
+	sessions int  // of echoes
+	size     int  // of echoes' content
+	// prepare makes a server ready and sets work, or measures all by itself.
+	prepare func(*run) error
+}
+
+const (
+	pskSuite   = suite.PSKWithAES128GCM
+	ecdsaSuite = suite.ECDHEECDSAWithAES128GCM
+)
+
+var modes = []mode{
+	{name: "psk", what: "PSK handshake with cookie", suite: pskSuite, prepare: (*run).handshakes},
+	{name: "ecdsa", what: "ECDHE-ECDSA P-256 handshake with cookie", suite: ecdsaSuite, prepare: (*run).handshakes},
+	{name: "hello", what: "bare hello, per answer", suite: pskSuite, plain: true, prepare: (*run).hellos},
+	echoMode("echo64x1", "echo of 64 B, 1 session", 64, 1),
+	echoMode("echo64", "echo of 64 B, 100 sessions", 64, 100),
+	echoMode("echo64x1k", "echo of 64 B, 1,000 sessions", 64, 1000),
+	echoMode("echo64x10k", "echo of 64 B, 10,000 sessions", 64, 10_000),
+	echoMode("echo64x100k", "echo of 64 B, 100,000 sessions", 64, 100_000),
+	echoMode("echo1kx1", "echo of 1 KiB, 1 session", 1024, 1),
+	echoMode("echo1k", "echo of 1 KiB, 100 sessions", 1024, 100),
+	echoMode("echo1kx10k", "echo of 1 KiB, 10,000 sessions", 1024, 10_000),
+	{name: "idle", what: "idle sessions", suite: pskSuite, prepare: (*run).idle},
+	{name: "mixed", what: "honest handshakes among spoofed hellos", suite: pskSuite, prepare: (*run).mixed},
+}
+
+func echoMode(name, what string, size, sessions int) mode {
+	return mode{name: name, what: what, suite: pskSuite, plain: true, many: sessions > 10_000,
+		size: size, sessions: sessions, prepare: (*run).echoes}
 }
 
 // run is one mode of one server.
 type run struct {
 	options options
+	mode    mode
 	process *process
 	result  *result
-	*load
+	load    *load
+
+	// work makes load until stop and returns the number of operations. Nil:
+	// there are no samples to be taken.
+	work func(stop func() bool) (operations int, err error)
+	// between, when not nil, is called after each sample, and after the
+	// warming up.
+	between func() error
+	// finish, when not nil, is called after the last sample.
+	finish func() error
 }
 
-var modes = []mode{
-	{"psk", false, suite.PSKWithAES128GCM, (*run).handshake},
-	{"ecdsa", false, suite.ECDHEECDSAWithAES128GCM, (*run).handshake},
-	{"hello", true, suite.PSKWithAES128GCM, (*run).hello},
-	{"echo64", true, suite.PSKWithAES128GCM, echoMode(64, 100)},
-	{"echo64x1", true, suite.PSKWithAES128GCM, echoMode(64, 1)},
-	{"echo64x10k", true, suite.PSKWithAES128GCM, echoMode(64, 10_000)},
-	{"echo1k", true, suite.PSKWithAES128GCM, echoMode(1024, 100)},
-	{"echo1kx1", true, suite.PSKWithAES128GCM, echoMode(1024, 1)},
-	{"echo1kx10k", true, suite.PSKWithAES128GCM, echoMode(1024, 10_000)},
-	{"idle", false, suite.PSKWithAES128GCM, (*run).idle},
-}
-
-// measure runs a mode of a server whose process was started for it.
-func (m mode) measure(p *process, o options, server string) *result {
-	r := &result{server: server, mode: m.name}
+func newRun(m mode, o options, p *process, server string) (*run, error) {
 	var s *suite.Suite
 	if !isPlain(server) {
 		s = suite.ByID(m.suite)
 	}
 	l, err := newLoad(p, s)
 	if err != nil {
-		r.err = err
-		return r
+		return nil, err
 	}
-	defer l.close()
-	r.err = m.run(&run{o, p, r, l})
-	if l.failed > 0 {
-		r.note("%d clients failed, the last for: %v", l.failed, l.lastError)
-	}
-	if l.lost > 0 {
-		r.note("%d datagrams lost", l.lost)
-	}
-	return r
+	return &run{options: o, mode: m, process: p, load: l, result: &result{server: server, mode: m.name}}, nil
 }
 
-// sample measures what the server uses while work goes on.
-func (r *run) sample(work func(stop func() bool) (operations int, err error), d time.Duration) (sample, error) {
+// sample measures what the server uses while work goes on, for a time.
+func (r *run) sample(d time.Duration, work func(stop func() bool) (int, error)) (sample, error) {
 	before, err := r.process.usage()
 	if err != nil {
 		return sample{}, err
 	}
-	r.now = time.Now()
-	begun := r.now
-	n, err := work(func() bool { return r.now.Sub(begun) >= d })
+	begun := time.Now()
+	r.load.now = begun
+	n, err := work(func() bool { return r.load.now.Sub(begun) >= d })
 	if err != nil {
 		return sample{}, err
 	}
@@ -137,180 +119,220 @@ func (r *run) sample(work func(stop func() bool) (operations int, err error), d 
 	return sample{n, wall, after.sub(before)}, err
 }
 
-// repeat warms the server up and takes the samples. between is called after
-// each, the first included.
-func (r *run) repeat(work func(stop func() bool) (int, error), between func() error) error {
-	d := time.Duration(r.options.seconds * float64(time.Second))
-	if _, err := r.sample(work, d/2); err != nil {
+// warm makes the server ready and warms it up.
+func (r *run) warm() error {
+	if err := r.mode.prepare(r); err != nil || r.work == nil {
 		return err
 	}
-	if err := between(); err != nil {
+	if _, err := r.sample(r.options.sampleTime()/2, r.work); err != nil {
 		return err
 	}
-	if r.options.profiles != "" && r.result.server == "ours" {
-		path, err := filepath.Abs(filepath.Join(r.options.profiles, r.result.mode+".pprof"))
-		if err != nil {
+	if r.between != nil {
+		if err := r.between(); err != nil {
 			return err
 		}
-		if answer, err := r.process.command("profile " + path); err != nil || answer != "profile <nil>" {
-			return fmt.Errorf("%s: %w", answer, err)
-		}
-		defer r.process.command("endprofile")
 	}
-	for range r.options.repetitions {
-		s, err := r.sample(work, d)
-		if err != nil {
-			return err
-		}
-		r.result.samples = append(r.result.samples, s)
-		if err := between(); err != nil {
-			return err
-		}
+	if r.options.profiles == "" || r.result.server != "ours" {
+		return nil
+	}
+	path, err := filepath.Abs(filepath.Join(r.options.profiles, r.mode.name+".pprof"))
+	if err != nil {
+		return err
+	}
+	answer, err := r.process.command("profile " + path)
+	if err == nil && answer != "profile <nil>" {
+		err = fmt.Errorf("%s", answer)
+	}
+	return err
+}
+
+// measure takes one sample.
+func (r *run) measure() error {
+	s, err := r.sample(r.options.sampleTime(), r.work)
+	if err != nil {
+		return err
+	}
+	r.result.samples = append(r.result.samples, s)
+	if r.between != nil {
+		return r.between()
 	}
 	return nil
 }
 
-func nothing() error { return nil }
+// end notes what is left to note, stops the server and returns the result.
+func (r *run) end() *result {
+	if r.result.err == nil && r.finish != nil {
+		r.result.err = r.finish()
+	}
+	if r.result.err == nil && r.work != nil && r.options.profiles != "" && r.result.server == "ours" {
+		_, r.result.err = r.process.command("endprofile")
+	}
+	if r.load.failed > 0 {
+		r.result.note("%d clients failed (%v)", r.load.failed, r.load.lastError)
+	}
+	if r.load.lost > 0 {
+		r.result.note("%d datagrams lost", r.load.lost)
+	}
+	r.load.close()
+	r.process.stop()
+	return r.result
+}
 
-// maxOpen bounds the sessions that handshakes leave open in one sample.
-const maxOpen = 40_000
-
-// handshake measures handshakes. Their sessions stay open until the sample is
+// handshakes measures handshakes. Their sessions stay open until the sample is
 // over, and then are closed, which is not measured.
-func (r *run) handshake() error {
-	work := func(stop func() bool) (int, error) {
+func (r *run) handshakes() error {
+	r.work = func(stop func() bool) (int, error) {
 		n := 0
-		r.handshakes(maxOpen, concurrentHandshakes, stop, func(c *client) {
+		r.load.handshakes(maxOpen, concurrentHandshakes, stop, func(c *client) {
 			if c.state == stateOpen {
 				n++
 			}
 		})
 		if n == 0 {
-			return 0, fmt.Errorf("%w: %v", errNoSessions, r.lastError)
+			return 0, fmt.Errorf("%w: %v", errNoSessions, r.load.lastError)
 		}
 		return n, nil
 	}
-	return r.repeat(work, func() error {
-		r.leave()
+	r.between = func() error {
+		r.load.leave()
 		_, err := r.process.command("collect")
-		r.drain()
-		return err
-	})
-}
-
-// hello measures answers to bare hellos, and the memory that they cost.
-func (r *run) hello() error {
-	sent, all := 0, 0
-	work := func(stop func() bool) (int, error) {
-		answers := 0
-		r.hellos(helloWindow, stop, &sent, &answers)
-		all += answers
-		return answers, nil
-	}
-	var begin memory
-	first := true
-	err := r.repeat(work, func() (err error) {
-		if first {
-			first = false
-			sent, all = 0, 0
-			begin, err = r.process.memory()
-		}
-		return err
-	})
-	if err != nil {
+		r.load.drain()
 		return err
 	}
-	end, err := r.process.memory()
-	if err != nil {
-		return err
-	}
-	r.result.note("%d hellos, %.1f %% answered, %+d KiB resident", sent, 100*float64(all)/float64(max(1, sent)),
-		(end.resident-begin.resident)>>10)
 	return nil
 }
 
-func echoMode(size, sessions int) func(*run) error {
-	return func(r *run) error { return r.echo(size, sessions) }
+// hellos measures answers to bare hellos, and the memory that they cost.
+func (r *run) hellos() error {
+	var sent, answered int
+	r.work = func(stop func() bool) (int, error) {
+		answers := 0
+		r.load.hellos(window, stop, &sent, &answers)
+		answered += answers
+		return answers, nil
+	}
+	var begin memory
+	r.between = func() (err error) {
+		if begin.resident == 0 {
+			sent, answered = 0, 0
+			begin, err = r.settled()
+		}
+		return err
+	}
+	r.finish = func() error {
+		end, err := r.settled()
+		if err != nil || sent == 0 {
+			return err
+		}
+		r.result.note("%.1f %% of %d hellos answered, %+.1f B resident a hello", 100*float64(answered)/float64(sent),
+			sent, float64(end.resident-begin.resident)/float64(sent))
+		return nil
+	}
+	return nil
 }
 
-func (r *run) echo(size, n int) error {
-	sessions, err := r.sessions(n)
+// settled is the memory when a second collection has freed what the first only
+// found.
+func (r *run) settled() (memory, error) {
+	if _, err := r.process.memory(); err != nil {
+		return memory{}, err
+	}
+	return r.process.memory()
+}
+
+// echoes measures echoes, and the memory that their sessions cost.
+func (r *run) echoes() error {
+	before, err := r.ready()
 	if err != nil {
 		return err
 	}
-	content := make([]byte, size)
-	return r.repeat(func(stop func() bool) (int, error) {
+	n := min(r.mode.sessions, r.options.sessions)
+	sessions, err := r.load.sessions(n)
+	if err != nil {
+		return err
+	}
+	content := make([]byte, r.mode.size)
+	r.work = func(stop func() bool) (int, error) {
 		count := 0
-		err := r.echoes(sessions, content, echoWindow, stop, &count)
+		err := r.load.echoes(sessions, content, window, stop, &count)
 		return count, err
-	}, nothing)
+	}
+	r.finish = func() error {
+		after, err := r.settled()
+		if err == nil && n >= 1000 && r.load.suite != nil {
+			r.result.note("%.2f KiB resident a session", perSession(before, after, n))
+		}
+		return err
+	}
+	return nil
+}
+
+// ready makes the server use its code and buffers once, so that what grows from
+// now on is sessions.
+func (r *run) ready() (memory, error) {
+	if r.load.suite == nil {
+		return memory{}, nil
+	}
+	if _, err := r.load.sessions(concurrentHandshakes); err != nil {
+		return memory{}, err
+	}
+	r.load.leave()
+	r.load.drain()
+	return r.settled()
+}
+
+func perSession(before, after memory, n int) float64 {
+	return float64(after.resident-before.resident) / float64(n) / 1024
 }
 
 // idle opens sessions, leaves them alone and looks at what they cost.
 func (r *run) idle() error {
-	// The server's code and buffers are warm before the sessions come.
-	if _, err := r.sessions(100); err != nil {
-		return err
-	}
-	r.leave()
-	r.drain()
-	before, err := r.process.memory()
+	before, err := r.ready()
 	if err != nil {
 		return err
 	}
-	n := idleSessions(r.result.server, r.options.sessions)
-	if _, err := r.sessions(n); err != nil {
+	n := r.options.sessions
+	if isLarge(r.result.server) {
+		n = min(n, maxLarge)
+	}
+	if _, err := r.load.sessions(n); err != nil {
 		return err
 	}
-	fresh, err := r.process.memory()
+	fresh, err := r.settled()
 	if err != nil {
 		return err
 	}
-	s, err := r.sample(func(func() bool) (int, error) {
+	quiet, err := r.sample(r.options.quiet, func(func() bool) (int, error) {
 		time.Sleep(r.options.quiet)
 		return n, nil
-	}, r.options.quiet)
+	})
 	if err != nil {
 		return err
 	}
-	after, err := r.process.memory()
+	after, err := r.settled()
 	if err != nil {
 		return err
 	}
-	r.result.samples = []sample{s}
-	perSession := func(m memory) float64 { return float64(m.resident-before.resident) / float64(n) / 1024 }
-	r.result.note("%d sessions: %.2f KiB resident each at once, %.2f (heap %.2f) after %v; %d goroutines; %.2f %% CPU idle",
-		n, perSession(fresh), perSession(after), float64(after.heap-before.heap)/float64(n)/1024, r.options.quiet, after.goroutines,
-		100*s.usage.cpu.Seconds()/s.wall.Seconds())
-	closing, err := r.sample(func(func() bool) (int, error) {
+	closing, err := r.sample(0, func(func() bool) (int, error) {
 		_, err := r.process.command("close")
 		return n, err
-	}, 0)
-	r.result.note("closed in %v, %v CPU", closing.wall.Round(time.Millisecond), closing.usage.cpu.Round(time.Millisecond))
+	})
+	r.result.idle = &idleResult{
+		sessions: n, fresh: perSession(before, fresh, n), later: perSession(before, after, n),
+		goroutines: after.goroutines, cpu: quiet.utilisation(), closing: closing,
+	}
 	return err
 }
 
-// idleSessions is how many idle sessions a server is given: those that need
-// tens of KiB get fewer.
-func idleSessions(server string, n int) int {
-	switch server {
-	case "ours", "gnutls":
-		return n
-	}
-	return min(n, 10_000)
+// What an idle session may have at most where all of them fit, and how many
+// there are where it has more.
+const maxLarge = 10_000
+
+// isLarge reports whether a server's sessions take tens of KiB.
+func isLarge(server string) bool {
+	return slices.Contains([]string{"openssl", "pion2", "pion3"}, server)
 }
 
 func isPlain(server string) bool {
-	switch server {
-	case "echo", "echo-batched", "echo-floor":
-		return true
-	}
-	return false
-}
-
-func makeDir(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	return os.MkdirAll(dir, 0o777)
+	return slices.Contains([]string{"echo", "echo-batched", "echo-floor"}, server)
 }

@@ -57,6 +57,8 @@ type process struct {
 	in     io.WriteCloser
 	out    *bufio.Scanner
 	server netip.AddrPort
+	// version is what the server says it is made of, or empty.
+	version string
 }
 
 // start runs a command that is a server on the core cpu, or anywhere when that
@@ -73,12 +75,14 @@ func start(cmd *exec.Cmd, cpu int) (*process, error) {
 	}
 	p := &process{cmd: cmd, in: in, out: bufio.NewScanner(out)}
 	line, err := p.answer()
-	port, ok := strings.CutPrefix(line, "listening ")
+	line, ok := strings.CutPrefix(line, "listening ")
+	port, version, _ := strings.Cut(line, " ")
 	n, parseErr := strconv.ParseUint(port, 10, 16)
 	if err != nil || !ok || parseErr != nil {
 		p.stop()
 		return nil, fmt.Errorf("%s does not listen: %q, %w", cmd.Path, line, err)
 	}
+	p.version = version
 	p.server = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(n))
 	return p, nil
 }

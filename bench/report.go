@@ -2,29 +2,258 @@
 
 package main
 
+// The report, in Markdown.
+
 import (
 	"fmt"
 	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
+	"time"
 )
 
-// print prints the result in a line.
-func (r *result) print(w io.Writer) {
+// progress tells on standard error that a result is there.
+func progress(r *result) {
 	if r.err != nil {
-		fmt.Fprintf(w, "%-11s %-13s %v\n", r.mode, r.server, r.err)
+		fmt.Fprintf(os.Stderr, "%-12s %-13s %s\n", r.mode, r.server, firstLine(r.err))
 		return
 	}
-	s := r.median()
-	var all []string
-	for _, s := range r.samples {
-		all = append(all, fmt.Sprintf("%.2f", micros(s)))
+	text := strings.Join(r.notes, "; ")
+	switch {
+	case r.idle != nil:
+		text = strings.Join(append([]string{r.idle.cells()}, r.notes...), "; ")
+	case r.mixed != nil:
+		text = strings.Join(append([]string{r.mixed.cells()}, r.notes...), "; ")
+	default:
+		s := r.median()
+		var all []string
+		for _, s := range r.samples {
+			all = append(all, fmt.Sprintf("%.2f", s.micros()))
+		}
+		text = fmt.Sprintf("%7.2f us (%s), core %3.0f %%, %7.0f/s  %s", s.micros(), strings.Join(all, " "),
+			100*s.utilisation(), float64(s.operations)/s.wall.Seconds(), text)
 	}
-	wall := s.wall.Seconds()
-	fmt.Fprintf(w, "%-11s %-13s %7.2f us (%s) user %2.0f %% system %2.0f %%  core %3.0f %%  %7.0f/s  %s\n", r.mode, r.server,
-		micros(s), strings.Join(all, " "), 100*s.usage.user.Seconds()/wall, 100*s.usage.system.Seconds()/wall,
-		100*s.usage.cpu.Seconds()/wall, float64(s.operations)/wall, strings.Join(r.notes, "; "))
+	fmt.Fprintf(os.Stderr, "%-12s %-13s %s\n", r.mode, r.server, text)
 }
 
-func micros(s sample) float64 { return float64(s.perOperation().Nanoseconds()) / 1000 }
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
 
-func (b *bench) report(w io.Writer) {}
+// find returns the result of a mode and server, or nil.
+func (b *bench) find(mode, server string) *result {
+	i := slices.IndexFunc(b.results, func(r *result) bool { return r.mode == mode && r.server == server })
+	if i < 0 {
+		return nil
+	}
+	return b.results[i]
+}
+
+// report prints everything.
+func (b *bench) report(w io.Writer) {
+	b.facts(w)
+	b.costs(w)
+	b.idleTable(w)
+	b.mixedTable(w)
+	b.ratios(w)
+	b.details(w)
+}
+
+// costs prints the CPU time an operation, a column a server.
+func (b *bench) costs(w io.Writer) {
+	fmt.Fprintf(w, "\n## CPU time of the server process an operation, in us\n\n")
+	var rows []mode
+	for _, m := range modes {
+		if slices.ContainsFunc(b.results, func(r *result) bool { return r.mode == m.name && len(r.samples) > 0 }) {
+			rows = append(rows, m)
+		}
+	}
+	fmt.Fprintf(w, "| | %s |\n|---|%s\n", strings.Join(b.servers, " | "), strings.Repeat("---|", len(b.servers)))
+	for _, m := range rows {
+		fmt.Fprintf(w, "| %s |", m.what)
+		for _, server := range b.servers {
+			fmt.Fprintf(w, " %s |", b.find(m.name, server).cost())
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// cost is the cell of a result, which may be nil.
+func (r *result) cost() string {
+	switch {
+	case r == nil:
+		return ""
+	case r.err != nil:
+		return "failed"
+	case r.median().operations == 0:
+		return "none"
+	}
+	return fmt.Sprintf("%.2f", r.median().micros())
+}
+
+func (b *bench) idleTable(w io.Writer) {
+	fmt.Fprintf(w, "\n## Idle sessions\n\n| server | sessions | KiB resident a session at once | after %v | goroutines | CPU while idle | closing all |\n"+
+		"|---|---|---|---|---|---|---|\n", b.quiet)
+	for _, r := range b.results {
+		if r.idle != nil {
+			fmt.Fprintf(w, "| %s | %s |\n", r.server, r.idle.cells())
+		}
+	}
+}
+
+func (i *idleResult) cells() string {
+	return fmt.Sprintf("%d | %.2f | %.2f | %d | %.2f %% | %v, %v CPU", i.sessions, i.fresh, i.later, i.goroutines,
+		100*i.cpu, i.closing.wall.Round(time.Millisecond), i.closing.usage.cpu.Round(time.Millisecond))
+}
+
+func (b *bench) mixedTable(w io.Writer) {
+	fmt.Fprintf(w, "\n## Honest PSK handshakes, %d a second, among %d spoofed hellos a second\n\n"+
+		"| server | hellos a second | honest | succeeded | median | 99th percentile | core used | B resident a hello |\n|---|---|---|---|---|---|---|---|\n",
+		honestRate, floodRate)
+	for _, r := range b.results {
+		if r.mixed != nil {
+			fmt.Fprintf(w, "| %s | %s |\n", r.server, r.mixed.cells())
+		}
+	}
+}
+
+func (m *mixedResult) cells() string {
+	return fmt.Sprintf("%.0f | %d | %.1f %% | %v | %v | %.0f %% | %.0f", m.flood, m.honest,
+		100*float64(len(m.latencies))/float64(max(1, m.honest)), m.percentile(50).Round(10*time.Microsecond),
+		m.percentile(99).Round(10*time.Microsecond), 100*m.cpu, m.growth)
+}
+
+// ratios prints what the project demands of itself.
+func (b *bench) ratios(w io.Writer) {
+	fmt.Fprintf(w, "\n## Ratios\n\n| | | at most |\n|---|---|---|\n")
+	cost := func(mode, server string) float64 {
+		if r := b.find(mode, server); r != nil && r.err == nil {
+			return r.median().micros()
+		}
+		return 0
+	}
+	row := func(what string, ours, other, atMost float64) {
+		if ours > 0 && other > 0 {
+			fmt.Fprintf(w, "| %s | %.2f | %.2f |\n", what, ours/other, atMost)
+		}
+	}
+	row("PSK handshake: ours / GnuTLS", cost("psk", "ours"), cost("psk", "gnutls"), 0.7)
+	row("PSK handshake: ours / pion v3", cost("psk", "ours"), cost("psk", "pion3"), 0.25)
+	row("ECDHE-ECDSA handshake: ours / GnuTLS", cost("ecdsa", "ours"), cost("ecdsa", "gnutls"), 0.6)
+	for _, m := range modes {
+		if m.sessions == 0 {
+			continue
+		}
+		if floor := cost(m.name, "echo-batched"); floor > 0 {
+			row(m.what+": ours / (batched UDP echo + AEAD)", cost(m.name, "ours"), floor+b.primitives.echo(m.size), 1.3)
+		}
+		row(m.what+": ours / GnuTLS", cost(m.name, "ours"), cost(m.name, "gnutls"), 1)
+	}
+	row("hello: ours / batched UDP echo", cost("hello", "ours"), cost("hello", "echo-batched"), 1.2)
+	if r := b.find("idle", "ours"); r != nil && r.idle != nil {
+		fmt.Fprintf(w, "| KiB resident an idle session | %.2f | 2 |\n", r.idle.later)
+	}
+	if r := b.find("mixed", "ours"); r != nil && r.mixed != nil {
+		fmt.Fprintf(w, "| 99th percentile of honest handshakes, ms | %.2f | 100 |\n", r.mixed.percentile(99).Seconds()*1000)
+	}
+}
+
+// details prints each result with what it takes to judge it.
+func (b *bench) details(w io.Writer) {
+	fmt.Fprintf(w, "\n## Details\n\n| mode | server | us median | least | most | of the core: in all | user | system | a second | |\n"+
+		"|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, r := range b.results {
+		notes := strings.Join(r.notes, "; ")
+		if r.err != nil {
+			fmt.Fprintf(w, "| %s | %s | | | | | | | | %s |\n", r.mode, r.server, firstLine(r.err))
+			continue
+		}
+		if len(r.samples) == 0 {
+			if notes != "" {
+				fmt.Fprintf(w, "| %s | %s | | | | | | | | %s |\n", r.mode, r.server, notes)
+			}
+			continue
+		}
+		s, m := r.sorted(), r.median()
+		fmt.Fprintf(w, "| %s | %s | %.2f | %.2f | %.2f | %.0f %% | %.0f %% | %.0f %% | %.0f | %s |\n", r.mode, r.server,
+			m.micros(), s[0].micros(), s[len(s)-1].micros(), 100*m.utilisation(), 100*m.share(m.usage.user),
+			100*m.share(m.usage.system), float64(m.operations)/m.wall.Seconds(), notes)
+	}
+}
+
+// facts prints what the run depends on.
+func (b *bench) facts(w io.Writer) {
+	fmt.Fprintf(w, "    %s\n\n", strings.Join(append([]string{"bench"}, os.Args[1:]...), " "))
+	fact := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "| %s | %s |\n", name, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(w, "| | |\n|---|---|\n")
+	fact("time", "%s", time.Now().UTC().Format("2006-01-02 15:04 MST"))
+	fact("processor", "%s, %d cores; server on core %s, load on core %s", processor(), cores(), cpuName(b.cpu), cpuName(b.loadCPU))
+	fact("kernel", "%s", kernel())
+	fact("Go", "%s %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if strings.HasPrefix(m.Path, "github.com/pion/dtls/") {
+				fact(m.Path, "%s", m.Version)
+			}
+		}
+	}
+	for _, server := range b.servers {
+		if err := b.cErrors[server]; err != nil {
+			fact(server, "not built: %s", firstLine(err))
+		} else if version := b.versions[server]; version != "" {
+			fact(server, "%s", version)
+		}
+	}
+	fact("socket buffers", "asked for %d B; the load was given %d to receive and %d to send, as Linux counts them; rmem_max %s, wmem_max %s",
+		socketBuffer, b.received, b.sent, sysctl("rmem_max"), sysctl("wmem_max"))
+	p := b.primitives
+	fact("samples", "%d of %v each, after a warming up of half a sample", b.repetitions, b.sampleTime())
+	fact("CPU time of AES-128-GCM, seal and open", "64 B %.2f us, 1 KiB %.2f us", p.echo(64), p.echo(1024))
+	fact("CPU time of HMAC-SHA-256 of 100 B", "%.2f us", p.hmac.Seconds()*1e6)
+	fact("CPU time of a UDP datagram of 64 B sent and received", "%.2f us", p.datagram.Seconds()*1e6)
+}
+
+func cpuName(cpu int) string {
+	if cpu < 0 {
+		return "any"
+	}
+	return fmt.Sprint(cpu)
+}
+
+func processor() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// cores is how many cores there are, not only those that this process may use.
+func cores() int {
+	info, _ := os.ReadFile("/proc/stat")
+	n := 0
+	for line := range strings.Lines(string(info)) {
+		if strings.HasPrefix(line, "cpu") && !strings.HasPrefix(line, "cpu ") {
+			n++
+		}
+	}
+	return n
+}
+
+func kernel() string {
+	version, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return "Linux " + strings.TrimSpace(string(version))
+}
+
+func sysctl(name string) string {
+	value, _ := os.ReadFile("/proc/sys/net/core/" + name)
+	return strings.TrimSpace(string(value))
+}

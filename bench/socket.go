@@ -123,6 +123,25 @@ func (s *socket) receive() int {
 	return n
 }
 
+// receiveWithin is receive with another patience.
+func (s *socket) receiveWithin(d time.Duration) int {
+	wait := unix.NsecToTimespec(int64(max(0, d)))
+	fds := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+	if n, _ := unix.Ppoll(fds[:], &wait, nil); n <= 0 {
+		return 0
+	}
+	s.in.clear()
+	n, _ := s.in.receive(s.fd, unix.MSG_DONTWAIT)
+	return n
+}
+
+// buffers are what the system has given the socket, in bytes.
+func (s *socket) buffers() (receive, send int) {
+	receive, _ = unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	send, _ = unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	return receive, send
+}
+
 // drain drops what has come.
 func (s *socket) drain() {
 	s.in.clear()

@@ -156,7 +156,8 @@ static void commands(void)
 	}
 }
 
-static void serve(void)
+/* serve says where it listens, and its version, and serves. */
+static void serve(const char *version)
 {
 	int size = SOCKET_BUFFER;
 	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -169,7 +170,7 @@ static void serve(void)
 	if (!table || udp < 0 || bind(udp, (struct sockaddr *)&addr, len) < 0 ||
 	    getsockname(udp, (struct sockaddr *)&addr, &len) < 0)
 		die("bind");
-	printf("listening %u\n", ntohs(addr.sin_port));
+	printf("listening %u %s\n", ntohs(addr.sin_port), version);
 	fflush(stdout);
 
 	int ep = epoll_create1(0);

@@ -145,5 +145,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	gnutls_psk_set_server_credentials_function(keys, find_key);
-	serve();
+	char version[64];
+	snprintf(version, sizeof version, "GnuTLS %s", gnutls_check_version(NULL));
+	serve(version);
 }

@@ -198,5 +198,5 @@ int main(int argc, char **argv)
 	SSL_CTX_set_cookie_verify_cb(ctx, check_cookie);
 	SSL_CTX_set_psk_server_callback(ctx, find_key);
 	listening = new_session();
-	serve();
+	serve(OpenSSL_version(OPENSSL_VERSION));
 }
