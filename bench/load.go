@@ -68,7 +68,7 @@ func (l *load) open() *client {
 // returns how many there were.
 func (l *load) step() int {
 	l.flush()
-	return l.hand(l.receive())
+	return l.hand(l.receive(patience))
 }
 
 // hand hands out what was received.
@@ -215,23 +215,32 @@ func (l *load) sessions(n int) ([]*client, error) {
 	return open, nil
 }
 
-// leave says close_notify for every client and forgets them.
+// leave says close_notify for every client and forgets them, so slowly that no
+// server's socket overflows.
 func (l *load) leave() {
+	l.flush()
 	for i, c := range l.clients {
 		if c == nil {
 			continue
 		}
-		if c.state == stateOpen && c.sealer != nil {
-			l.queue(c.source, c.appendClose(l.buffer()))
-			if i%batchLen == 0 {
-				l.flush()
-				l.drain()
-			}
-		}
 		l.clients[i] = nil
+		if c.state != stateOpen || c.sealer == nil {
+			continue
+		}
+		l.queue(c.source, c.appendClose(l.buffer()))
+		if l.queued == batchLen {
+			l.flush()
+			l.drain()
+			time.Sleep(batchLen * closePause)
+		}
 	}
 	l.flush()
+	for l.receive(patience) > 0 {
+	}
 }
+
+// closePause is the time that a server is given to close a session.
+const closePause = 25 * time.Microsecond
 
 // echoes sends content from one session after the other, with so many
 // datagrams on their way, until stop.
@@ -297,7 +306,7 @@ func (l *load) hellos(window int, stop func() bool, sent, answers *int) {
 			*sent++
 		}
 		l.flush()
-		n := l.receive()
+		n := l.receive(patience)
 		l.now = time.Now()
 		if n > 0 {
 			heard = l.now
@@ -307,6 +316,6 @@ func (l *load) hellos(window int, stop func() bool, sent, answers *int) {
 		flying -= min(n, flying)
 		*answers += n
 	}
-	for l.receive() > 0 {
+	for l.receive(patience) > 0 {
 	}
 }

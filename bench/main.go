@@ -22,11 +22,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -61,6 +64,10 @@ func main() {
 		if err := os.MkdirAll(o.profiles, 0o777); err != nil {
 			fatal(err)
 		}
+	}
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		fatal(os.NewSyscallError("prctl", err))
 	}
 	debug.SetGCPercent(400) // of the load; servers are processes of their own
 	b, err := newBench(o, *serverCPU, *loadCPU)

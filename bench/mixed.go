@@ -70,7 +70,7 @@ func (r *run) mixed() error {
 				}
 			}
 			l.flush()
-			l.hand(l.receiveWithin(time.Millisecond))
+			l.hand(l.receive(time.Millisecond))
 		}
 	})
 	l.ended = nil
@@ -78,7 +78,6 @@ func (r *run) mixed() error {
 		return err
 	}
 	l.leave()
-	l.drain()
 	after, err := r.settled()
 	if err != nil {
 		return err

@@ -196,7 +196,6 @@ func (r *run) handshakes() error {
 	r.between = func() error {
 		r.load.leave()
 		_, err := r.process.command("collect")
-		r.load.drain()
 		return err
 	}
 	return nil
@@ -259,8 +258,8 @@ func (r *run) echoes() error {
 	}
 	r.finish = func() error {
 		after, err := r.settled()
-		if err == nil && n >= 1000 && r.load.suite != nil {
-			r.result.note("%.2f KiB resident a session", perSession(before, after, n))
+		if err == nil && n >= 100 && r.load.suite != nil {
+			r.result.perSession = perSession(before, after, n)
 		}
 		return err
 	}
@@ -277,7 +276,6 @@ func (r *run) ready() (memory, error) {
 		return memory{}, err
 	}
 	r.load.leave()
-	r.load.drain()
 	return r.settled()
 }
 

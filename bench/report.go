@@ -57,29 +57,39 @@ func (b *bench) find(mode, server string) *result {
 func (b *bench) report(w io.Writer) {
 	b.facts(w)
 	b.costs(w)
+	b.growth(w)
 	b.idleTable(w)
 	b.mixedTable(w)
 	b.ratios(w)
 	b.details(w)
 }
 
+// table prints a section with a table, unless it has no rows.
+func table(w io.Writer, title, header string, rows []string) {
+	if len(rows) == 0 {
+		return
+	}
+	columns := strings.Count(header, " | ") + 1
+	fmt.Fprintf(w, "\n## %s\n\n| %s |\n|%s\n", title, header, strings.Repeat("---|", columns))
+	for _, row := range rows {
+		fmt.Fprintf(w, "| %s |\n", row)
+	}
+}
+
 // costs prints the CPU time an operation, a column a server.
 func (b *bench) costs(w io.Writer) {
-	fmt.Fprintf(w, "\n## CPU time of the server process an operation, in us\n\n")
-	var rows []mode
+	var rows []string
 	for _, m := range modes {
-		if slices.ContainsFunc(b.results, func(r *result) bool { return r.mode == m.name && len(r.samples) > 0 }) {
-			rows = append(rows, m)
+		if !slices.ContainsFunc(b.results, func(r *result) bool { return r.mode == m.name && len(r.samples) > 0 }) {
+			continue
 		}
-	}
-	fmt.Fprintf(w, "| | %s |\n|---|%s\n", strings.Join(b.servers, " | "), strings.Repeat("---|", len(b.servers)))
-	for _, m := range rows {
-		fmt.Fprintf(w, "| %s |", m.what)
+		row := m.what
 		for _, server := range b.servers {
-			fmt.Fprintf(w, " %s |", b.find(m.name, server).cost())
+			row += " | " + b.find(m.name, server).cost()
 		}
-		fmt.Fprintln(w)
+		rows = append(rows, row)
 	}
+	table(w, "CPU time of the server process an operation, in us", "operation | "+strings.Join(b.servers, " | "), rows)
 }
 
 // cost is the cell of a result, which may be nil.
@@ -95,14 +105,35 @@ func (r *result) cost() string {
 	return fmt.Sprintf("%.2f", r.median().micros())
 }
 
-func (b *bench) idleTable(w io.Writer) {
-	fmt.Fprintf(w, "\n## Idle sessions\n\n| server | sessions | KiB resident a session at once | after %v | goroutines | CPU while idle | closing all |\n"+
-		"|---|---|---|---|---|---|---|\n", b.quiet)
-	for _, r := range b.results {
-		if r.idle != nil {
-			fmt.Fprintf(w, "| %s | %s |\n", r.server, r.idle.cells())
+// growth prints how an echo's cost and a session's memory change with the
+// number of sessions.
+func (b *bench) growth(w io.Writer) {
+	var rows []string
+	for _, server := range b.servers {
+		for _, m := range modes {
+			r := b.find(m.name, server)
+			if m.size != 64 || r == nil || r.err != nil || isPlain(server) {
+				continue
+			}
+			memory := ""
+			if r.perSession > 0 {
+				memory = fmt.Sprintf("%.2f", r.perSession)
+			}
+			rows = append(rows, fmt.Sprintf("%s | %d | %s | %s", server, min(m.sessions, b.sessions), r.cost(), memory))
 		}
 	}
+	table(w, "Echoes of 64 B by the number of sessions", "server | sessions | CPU us an echo | KiB resident a session", rows)
+}
+
+func (b *bench) idleTable(w io.Writer) {
+	var rows []string
+	for _, r := range b.results {
+		if r.idle != nil {
+			rows = append(rows, r.server+" | "+r.idle.cells())
+		}
+	}
+	table(w, "Idle sessions", fmt.Sprintf("server | sessions | KiB resident a session at once | after %v | goroutines | "+
+		"CPU while idle | closing all", b.quiet), rows)
 }
 
 func (i *idleResult) cells() string {
@@ -111,14 +142,14 @@ func (i *idleResult) cells() string {
 }
 
 func (b *bench) mixedTable(w io.Writer) {
-	fmt.Fprintf(w, "\n## Honest PSK handshakes, %d a second, among %d spoofed hellos a second\n\n"+
-		"| server | hellos a second | honest | succeeded | median | 99th percentile | core used | B resident a hello |\n|---|---|---|---|---|---|---|---|\n",
-		honestRate, floodRate)
+	var rows []string
 	for _, r := range b.results {
 		if r.mixed != nil {
-			fmt.Fprintf(w, "| %s | %s |\n", r.server, r.mixed.cells())
+			rows = append(rows, r.server+" | "+r.mixed.cells())
 		}
 	}
+	table(w, fmt.Sprintf("Honest PSK handshakes, %d a second, among %d spoofed hellos a second", honestRate, floodRate),
+		"server | hellos a second | honest | succeeded | median | 99th percentile | core used | B resident a hello", rows)
 }
 
 func (m *mixedResult) cells() string {
@@ -129,60 +160,62 @@ func (m *mixedResult) cells() string {
 
 // ratios prints what the project demands of itself.
 func (b *bench) ratios(w io.Writer) {
-	fmt.Fprintf(w, "\n## Ratios\n\n| | | at most |\n|---|---|---|\n")
+	var rows []string
 	cost := func(mode, server string) float64 {
 		if r := b.find(mode, server); r != nil && r.err == nil {
 			return r.median().micros()
 		}
 		return 0
 	}
-	row := func(what string, ours, other, atMost float64) {
+	add := func(what string, value, atMost float64) {
+		rows = append(rows, fmt.Sprintf("%s | %.2f | %.2f", what, value, atMost))
+	}
+	ratio := func(what string, ours, other, atMost float64) {
 		if ours > 0 && other > 0 {
-			fmt.Fprintf(w, "| %s | %.2f | %.2f |\n", what, ours/other, atMost)
+			add(what, ours/other, atMost)
 		}
 	}
-	row("PSK handshake: ours / GnuTLS", cost("psk", "ours"), cost("psk", "gnutls"), 0.7)
-	row("PSK handshake: ours / pion v3", cost("psk", "ours"), cost("psk", "pion3"), 0.25)
-	row("ECDHE-ECDSA handshake: ours / GnuTLS", cost("ecdsa", "ours"), cost("ecdsa", "gnutls"), 0.6)
+	ratio("PSK handshake: ours / GnuTLS", cost("psk", "ours"), cost("psk", "gnutls"), 0.7)
+	ratio("PSK handshake: ours / pion v3", cost("psk", "ours"), cost("psk", "pion3"), 0.25)
+	ratio("ECDHE-ECDSA handshake: ours / GnuTLS", cost("ecdsa", "ours"), cost("ecdsa", "gnutls"), 0.6)
 	for _, m := range modes {
 		if m.sessions == 0 {
 			continue
 		}
 		if floor := cost(m.name, "echo-batched"); floor > 0 {
-			row(m.what+": ours / (batched UDP echo + AEAD)", cost(m.name, "ours"), floor+b.primitives.echo(m.size), 1.3)
+			ratio(m.what+": ours / (batched UDP echo + AEAD)", cost(m.name, "ours"), floor+b.primitives.echo(m.size), 1.3)
 		}
-		row(m.what+": ours / GnuTLS", cost(m.name, "ours"), cost(m.name, "gnutls"), 1)
+		ratio(m.what+": ours / GnuTLS", cost(m.name, "ours"), cost(m.name, "gnutls"), 1)
 	}
-	row("hello: ours / batched UDP echo", cost("hello", "ours"), cost("hello", "echo-batched"), 1.2)
+	ratio("hello: ours / batched UDP echo", cost("hello", "ours"), cost("hello", "echo-batched"), 1.2)
 	if r := b.find("idle", "ours"); r != nil && r.idle != nil {
-		fmt.Fprintf(w, "| KiB resident an idle session | %.2f | 2 |\n", r.idle.later)
+		add("KiB resident an idle session", r.idle.later, 2)
 	}
 	if r := b.find("mixed", "ours"); r != nil && r.mixed != nil {
-		fmt.Fprintf(w, "| 99th percentile of honest handshakes, ms | %.2f | 100 |\n", r.mixed.percentile(99).Seconds()*1000)
+		add("99th percentile of honest handshakes among spoofed hellos, ms", r.mixed.percentile(99).Seconds()*1000, 100)
 	}
+	table(w, "Ratios", "what | measured | at most", rows)
 }
 
 // details prints each result with what it takes to judge it.
 func (b *bench) details(w io.Writer) {
-	fmt.Fprintf(w, "\n## Details\n\n| mode | server | us median | least | most | of the core: in all | user | system | a second | |\n"+
-		"|---|---|---|---|---|---|---|---|---|---|\n")
+	var rows []string
 	for _, r := range b.results {
 		notes := strings.Join(r.notes, "; ")
 		if r.err != nil {
-			fmt.Fprintf(w, "| %s | %s | | | | | | | | %s |\n", r.mode, r.server, firstLine(r.err))
-			continue
+			notes = firstLine(r.err)
 		}
-		if len(r.samples) == 0 {
-			if notes != "" {
-				fmt.Fprintf(w, "| %s | %s | | | | | | | | %s |\n", r.mode, r.server, notes)
-			}
-			continue
+		begin := r.mode + " | " + r.server
+		if len(r.samples) > 0 {
+			s, m := r.sorted(), r.median()
+			rows = append(rows, fmt.Sprintf("%s | %.2f | %.2f | %.2f | %.0f %% | %.0f %% | %.0f %% | %.0f | %s", begin,
+				m.micros(), s[0].micros(), s[len(s)-1].micros(), 100*m.utilisation(), 100*m.share(m.usage.user),
+				100*m.share(m.usage.system), float64(m.operations)/m.wall.Seconds(), notes))
+		} else if notes != "" {
+			rows = append(rows, begin+" | | | | | | | | "+notes)
 		}
-		s, m := r.sorted(), r.median()
-		fmt.Fprintf(w, "| %s | %s | %.2f | %.2f | %.2f | %.0f %% | %.0f %% | %.0f %% | %.0f | %s |\n", r.mode, r.server,
-			m.micros(), s[0].micros(), s[len(s)-1].micros(), 100*m.utilisation(), 100*m.share(m.usage.user),
-			100*m.share(m.usage.system), float64(m.operations)/m.wall.Seconds(), notes)
 	}
+	table(w, "Details", "mode | server | us median | least | most | core used | user | system | a second | notes", rows)
 }
 
 // facts prints what the run depends on.

@@ -16,6 +16,7 @@ type result struct {
 	samples      []sample
 	idle         *idleResult  // of mode idle
 	mixed        *mixedResult // of mode mixed
+	perSession   float64      // KiB resident, of mode echo with many sessions
 	notes        []string
 }
 

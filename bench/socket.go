@@ -40,8 +40,11 @@ type socket struct {
 	queued  int
 }
 
-// patience is how long receive waits for a datagram.
-const patience = 20 * time.Millisecond
+const (
+	patience = 20 * time.Millisecond // of receive
+	// pollPause is short against the time that a server takes for a window.
+	pollPause = 20 * time.Microsecond
+)
 
 // socketBuffer is what the load and the reference servers ask for.
 const socketBuffer = 4 << 20
@@ -52,11 +55,9 @@ func newSocket(server netip.AddrPort) (*socket, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	s := &socket{fd: fd, server: server, in: newBatch(true), out: newBatch(true)}
-	wait := unix.NsecToTimeval(int64(patience))
 	for _, set := range []func() error{
 		func() error { return setBuffers(fd) },
 		func() error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1) },
-		func() error { return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait) },
 		func() error { return unix.Bind(fd, &unix.SockaddrInet4{}) },
 	} {
 		if err := set(); err != nil {
@@ -116,23 +117,25 @@ func (s *socket) flush() {
 }
 
 // receive waits for datagrams and returns their number, zero when there were
-// none for a while. They are s.in's until the next call.
-func (s *socket) receive() int {
+// none in that time. They are s.in's until the next call.
+//
+// It waits by the clock and not in the socket: waking a process costs the sender
+// as much as sending, and a server would pay for how fast the load is.
+func (s *socket) receive(within time.Duration) int {
 	s.in.clear()
-	n, _ := s.in.receive(s.fd, unix.MSG_WAITFORONE)
-	return n
-}
-
-// receiveWithin is receive with another patience.
-func (s *socket) receiveWithin(d time.Duration) int {
-	wait := unix.NsecToTimespec(int64(max(0, d)))
-	fds := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
-	if n, _ := unix.Ppoll(fds[:], &wait, nil); n <= 0 {
-		return 0
+	pause := unix.NsecToTimespec(int64(pollPause))
+	var begun time.Time
+	for {
+		if n, _ := s.in.receive(s.fd, unix.MSG_DONTWAIT); n > 0 {
+			return n
+		}
+		if now := time.Now(); begun.IsZero() {
+			begun = now
+		} else if now.Sub(begun) > within {
+			return 0
+		}
+		unix.Nanosleep(&pause, nil)
 	}
-	s.in.clear()
-	n, _ := s.in.receive(s.fd, unix.MSG_DONTWAIT)
-	return n
 }
 
 // buffers are what the system has given the socket, in bytes.
