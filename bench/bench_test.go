@@ -80,7 +80,7 @@ func TestModes(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			b := newTestBench(t, brief, "ours", "echo", "echo-batched", "echo-floor")
-			b.measure(m)
+			b.measure(t.Context(), m)
 			want := 1
 			if m.plain {
 				want = len(b.servers)
@@ -123,7 +123,7 @@ func TestOthers(t *testing.T) {
 			}
 			for _, m := range modes {
 				if slices.Contains([]string{"psk", "ecdsa", "hello", "echo64", "echo1k", "idle"}, m.name) {
-					b.measure(m)
+					b.measure(t.Context(), m)
 					wantResult(t, m, b.results[len(b.results)-1])
 				}
 			}
@@ -137,7 +137,7 @@ func TestNotBuilt(t *testing.T) {
 	b := newTestBench(t, brief, "gnutls")
 	b.cErrors["gnutls"] = &exec.Error{Name: "cc", Err: exec.ErrNotFound}
 	m := modes[0]
-	b.measure(m)
+	b.measure(t.Context(), m)
 	if err := b.results[0].err; !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("the result's error is %v", err)
 	}
@@ -154,7 +154,7 @@ func TestProfile(t *testing.T) {
 	o.profiles = t.TempDir()
 	b := newTestBench(t, o, "ours")
 	m := modes[slices.IndexFunc(modes, func(m mode) bool { return m.name == "echo64" })]
-	b.measure(m)
+	b.measure(t.Context(), m)
 	wantResult(t, m, b.results[0])
 	if info, err := os.Stat(filepath.Join(o.profiles, "echo64.pprof")); err != nil || info.Size() == 0 {
 		t.Errorf("no profile: %v", err)

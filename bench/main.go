@@ -9,6 +9,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -21,6 +22,7 @@ import (
 	"math/big"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -74,15 +76,14 @@ func main() {
 	if err != nil {
 		fatal(err)
 	}
-	defer b.close()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	b.servers = strings.Split(*servers, ",")
-	if b.primitives, err = measurePrimitives(); err != nil {
+	err = b.run(ctx, chosen)
+	b.close()
+	if err != nil {
 		fatal(err)
 	}
-	for _, m := range chosen {
-		b.measure(m)
-	}
-	b.report(os.Stdout)
 }
 
 func fatal(err error) {
@@ -197,12 +198,26 @@ func (b *bench) command(server string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
+// run measures and reports. Interrupted, it stops early and reports all the same.
+func (b *bench) run(ctx context.Context, chosen []mode) (err error) {
+	if b.primitives, err = measurePrimitives(); err != nil {
+		return err
+	}
+	for _, m := range chosen {
+		if ctx.Err() == nil {
+			b.measure(ctx, m)
+		}
+	}
+	b.report(os.Stdout)
+	return nil
+}
+
 // measure measures a mode of all servers. Their samples are taken in turns, so
 // that what else the machine does strikes all alike.
-func (b *bench) measure(m mode) {
+func (b *bench) measure(ctx context.Context, m mode) {
 	var runs []*run
 	for _, server := range b.servers {
-		if isPlain(server) && !m.plain || isLarge(server) && m.many {
+		if isPlain(server) && !m.plain || isLarge(server) && m.many || ctx.Err() != nil {
 			continue
 		}
 		r, err := b.prepare(m, server)
@@ -218,7 +233,7 @@ func (b *bench) measure(m mode) {
 	}
 	for range b.repetitions {
 		for _, r := range runs {
-			if r.result.err == nil {
+			if r.result.err == nil && ctx.Err() == nil {
 				r.result.err = r.measure()
 			}
 		}

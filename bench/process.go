@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,8 @@ func start(cmd *exec.Cmd, cpu int) (*process, error) {
 		return nil, err
 	}
 	cmd.Stderr = os.Stderr
+	// An interrupt of the terminal is for the load, which stops its servers.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := onCPU(cpu, cmd.Start); err != nil {
 		return nil, err
 	}
