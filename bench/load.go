@@ -134,7 +134,7 @@ const recordOverhead = wire.RecordHeaderLen + 8 + 16
 
 // givenUp is after how long a silence a window of datagrams is taken for lost.
 // A process may have to wait for its core.
-const givenUp = 250 * time.Millisecond
+const givenUp = time.Second
 
 // handshakes runs so many handshakes, or fewer if it is to stop, so many at a
 // time. ended is told of each. What has begun is waited for, as long as the
@@ -282,7 +282,7 @@ func (l *load) echoes(sessions []*client, content []byte, window int, stop func(
 			heard = l.now
 		} else if l.now.Sub(heard) > givenUp {
 			l.lost += flying
-			flying = 0
+			flying, heard = 0, l.now
 		}
 	}
 	l.received = nil
@@ -311,7 +311,7 @@ func (l *load) hellos(window int, stop func() bool, sent, answers *int) {
 		if n > 0 {
 			heard = l.now
 		} else if l.now.Sub(heard) > givenUp {
-			flying = 0
+			flying, heard = 0, l.now
 		}
 		flying -= min(n, flying)
 		*answers += n

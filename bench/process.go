@@ -58,6 +58,7 @@ type process struct {
 	in     io.WriteCloser
 	out    *bufio.Scanner
 	server netip.AddrPort
+	cpu    int // the core; negative: any
 	// version is what the server says it is made of, or empty.
 	version string
 }
@@ -76,7 +77,7 @@ func start(cmd *exec.Cmd, cpu int) (*process, error) {
 	if err := onCPU(cpu, cmd.Start); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, in: in, out: bufio.NewScanner(out)}
+	p := &process{cmd: cmd, in: in, out: bufio.NewScanner(out), cpu: cpu}
 	line, err := p.answer()
 	line, ok := strings.CutPrefix(line, "listening ")
 	port, version, _ := strings.Cut(line, " ")
@@ -137,10 +138,11 @@ type usage struct {
 	cpu    time.Duration // by the process's clock
 	user   time.Duration // by ticks of 10 ms
 	system time.Duration
+	others time.Duration // used of the same core, or withheld by the hypervisor; by ticks
 }
 
 func (u usage) sub(v usage) usage {
-	return usage{u.cpu - v.cpu, u.user - v.user, u.system - v.system}
+	return usage{u.cpu - v.cpu, u.user - v.user, u.system - v.system, max(0, u.others-v.others)}
 }
 
 // tick is the unit of the times in /proc (proc_pid_stat(5)), which Linux shows
@@ -167,7 +169,33 @@ func (p *process) usage() (u usage, err error) {
 	user, err1 := strconv.Atoi(fields[11])
 	system, err2 := strconv.Atoi(fields[12])
 	u.user, u.system = time.Duration(user)*tick, time.Duration(system)*tick
-	return u, errors.Join(err1, err2)
+	if u.others, err = busy(p.cpu); err == nil && u.others > 0 {
+		u.others -= u.cpu
+	}
+	return u, errors.Join(err, err1, err2)
+}
+
+// busy is how long a core has not been idle (proc_stat(5)), or zero of a
+// negative one.
+func busy(cpu int) (sum time.Duration, err error) {
+	if cpu < 0 {
+		return 0, nil
+	}
+	stat, err := os.ReadFile("/proc/stat")
+	for line := range strings.Lines(string(stat)) {
+		fields := strings.Fields(line)
+		if len(fields) < 9 || fields[0] != fmt.Sprint("cpu", cpu) {
+			continue
+		}
+		for _, i := range []int{1, 2, 3, 6, 7, 8} { // all but idle, iowait and guests, which are in user
+			n, err := strconv.Atoi(fields[i])
+			if err != nil {
+				return 0, err
+			}
+			sum += time.Duration(n) * tick
+		}
+	}
+	return sum, err
 }
 
 // memory is what a process holds after it has let go of what it can, in bytes.

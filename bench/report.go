@@ -33,8 +33,8 @@ func progress(r *result) {
 		for _, s := range r.samples {
 			all = append(all, fmt.Sprintf("%.2f", s.micros()))
 		}
-		text = fmt.Sprintf("%7.2f us (%s), core %3.0f %%, %7.0f/s  %s", s.micros(), strings.Join(all, " "),
-			100*s.utilisation(), float64(s.operations)/s.wall.Seconds(), text)
+		text = fmt.Sprintf("%7.2f us (%s), core %3.0f %%, others %3.0f %%, %7.0f/s  %s", s.micros(), strings.Join(all, " "),
+			100*s.utilisation(), 100*s.share(s.usage.others), float64(s.operations)/s.wall.Seconds(), text)
 	}
 	fmt.Fprintf(os.Stderr, "%-12s %-13s %s\n", r.mode, r.server, text)
 }
@@ -208,14 +208,14 @@ func (b *bench) details(w io.Writer) {
 		begin := r.mode + " | " + r.server
 		if len(r.samples) > 0 {
 			s, m := r.sorted(), r.median()
-			rows = append(rows, fmt.Sprintf("%s | %.2f | %.2f | %.2f | %.0f %% | %.0f %% | %.0f %% | %.0f | %s", begin,
+			rows = append(rows, fmt.Sprintf("%s | %.2f | %.2f | %.2f | %.0f %% | %.0f %% | %.0f %% | %.0f %% | %.0f | %s", begin,
 				m.micros(), s[0].micros(), s[len(s)-1].micros(), 100*m.utilisation(), 100*m.share(m.usage.user),
-				100*m.share(m.usage.system), float64(m.operations)/m.wall.Seconds(), notes))
+				100*m.share(m.usage.system), 100*m.share(m.usage.others), float64(m.operations)/m.wall.Seconds(), notes))
 		} else if notes != "" {
-			rows = append(rows, begin+" | | | | | | | | "+notes)
+			rows = append(rows, begin+" | | | | | | | | | "+notes)
 		}
 	}
-	table(w, "Details", "mode | server | us median | least | most | core used | user | system | a second | notes", rows)
+	table(w, "Details", "mode | server | us median | least | most | core used | user | system | others | a second | notes", rows)
 }
 
 // facts prints what the run depends on.
