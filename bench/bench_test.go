@@ -248,4 +248,9 @@ func TestSources(t *testing.T) {
 	if a, b := l.nextSource(), l.nextSource(); a != endSource-1 || b != firstSource {
 		t.Errorf("sources %#x, %#x at the end", uint32(a), uint32(b))
 	}
+	for s, want := range map[source]int{firstSource: 1, endSource - 1: 2, endSource - 10: 11} {
+		if got := l.since(s); got != want {
+			t.Errorf("%d sources since %#x, want %d", got, uint32(s), want)
+		}
+	}
 }

@@ -85,11 +85,13 @@ func (l *load) hand(n int) int {
 
 func (l *load) datagram(c *client, b []byte) {
 	switch {
+	case l.received == nil && c.state == stateOpen:
+		// Nobody waits for it.
 	case l.suite == nil:
 		l.received(c, b)
 	case c.state == stateOpen:
 		r, _, ok := wire.ParseRecord(b)
-		if !ok || r.Epoch != 1 || r.Type != wire.ContentApplicationData || l.received == nil {
+		if !ok || r.Epoch != 1 || r.Type != wire.ContentApplicationData {
 			return // of the handshake, repeated, or an alert
 		}
 		plain, err := c.opener.Open(l.plain[:0], r)
@@ -107,7 +109,7 @@ func (l *load) datagram(c *client, b []byte) {
 			l.failed++
 			l.lastError = err
 		}
-		if err != nil || c.state == stateOpen {
+		if l.ended != nil && (err != nil || c.state == stateOpen) {
 			l.ended(c)
 		}
 	}
@@ -290,20 +292,18 @@ func (l *load) echoes(sessions []*client, content []byte, window int, stop func(
 }
 
 // hellos sends bare hellos, each from another source, with so many on their
-// way, until stop. It counts the answers.
-func (l *load) hellos(window int, stop func() bool, sent, answers *int) {
+// way, until stop. It returns the numbers of hellos and answers.
+func (l *load) hellos(window int, stop func() bool) (sent, answers int) {
 	s := l.suite
 	if s == nil {
-		s = suite.ByID(suite.PSKWithAES128GCM)
+		s = suite.ByID(pskSuite)
 	}
-	var random [wire.RandomLen]byte
-	message := appendHello(nil, s, &random, nil, 0)
-	hello := appendPlain(nil, wire.ContentHandshake, 0, message)
+	hello := appendPlain(nil, wire.ContentHandshake, 0, appendHello(nil, s, new([wire.RandomLen]byte), nil, 0))
 	flying, heard := 0, l.now
 	for !stop() {
 		for ; flying < window; flying++ {
 			l.send(l.nextSource(), hello)
-			*sent++
+			sent++
 		}
 		l.flush()
 		n := l.receive(patience)
@@ -313,9 +313,23 @@ func (l *load) hellos(window int, stop func() bool, sent, answers *int) {
 		} else if l.now.Sub(heard) > givenUp {
 			flying, heard = 0, l.now
 		}
-		flying -= min(n, flying)
-		*answers += n
+		answers += n
+		// Datagrams keep their order: what was sent before a hello that is
+		// answered is answered or lost.
+		for i := range n {
+			flying = min(flying, l.since(sourceOf(l.in.local(i)))-1)
+		}
 	}
-	for l.receive(patience) > 0 {
+	for n := 1; n > 0; answers += n {
+		n = l.receive(patience)
 	}
+	return sent, answers
+}
+
+// since is how many sources nextSource has returned from s on.
+func (l *load) since(s source) int {
+	if s < l.next {
+		return int(l.next - s)
+	}
+	return int(l.next - firstSource + endSource - s)
 }

@@ -205,8 +205,8 @@ func (r *run) handshakes() error {
 func (r *run) hellos() error {
 	var sent, answered int
 	r.work = func(stop func() bool) (int, error) {
-		answers := 0
-		r.load.hellos(window, stop, &sent, &answers)
+		n, answers := r.load.hellos(window, stop)
+		sent += n
 		answered += answers
 		return answers, nil
 	}
