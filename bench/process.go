@@ -84,7 +84,7 @@ func start(cmd *exec.Cmd, cpu int) (*process, error) {
 	n, parseErr := strconv.ParseUint(port, 10, 16)
 	if err != nil || !ok || parseErr != nil {
 		p.stop()
-		return nil, fmt.Errorf("%s does not listen: %q, %w", cmd.Path, line, err)
+		return nil, fmt.Errorf("%s does not say where it listens: %q, %v", cmd.Path, line, errors.Join(err, parseErr))
 	}
 	p.version = version
 	p.server = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(n))
