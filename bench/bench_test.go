@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dtlsserver/dtlsserver/internal/record"
-	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -163,21 +161,17 @@ func TestProfile(t *testing.T) {
 
 // A server with another key is not counted as a success.
 func TestWrongKey(t *testing.T) {
-	s := suite.ByID(pskSuite)
 	now := time.Unix(0, 0)
-	c := newClient(firstSource, s, now)
+	c := newClient(firstSource, pskSuite, now)
 	if send, err := c.message(wire.TypeServerHelloDone, nil, now); !send || err != nil || c.state != stateFlight {
 		t.Fatalf("send %v, error %v, state %d", send, err, c.state)
 	}
-	sealer, err := record.NewSealer(s, 1, make([]byte, s.KeyLen), make([]byte, s.FixedIVLen))
+	other, err := directions(make([]byte, masterLen), &c.hs.random, &c.hs.serverRandom)
 	if err != nil {
 		t.Fatal(err)
 	}
-	finished, err := sealer.Append(nil, wire.ContentHandshake, make([]byte, 24))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.handshakeDatagram(finished, now); !errors.Is(err, record.ErrForged) || c.state != stateFailed {
+	finished := other[1].seal(nil, wire.ContentHandshake, make([]byte, 24))
+	if _, err := c.handshakeDatagram(finished, now); !errors.Is(err, errForged) || c.state != stateFailed {
 		t.Errorf("error %v, state %d", err, c.state)
 	}
 }
@@ -186,7 +180,7 @@ func TestWrongKey(t *testing.T) {
 // the same message_seq.
 func TestRetransmission(t *testing.T) {
 	now := time.Unix(0, 0)
-	c := newClient(firstSource, suite.ByID(pskSuite), now)
+	c := newClient(firstSource, pskSuite, now)
 	for i, step := range []struct {
 		after time.Duration
 		due   bool
@@ -210,7 +204,7 @@ func TestRetransmission(t *testing.T) {
 }
 
 func TestAlertFailsClient(t *testing.T) {
-	c := newClient(firstSource, suite.ByID(pskSuite), time.Unix(0, 0))
+	c := newClient(firstSource, pskSuite, time.Unix(0, 0))
 	alert := appendPlain(nil, wire.ContentAlert, 0, []byte{2, 40})
 	if send, err := c.handshakeDatagram(alert, time.Unix(0, 0)); send || !errors.Is(err, errAlert) || c.state != stateFailed {
 		t.Errorf("send %v, error %v, state %d", send, err, c.state)

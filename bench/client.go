@@ -18,8 +18,6 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 
-	"github.com/dtlsserver/dtlsserver/internal/record"
-	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -37,19 +35,30 @@ const (
 	stateFailed
 )
 
+// suite is a cipher suite with AES-128-GCM.
+type suite struct {
+	id    uint16
+	ecdhe bool // and an ECDSA certificate, or else a pre-shared key
+}
+
+var (
+	pskSuite   = &suite{id: 0x00a8}              // TLS_PSK_WITH_AES_128_GCM_SHA256
+	ecdsaSuite = &suite{id: 0xc02b, ecdhe: true} // TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+)
+
 // client is one client. It keeps after the handshake what it seals and opens
 // with.
 type client struct {
 	source source
 	state  state
 	hs     *handshake // nil when open
-	sealer *record.Sealer
-	opener *record.Opener
+	writes *direction // nil before the last flight
+	reads  *direction
 }
 
 // handshake is what a client needs until it is open.
 type handshake struct {
-	suite        *suite.Suite
+	suite        *suite
 	started      time.Time
 	sent         time.Time // the last flight
 	timeout      time.Duration
@@ -82,8 +91,8 @@ var shareKey = func() *ecdh.PrivateKey {
 }()
 
 var (
-	pskPremaster = suite.PSKPremaster([]byte(pskKey))
-	sharePublic  = shareKey.PublicKey().Bytes()
+	premasterOfPSK = pskPremaster(pskKey)
+	sharePublic    = shareKey.PublicKey().Bytes()
 )
 
 // The extensions of a hello: renegotiation_info and extended_master_secret, and
@@ -96,9 +105,9 @@ var (
 )
 
 // appendHello appends a ClientHello.
-func appendHello(dst []byte, s *suite.Suite, random *[wire.RandomLen]byte, cookie []byte, messageSeq uint16) []byte {
+func appendHello(dst []byte, s *suite, random *[wire.RandomLen]byte, cookie []byte, messageSeq uint16) []byte {
 	extensions := pskExtensions
-	if s.KeyExchange.ECDHE() {
+	if s.ecdhe {
 		extensions = ecdsaExtensions
 	}
 	length := 2 + wire.RandomLen + 1 + 1 + len(cookie) + 4 + 2 + 2 + len(extensions)
@@ -107,7 +116,7 @@ func appendHello(dst []byte, s *suite.Suite, random *[wire.RandomLen]byte, cooki
 	dst = append(dst, random[:]...)
 	dst = append(dst, 0, byte(len(cookie)))
 	dst = append(dst, cookie...)
-	dst = append(dst, 0, 2, byte(s.ID>>8), byte(s.ID), 1, 0)
+	dst = append(dst, 0, 2, byte(s.id>>8), byte(s.id), 1, 0)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(extensions)))
 	return append(dst, extensions...)
 }
@@ -120,7 +129,7 @@ func appendPlain(dst []byte, t wire.ContentType, seq uint64, content []byte) []b
 
 // newClient returns a client whose hello must be sent. The random numbers
 // need not be secret.
-func newClient(from source, s *suite.Suite, now time.Time) *client {
+func newClient(from source, s *suite, now time.Time) *client {
 	hs := &handshake{suite: s, started: now}
 	for i := 0; i < wire.RandomLen; i += 8 {
 		binary.BigEndian.PutUint64(hs.random[i:], mathrand.Uint64())
@@ -151,7 +160,7 @@ func (c *client) fly(now time.Time) {
 	hs.flight = appendPlain(hs.flight[:0], wire.ContentHandshake, hs.seq, hs.keyExchange)
 	hs.flight = appendPlain(hs.flight, wire.ContentChangeCipherSpec, hs.seq+1, []byte{1})
 	hs.seq += 2
-	hs.flight, _ = c.sealer.Append(hs.flight, wire.ContentHandshake, hs.finished) // fails after 2^48 records
+	hs.flight = c.writes.seal(hs.flight, wire.ContentHandshake, hs.finished)
 }
 
 // due reports whether the flight must be repeated, and makes it.
@@ -207,7 +216,7 @@ func (c *client) handshakeRecord(r wire.Record, now time.Time) (send bool, err e
 			send = send || again
 		}
 	case r.Epoch == 1 && c.state == stateFlight:
-		if _, err := c.opener.Open(nil, r); err != nil {
+		if _, err := c.reads.open(nil, r); err != nil {
 			return false, err
 		}
 		switch r.Type {
@@ -262,7 +271,7 @@ func (c *client) message(t wire.HandshakeType, body []byte, now time.Time) (send
 		}
 		copy(hs.serverRandom[:], body[2:])
 	case wire.TypeServerKeyExchange:
-		if !hs.suite.KeyExchange.ECDHE() {
+		if !hs.suite.ecdhe {
 			return false, nil // a hint
 		}
 		s := cryptobyte.String(body)
@@ -279,9 +288,9 @@ func (c *client) message(t wire.HandshakeType, body []byte, now time.Time) (send
 // finish makes the client's last flight.
 func (c *client) finish(now time.Time) error {
 	hs := c.hs
-	premaster := pskPremaster
+	premaster := premasterOfPSK
 	var kx []byte
-	if hs.suite.KeyExchange.ECDHE() {
+	if hs.suite.ecdhe {
 		public, err := ecdh.P256().NewPublicKey(hs.public)
 		if err != nil {
 			return err
@@ -299,18 +308,17 @@ func (c *client) finish(now time.Time) error {
 	hs.keyExchange = bytes.Clone(hs.transcript[begin:])
 
 	hash := sha256.Sum256(hs.transcript)
-	master := hs.suite.ExtendedMasterSecret(premaster, hash[:])
-	keys := hs.suite.Keys(master, hs.random[:], hs.serverRandom[:])
-	var err1, err2 error
-	c.sealer, err1 = record.NewSealer(hs.suite, 1, keys.ClientKey, keys.ClientIV)
-	c.opener, err2 = record.NewOpener(hs.suite, keys.ServerKey, keys.ServerIV)
-	if err := errors.Join(err1, err2); err != nil {
+	var master [masterLen]byte
+	prf(master[:], premaster, "extended master secret", hash[:])
+	pair, err := directions(master[:], &hs.random, &hs.serverRandom)
+	if err != nil {
 		return err
 	}
-
-	verify := hs.suite.ClientVerifyData(master, hash[:])
+	c.writes, c.reads = pair[0], pair[1]
+	var verify [wire.VerifyDataLen]byte
+	prf(verify[:], master[:], "client finished", hash[:])
 	hs.finished = wire.AppendHandshakeHeader(nil, wire.TypeFinished, len(verify), hs.messageSeq+1, 0, len(verify))
-	hs.finished = append(hs.finished, verify...)
+	hs.finished = append(hs.finished, verify[:]...)
 	hs.timeout = retransmission
 	c.state = stateFlight
 	c.fly(now)
@@ -319,9 +327,5 @@ func (c *client) finish(now time.Time) error {
 
 // appendClose appends a close_notify.
 func (c *client) appendClose(dst []byte) []byte {
-	out, err := c.sealer.Append(dst, wire.ContentAlert, []byte{1, 0})
-	if err != nil {
-		return dst
-	}
-	return out
+	return c.writes.seal(dst, wire.ContentAlert, []byte{1, 0})
 }

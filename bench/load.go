@@ -9,14 +9,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // load drives the clients of one server.
 type load struct {
 	*socket
-	suite   *suite.Suite // nil: plain datagrams
+	suite   *suite // nil: plain datagrams
 	now     time.Time
 	next    source              // of the next client
 	clients [maxClients]*client // by the low bits of their source
@@ -33,7 +32,7 @@ type load struct {
 // maxClients bounds the clients of a load. A power of two.
 const maxClients = 1 << 17
 
-func newLoad(p *process, s *suite.Suite) (*load, error) {
+func newLoad(p *process, s *suite) (*load, error) {
 	sock, err := newSocket(p.server)
 	if err != nil {
 		return nil, err
@@ -94,7 +93,7 @@ func (l *load) datagram(c *client, b []byte) {
 		if !ok || r.Epoch != 1 || r.Type != wire.ContentApplicationData {
 			return // of the handshake, repeated, or an alert
 		}
-		plain, err := c.opener.Open(l.plain[:0], r)
+		plain, err := c.reads.open(l.plain[:0], r)
 		if err != nil {
 			return
 		}
@@ -117,22 +116,14 @@ func (l *load) datagram(c *client, b []byte) {
 
 // write queues an application record, or with no suite a datagram of the same
 // length.
-func (l *load) write(c *client, content []byte) error {
+func (l *load) write(c *client, content []byte) {
 	if l.suite == nil {
 		b := append(l.buffer(), content...)
 		l.queue(c.source, b[:len(content)+recordOverhead])
-		return nil
+		return
 	}
-	b, err := c.sealer.Append(l.buffer(), wire.ContentApplicationData, content)
-	if err != nil {
-		return err
-	}
-	l.queue(c.source, b)
-	return nil
+	l.queue(c.source, c.writes.seal(l.buffer(), wire.ContentApplicationData, content))
 }
-
-// recordOverhead is by how much a record of AES-GCM is longer than its content.
-const recordOverhead = wire.RecordHeaderLen + 8 + 16
 
 // givenUp is after how long a silence a window of datagrams is taken for lost.
 // A process may have to wait for its core.
@@ -226,7 +217,7 @@ func (l *load) leave() {
 			continue
 		}
 		l.clients[i] = nil
-		if c.state != stateOpen || c.sealer == nil {
+		if c.state != stateOpen || c.writes == nil {
 			continue
 		}
 		l.queue(c.source, c.appendClose(l.buffer()))
@@ -250,9 +241,7 @@ func (l *load) echoes(sessions []*client, content []byte, window int, stop func(
 	at, flying := 0, 0
 	var failure error
 	send := func() {
-		if err := l.write(sessions[at], content); err != nil {
-			failure = err
-		}
+		l.write(sessions[at], content)
 		if at++; at == len(sessions) {
 			at = 0
 		}
@@ -296,7 +285,7 @@ func (l *load) echoes(sessions []*client, content []byte, window int, stop func(
 func (l *load) hellos(window int, stop func() bool) (sent, answers int) {
 	s := l.suite
 	if s == nil {
-		s = suite.ByID(pskSuite)
+		s = pskSuite
 	}
 	hello := appendPlain(nil, wire.ContentHandshake, 0, appendHello(nil, s, new([wire.RandomLen]byte), nil, 0))
 	flying, heard := 0, l.now

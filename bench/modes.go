@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/dtlsserver/dtlsserver/internal/suite"
 )
 
 const (
@@ -37,7 +35,7 @@ func (o options) sampleTime() time.Duration { return time.Duration(o.seconds * f
 type mode struct {
 	name     string
 	what     string
-	suite    uint16
+	suite    *suite
 	plain    bool // plain echoes take part
 	many     bool // those whose sessions are large do not
 	sessions int  // of echoes
@@ -45,11 +43,6 @@ type mode struct {
 	// prepare makes a server ready and sets work, or measures all by itself.
 	prepare func(*run) error
 }
-
-const (
-	pskSuite   = suite.PSKWithAES128GCM
-	ecdsaSuite = suite.ECDHEECDSAWithAES128GCM
-)
 
 var modes = []mode{
 	{name: "psk", what: "PSK handshake with cookie", suite: pskSuite, prepare: (*run).handshakes},
@@ -91,9 +84,9 @@ type run struct {
 }
 
 func newRun(m mode, o options, p *process, server string) (*run, error) {
-	var s *suite.Suite
-	if !isPlain(server) {
-		s = suite.ByID(m.suite)
+	s := m.suite
+	if isPlain(server) {
+		s = nil
 	}
 	l, err := newLoad(p, s)
 	if err != nil {
