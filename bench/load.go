@@ -310,7 +310,7 @@ func (l *load) hellos(window int, stop func() bool) (sent, answers int) {
 		}
 	}
 	for n := 1; n > 0; answers += n {
-		n = l.receive(patience)
+		n = l.receive(5 * patience)
 	}
 	return sent, answers
 }
