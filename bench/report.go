@@ -70,7 +70,7 @@ func table(w io.Writer, title, header string, rows []string) {
 		return
 	}
 	columns := strings.Count(header, " | ") + 1
-	fmt.Fprintf(w, "\n## %s\n\n| %s |\n|%s\n", title, header, strings.Repeat("---|", columns))
+	fmt.Fprintf(w, "\n### %s\n\n| %s |\n|%s\n", title, header, strings.Repeat("---|", columns))
 	for _, row := range rows {
 		fmt.Fprintf(w, "| %s |\n", row)
 	}
