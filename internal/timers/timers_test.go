@@ -4,6 +4,7 @@
 package timers
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -140,8 +141,8 @@ func TestUnsetReleases(t *testing.T) {
 	q.Unset(b)
 	q.Expire(at(1))
 	for i, kept := range q.heap[:cap(q.heap)] {
-		if kept != nil {
-			t.Errorf("place %d still holds %q", i, kept.Owner)
+		if kept.timer != nil {
+			t.Errorf("place %d still holds %q", i, kept.timer.Owner)
 		}
 	}
 }
@@ -281,5 +282,30 @@ func TestAllocations(t *testing.T) {
 	}
 	if q.Len() != len(timers) {
 		t.Errorf("Len() = %d", q.Len())
+	}
+}
+
+// BenchmarkHandshake is what a handshake costs a queue with many sessions: a
+// timer that is set to a second, comes up, and is set to half a minute.
+func BenchmarkHandshake(b *testing.B) {
+	for _, n := range []int{1_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			var q Queue[int]
+			now := at(0)
+			others := make([]Timer[int], n)
+			for i := range others {
+				q.Set(&others[i], now.Add(time.Duration(i)*time.Hour/time.Duration(n)+time.Minute))
+			}
+			t := new(Timer[int])
+			for range b.N {
+				q.Set(t, now.Add(time.Second))
+				if _, ok := q.Expire(now.Add(time.Second)); !ok {
+					b.Fatal("the timer does not come up")
+				}
+				q.Set(t, now.Add(30*time.Minute))
+				q.Unset(t)
+			}
+		})
 	}
 }
