@@ -88,10 +88,9 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 			}
 		}
 		n := min(left, room)
-		content := make([]byte, 0, wire.HandshakeHeaderLen+n)
-		content = wire.AppendHandshakeHeader(content, m.typ, len(m.body), m.seq, f.offset, n)
-		content = append(content, m.body[f.offset:f.offset+n]...)
-		dst, err = sealer.Append(dst, wire.ContentHandshake, content)
+		var header [wire.HandshakeHeaderLen]byte
+		wire.AppendHandshakeHeader(header[:0], m.typ, len(m.body), m.seq, f.offset, n)
+		dst, err = sealer.AppendMessage(dst, header[:], m.body[f.offset:f.offset+n])
 		if f.offset += n; f.offset == len(m.body) {
 			f.next, f.offset = f.next+1, 0
 		}

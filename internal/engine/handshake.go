@@ -238,19 +238,20 @@ func (e *Engine) receiveMessage(now time.Time, t wire.HandshakeType, seq uint16,
 // clears, and installs the keys.
 func (e *Engine) deriveKeys(premaster []byte) error {
 	hs := e.hs
+	hs.secret = e.suite.NewSecret(premaster)
 	if hs.parameters.ExtendedMasterSecret {
-		hs.master = e.suite.ExtendedMasterSecret(premaster, hs.sessionHash)
+		hs.master = hs.secret.ExtendedMasterSecret(hs.sessionHash)
 	} else {
-		hs.master = e.suite.MasterSecret(premaster, hs.clientRandom[:], hs.serverRandom[:])
+		hs.master = hs.secret.MasterSecret(hs.clientRandom[:], hs.serverRandom[:])
 	}
 	clear(premaster)
+	hs.secret.Become(hs.master)
 	return e.installKeys()
 }
 
-// installKeys makes the record protection of epoch 1.
+// installKeys makes the record protection of epoch 1 of the master secret.
 func (e *Engine) installKeys() error {
 	hs := e.hs
-	hs.secret = e.suite.NewSecret(hs.master)
 	keys := hs.secret.Keys(hs.clientRandom[:], hs.serverRandom[:])
 	opener, err := record.NewOpener(e.suite, keys.ClientKey, keys.ClientIV)
 	if err != nil {

@@ -191,6 +191,7 @@ func (e *Engine) answerResumption(now time.Time) {
 		e.sayTicket(now, s)
 	}
 	clear(s.Master)
+	hs.secret = e.suite.NewSecret(hs.master)
 	if err := e.installKeys(); err != nil {
 		e.failInside(CauseInternal, err)
 		return

@@ -116,6 +116,16 @@ func (s *Sealer) Left() uint64 {
 // Append appends one record with the content, of at most wire.MaxPlaintext
 // bytes, to dst. Content must not overlap the free room of dst.
 func (s *Sealer) Append(dst []byte, t wire.ContentType, content []byte) ([]byte, error) {
+	return s.append(dst, t, nil, content)
+}
+
+// AppendMessage is Append for a handshake record that is made of a header and a
+// body.
+func (s *Sealer) AppendMessage(dst, header, body []byte) ([]byte, error) {
+	return s.append(dst, wire.ContentHandshake, header, body)
+}
+
+func (s *Sealer) append(dst []byte, t wire.ContentType, head, content []byte) ([]byte, error) {
 	if s.Left() == 0 {
 		return dst, ErrExhausted
 	}
@@ -124,16 +134,22 @@ func (s *Sealer) Append(dst []byte, t wire.ContentType, content []byte) ([]byte,
 			return dst, err
 		}
 	}
-	length := s.Overhead() - wire.RecordHeaderLen + len(content)
+	n := len(head) + len(content)
+	length := s.Overhead() - wire.RecordHeaderLen + n
 	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, s.epoch, s.next, length)
 	epochAndSeq := uint64(s.epoch)<<48 | s.next
 	s.next++
 	if s.suite == nil {
-		return append(dst, content...), nil
+		return append(append(dst, head...), content...), nil
 	}
 	s.setNonce(epochAndSeq)
-	s.setAdditional(epochAndSeq, t, wire.VersionDTLS12, len(content))
+	s.setAdditional(epochAndSeq, t, wire.VersionDTLS12, n)
 	dst = append(dst, s.nonce[s.suite.FixedIVLen:]...)
+	if len(head) > 0 { // put together at their place, and sealed there
+		start := len(dst)
+		dst = append(append(dst, head...), content...)
+		dst, content = dst[:start], dst[start:]
+	}
 	return s.aead.Seal(dst, s.nonce[:], content, s.additional[:]), nil
 }
 

@@ -23,8 +23,13 @@ type Secret struct {
 
 // NewSecret returns the secret b, which is not kept, for the PRF of the suite.
 func (s *Suite) NewSecret(b []byte) *Secret {
-	return &Secret{suite: s, mac: hmac.New(s.Hash, b)}
+	secret := &Secret{suite: s}
+	secret.Become(b)
+	return secret
 }
+
+// Become makes s the secret b, which is not kept.
+func (s *Secret) Become(b []byte) { s.mac = hmac.New(s.suite.Hash, b) }
 
 // prf fills out with PRF(secret, label, seed...) (RFC 5246 section 5).
 func (s *Secret) prf(out []byte, label string, seed ...[]byte) {
@@ -67,19 +72,20 @@ func ECDHEPSKPremaster(shared, psk []byte) []byte {
 	return append(out, psk...)
 }
 
-// MasterSecret derives the master secret from the hellos' randoms (RFC 5246
-// section 8.1).
-func (s *Suite) MasterSecret(premaster, clientRandom, serverRandom []byte) []byte {
+// MasterSecret derives the master secret from a premaster secret and the
+// hellos' randoms (RFC 5246 section 8.1).
+func (s *Secret) MasterSecret(clientRandom, serverRandom []byte) []byte {
 	out := make([]byte, MasterSecretLen)
-	s.NewSecret(premaster).prf(out, "master secret", clientRandom, serverRandom)
+	s.prf(out, "master secret", clientRandom, serverRandom)
 	return out
 }
 
-// ExtendedMasterSecret derives the master secret from the hash of the
-// transcript up to and with ClientKeyExchange (RFC 7627 section 4).
-func (s *Suite) ExtendedMasterSecret(premaster, sessionHash []byte) []byte {
+// ExtendedMasterSecret derives the master secret from a premaster secret and
+// the hash of the transcript up to and with ClientKeyExchange (RFC 7627 section
+// 4).
+func (s *Secret) ExtendedMasterSecret(sessionHash []byte) []byte {
 	out := make([]byte, MasterSecretLen)
-	s.NewSecret(premaster).prf(out, "extended master secret", sessionHash)
+	s.prf(out, "extended master secret", sessionHash)
 	return out
 }
 

@@ -251,9 +251,9 @@ func TestKeyScheduleRecorded(t *testing.T) {
 			}
 
 			premaster := PSKPremaster(unhex(t, recordedPSK))
-			master := s.MasterSecret(premaster, client.random, server.random)
+			master := s.NewSecret(premaster).MasterSecret(client.random, server.random)
 			if h.ems {
-				master = s.ExtendedMasterSecret(premaster, hashed())
+				master = s.NewSecret(premaster).ExtendedMasterSecret(hashed())
 			}
 			wantBytes(t, "master secret", master, unhex(t, h.master))
 

@@ -327,9 +327,9 @@ func (c *Client) deriveKeys() {
 		premaster = c.shared
 	}
 	if _, ems := c.ServerHello.Extensions[23]; ems {
-		c.master = c.suite.ExtendedMasterSecret(premaster, c.transcriptHash())
+		c.master = c.suite.NewSecret(premaster).ExtendedMasterSecret(c.transcriptHash())
 	} else {
-		c.master = c.suite.MasterSecret(premaster, c.Random[:], c.ServerHello.Random)
+		c.master = c.suite.NewSecret(premaster).MasterSecret(c.Random[:], c.ServerHello.Random)
 	}
 	c.installKeys(c.master)
 }
