@@ -8,7 +8,9 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"sync/atomic"
@@ -165,25 +167,34 @@ func TestClientChainIsBounded(t *testing.T) {
 	server := ca.issue("localhost", newKey(t, "P-256"))
 	key := newKey(t, "P-256")
 	leaf := ca.issue("client", key).Certificate[0]
-	withRSA := func(bits uint) []byte {
-		n := new(big.Int).SetBit(big.NewInt(1), int(bits)-1, 1)
-		template := &x509.Certificate{SerialNumber: big.NewInt(3), NotAfter: time.Unix(1<<33, 0)}
-		der, err := x509.CreateCertificate(nil, template, ca.cert, &rsa.PublicKey{N: n, E: 65537}, ca.key)
+	withRSA := func(name string, bits, e int) []byte {
+		n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1)
+		template := &x509.Certificate{SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: name}, NotAfter: time.Unix(1<<33, 0)}
+		der, err := x509.CreateCertificate(nil, template, ca.cert, &rsa.PublicKey{N: n, E: e}, ca.key)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return der
+	}
+	authorities := func(n int) (all [][]byte) {
+		for i := range n {
+			all = append(all, withRSA(fmt.Sprint(i), 2048, 65537))
+		}
+		return all
 	}
 	tests := []struct {
 		name  string
 		chain [][]byte
 		in    bool
 	}{
-		{"ten certificates", append([][]byte{leaf}, repeat(ca.cert.Raw, 9)...), true},
-		{"eleven certificates", append([][]byte{leaf}, repeat(ca.cert.Raw, 10)...), false},
-		{"an authority of 8192 bits", [][]byte{leaf, withRSA(8192)}, true},
-		{"an authority of 8193 bits", [][]byte{leaf, withRSA(8193)}, false},
-		{"a leaf of 4097 bits", [][]byte{withRSA(4097)}, false},
+		{"ten certificates", append([][]byte{leaf}, authorities(9)...), true},
+		{"eleven certificates", append([][]byte{leaf}, authorities(10)...), false},
+		{"two of one name", append([][]byte{leaf}, repeat(ca.cert.Raw, 2)...), true},
+		{"three of one name", append([][]byte{leaf}, repeat(ca.cert.Raw, 3)...), false},
+		{"an authority of 4096 bits", [][]byte{leaf, withRSA("", 4096, 65537)}, true},
+		{"an authority of 4097 bits", [][]byte{leaf, withRSA("", 4097, 65537)}, false},
+		{"an authority with a long exponent", [][]byte{leaf, withRSA("", 2048, 65539)}, false},
+		{"a leaf of 4097 bits", [][]byte{withRSA("", 4097, 65537)}, false},
 	}
 	for _, tt := range tests {
 		d := newDirect(t, func(s *Server) {

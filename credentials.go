@@ -103,31 +103,19 @@ func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, 
 	return chosen, err
 }
 
-// verifyClient verifies the client's certificates as ClientAuth says, and asks
-// VerifyConnection. It returns the alert that tells the client why not.
-func (s *Session) verifyClient(state ConnectionState) (chains [][]*x509.Certificate, alert uint8, err error) {
-	cfg := s.loop.cfg
-	if len(state.PeerCertificates) > 0 && cfg.clientAuth >= tls.VerifyClientCertIfGiven {
-		options := x509.VerifyOptions{
-			Roots:         cfg.clientCAs,
-			Intermediates: x509.NewCertPool(),
-			KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		}
-		for _, c := range state.PeerCertificates[1:] {
-			options.Intermediates.AddCert(c)
-		}
-		if chains, err = state.PeerCertificates[0].Verify(options); err != nil {
-			return nil, certificateAlert(err), fmt.Errorf("dtlsserver: client certificate: %w", err)
-		}
-		state.VerifiedChains = chains
+// verifyChain verifies the client's certificates. It returns the alert that
+// tells the client why not.
+func (cfg *config) verifyChain(certificates []*x509.Certificate) (chains [][]*x509.Certificate, alert uint8, err error) {
+	options := x509.VerifyOptions{
+		Roots:         cfg.clientCAs,
+		Intermediates: x509.NewCertPool(),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	if cfg.verifyConnection != nil {
-		if err := cfg.verifyConnection(state); err != nil {
-			if len(state.PeerCertificates) == 0 {
-				return nil, alertAccessDenied, err
-			}
-			return nil, alertBadCertificate, err
-		}
+	for _, c := range certificates[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	if chains, err = certificates[0].Verify(options); err != nil {
+		return nil, certificateAlert(err), fmt.Errorf("dtlsserver: client certificate: %w", err)
 	}
 	return chains, 0, nil
 }

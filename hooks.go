@@ -3,6 +3,7 @@ package dtlsserver
 import (
 	"container/list"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"runtime"
@@ -43,7 +44,7 @@ func (l *loop) ask(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if lane.asking < lane.most {
-		lane.asking++
+		l.askingLocked(lane, q.session)
 		l.hooks.Go(func() { l.runLane(lane, q) })
 	} else {
 		q.session.question = lane.waiting.PushBack(q)
@@ -52,31 +53,66 @@ func (l *loop) ask(lane *lane, q question) {
 
 // runLane asks the question, and then those that have had to wait.
 func (l *loop) runLane(lane *lane, q question) {
-	for {
-		locked := q.ask()
-		l.mu.Lock()
-		if !l.ended {
-			l.answers = append(l.answers, answer{q.session, locked})
-		}
-		next := lane.waiting.Front()
-		if next != nil {
-			q = lane.waiting.Remove(next).(question)
-			q.session.question = nil
-		} else {
-			lane.asking--
-		}
-		l.mu.Unlock()
-		l.wake()
-		if next == nil {
-			return
-		}
-		runtime.Gosched() // to the loop
+	for more := true; more; {
+		q, more = l.askNow(lane, q)
 	}
 }
 
-// unaskLocked takes back the question of a session that is over, unless it is
-// being asked.
+// askNow asks the question and returns the next one. A question that ends its
+// goroutine, as a test does by FailNow, has no answer, and the next one gets
+// another goroutine.
+func (l *loop) askNow(lane *lane, q question) (next question, more bool) {
+	var locked func(time.Time)
+	returned := false
+	defer func() {
+		l.mu.Lock()
+		if returned && !l.ended {
+			l.answers = append(l.answers, answer{q.session, locked})
+		}
+		l.answeredLocked(lane, q.session)
+		if waiting := lane.waiting.Front(); waiting != nil {
+			next, more = lane.waiting.Remove(waiting).(question), true
+			l.askingLocked(lane, next.session)
+		}
+		if more && !returned {
+			l.hooks.Go(func() { l.runLane(lane, next) })
+		}
+		l.mu.Unlock()
+		l.wake()
+		if more && returned {
+			runtime.Gosched() // to the loop
+		}
+	}()
+	locked = q.ask()
+	returned = true
+	return question{}, false
+}
+
+// askingLocked notes that the session's question is being asked.
+func (l *loop) askingLocked(lane *lane, s *Session) {
+	lane.asking++
+	s.question, s.hooked = nil, lane == &l.hookLane
+}
+
+// answeredLocked notes that it no longer is.
+func (l *loop) answeredLocked(lane *lane, s *Session) {
+	lane.asking--
+	if lane == &l.hookLane && !s.hooked { // the session has ended meanwhile
+		source := sourceOf(s.remote.Addr())
+		if l.orphans[source]--; l.orphans[source] == 0 {
+			delete(l.orphans, source)
+		}
+	}
+	s.hooked = false
+}
+
+// unaskLocked takes back the question of a session that is over, or else counts
+// what is being asked for it against its source.
 func (l *loop) unaskLocked(s *Session) {
+	if s.hooked {
+		s.hooked = false
+		l.orphans[sourceOf(s.remote.Addr())]++
+	}
 	if s.question != nil {
 		l.hookLane.waiting.Remove(s.question) // in one of them
 		l.workLane.waiting.Remove(s.question)
@@ -159,12 +195,41 @@ func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
 	})
 }
 
-// askVerdictLocked has the client verified.
-func (s *Session) askVerdictLocked(p *engine.Parameters) {
-	state := newConnectionState(p)
+// askVerdictLocked has the client verified: its certificates, as ClientAuth
+// says, which is work and can be much of it, and then by VerifyConnection.
+func (s *Session) askVerdictLocked(now time.Time, p *engine.Parameters) {
+	state, cfg := newConnectionState(p), s.loop.cfg
+	if len(state.PeerCertificates) == 0 || cfg.clientAuth < tls.VerifyClientCertIfGiven {
+		s.askConnectionLocked(now, state)
+		return
+	}
+	s.loop.ask(&s.loop.workLane, question{s, func() func(time.Time) {
+		chains, alert, err := cfg.verifyChain(state.PeerCertificates)
+		return func(now time.Time) {
+			if err != nil {
+				s.eng.AnswerVerdict(now, nil, err, alert)
+				return
+			}
+			state.VerifiedChains = chains
+			s.askConnectionLocked(now, state)
+		}
+	}})
+}
+
+// askConnectionLocked asks VerifyConnection, if there is one.
+func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
+	verify := s.loop.cfg.verifyConnection
+	if verify == nil {
+		s.eng.AnswerVerdict(now, state.VerifiedChains, nil, 0)
+		return
+	}
 	s.askLocked(func(context.Context) func(time.Time) {
-		chains, alert, err := s.verifyClient(state)
-		return func(now time.Time) { s.eng.AnswerVerdict(now, chains, err, alert) }
+		err := verify(state)
+		alert := uint8(alertBadCertificate)
+		if len(state.PeerCertificates) == 0 {
+			alert = alertAccessDenied
+		}
+		return func(now time.Time) { s.eng.AnswerVerdict(now, state.VerifiedChains, err, alert) }
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 var (
 	errMaxSessions   = errors.New("dtlsserver: MaxSessions")
 	errMaxHandshakes = errors.New("dtlsserver: MaxHandshakes or MaxHandshakesPerSource")
-	errMaxHooks      = errors.New("dtlsserver: MaxHandshakes hooks are running")
+	errMaxHooks      = errors.New("dtlsserver: MaxHandshakes hooks, or MaxHandshakesPerSource for handshakes that have ended, are running")
 	errShuttingDown  = errors.New("dtlsserver: shutting down")
 )
 
@@ -94,7 +94,8 @@ func (l *loop) add(s *Session) (evicted *Session, err error) {
 		return nil, errShuttingDown
 	case s.predecessor == nil && l.open >= l.cfg.maxSessions && !l.idler:
 		return nil, errMaxSessions
-	case l.hookLane.asking >= l.hookLane.most:
+	case l.hookLane.asking >= l.hookLane.most,
+		l.cfg.maxPerSource > 0 && l.orphans[sourceOf(s.remote.Addr())] >= l.cfg.maxPerSource:
 		return nil, errMaxHooks
 	}
 	if !gives {

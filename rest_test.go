@@ -15,7 +15,7 @@ func (s *Session) resting() bool {
 }
 
 // TestRest: a session that is silent for 30 s rests; what either side says ends
-// that, what is forged does not, and it rests again.
+// that, as what is forged does, and it rests again.
 func TestRest(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
@@ -44,7 +44,9 @@ func TestRest(t *testing.T) {
 		forged := p.Sealed(wire.ContentApplicationData, []byte("text"))
 		forged[len(forged)-1] ^= 1
 		p.send(forged)
-		want(true, "after a forged record")
+		want(false, "after a forged record")
+		time.Sleep(restAfter + time.Millisecond)
+		want(true, "30 s after a forged record")
 
 		say()
 		want(false, "after a datagram")

@@ -52,9 +52,10 @@ type loop struct {
 	peers      map[netip.AddrPort]*Session
 	open       int // sessions that are established
 	handshakes handshakes
-	idler      bool // a session could give way at MaxSessions
-	hookLane   lane // hooks, and keys that may block
-	workLane   lane // what only computes
+	idler      bool               // a session could give way at MaxSessions
+	hookLane   lane               // hooks, and keys that may block
+	workLane   lane               // what only computes
+	orphans    map[netip.Addr]int // hooks that run for handshakes that have ended, by source
 	answers    []answer
 	closing    bool
 	ended      bool          // the handler is told nothing more
@@ -93,6 +94,7 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		peers:    make(map[netip.AddrPort]*Session),
 		hookLane: lane{most: cfg.maxHandshakes},
 		workLane: lane{most: runtime.GOMAXPROCS(0)},
+		orphans:  make(map[netip.Addr]int),
 	}
 	var err error
 	if l.conn, err = udpio.New(pc, l.sent); err != nil {
@@ -172,8 +174,13 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 		}
 		l.deliver()
 	}
-	next, ok = l.outbox.flush(now, false)
-	l.deliver()
+	for { // what is told may lead to more that is folded
+		next, ok = l.outbox.flush(now, false)
+		if !l.outbox.waiting() {
+			break
+		}
+		l.deliver()
+	}
 	if at, set := l.timers.Next(); set && (!ok || at.Before(next)) {
 		next, ok = at, true
 	}
@@ -383,6 +390,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 // bad records is not read to its end.
 func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 	const maxBad = 16
+	again := false
 	for bad := 0; len(datagram) > 0 && bad < maxBad; {
 		r, rest, ok := engine.NextRecord(datagram)
 		if !ok {
@@ -390,6 +398,12 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 			break
 		}
 		datagram = rest
+		if again && s.isOver() { // and the record before may have opened another in its place
+			if next := l.lookup(s.remote, s.local.Addr()); next != nil {
+				s = next
+			}
+		}
+		again = true
 		if !l.receiveRecord(now, s, r) {
 			bad++
 		}

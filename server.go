@@ -326,7 +326,7 @@ func (s *Server) Close() error {
 // at once, waits no longer and returns the context's error. After Close it only
 // waits.
 //
-// It must not be called from a handler, which it would wait for.
+// It must not be called from a handler or a hook, which it would wait for.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	l := s.loop

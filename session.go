@@ -37,6 +37,7 @@ type Session struct {
 	source      *source  // of loop.handshakes
 	inSource    *list.Element
 	question    *list.Element // that waits in a lane of the loop
+	hooked      bool          // a hook is being asked
 
 	mu       sync.Mutex // guards all following
 	eng      *engine.Engine
@@ -271,7 +272,7 @@ func (s *Session) countDrop(now time.Time, why engine.Drop) {
 func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
 	s.loop.counters.drop(why)
 	s.recordsDropped++
-	if why != engine.DropClosed && why != engine.DropRepeated {
+	if s.reason == nil && why != engine.DropClosed && why != engine.DropRepeated {
 		s.raise(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], variant: uint16(why)})
 	}
 }
@@ -304,6 +305,13 @@ func (s *Session) lastHeard() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.heard
+}
+
+// isOver reports whether the session has ended.
+func (s *Session) isOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.eng.Closed()
 }
 
 // opening reports whether records of epoch 1 may be tried.
@@ -396,6 +404,9 @@ func (s *Session) transmitLocked() {
 // pumpLocked turns the engine's events into ours and sends what it has to send.
 // A peer that learns from it that the session is open finds it open.
 func (s *Session) pumpLocked(now time.Time) {
+	if s.eng.Closed() { // an alert: whoever is told of the end may close the socket
+		s.transmitLocked()
+	}
 	s.eventsLocked(now)
 	s.transmitLocked()
 	s.eventsLocked(now) // the sequence numbers may be used up
@@ -421,7 +432,7 @@ func (s *Session) eventsLocked(now time.Time) {
 		case engine.EventStartedOver:
 			s.pskValue, s.state.PSKIdentity = nil, ""
 		case engine.EventVerdictNeeded:
-			s.askVerdictLocked(ev.Parameters)
+			s.askVerdictLocked(now, ev.Parameters)
 		case engine.EventEstablished:
 			s.establishedLocked(now, ev)
 		case engine.EventDropped:

@@ -13,13 +13,16 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// What a stranger may make the server compute and keep is bounded: the number of
-// certificates, and the lengths in bits of RSA keys, whose cost grows with the
-// square.
+// What a stranger may make the server compute and keep is bounded.
 const (
-	maxClientChain  = 10
-	maxLeafRSA      = 4096
-	maxAuthorityRSA = 8192
+	maxClientChain = 10
+	// The cost of an RSA signature grows with the square of the key's length
+	// in bits, and with the exponent's.
+	maxRSA         = 4096
+	maxRSAExponent = 1<<16 + 1
+	// maxNamesakes is how many certificates may have one subject: whoever
+	// looks for a chain tries each of them for all that name it their issuer.
+	maxNamesakes = 2
 )
 
 // pskLen is the length of the key that stands in for an unknown one.
@@ -41,18 +44,19 @@ func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
 		e.fail(wire.AlertBadCertificate, "too many client certificates")
 		return
 	}
-	for i, der := range chain {
+	subjects := make(map[string]int)
+	for _, der := range chain {
 		c, err := x509.ParseCertificate(bytes.Clone(der))
 		if err != nil {
 			e.fail(wire.AlertBadCertificate, "malformed client certificate")
 			return
 		}
-		longest := maxAuthorityRSA
-		if i == 0 {
-			longest = maxLeafRSA
-		}
-		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > longest {
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && (key.N.BitLen() > maxRSA || key.E > maxRSAExponent) {
 			e.fail(wire.AlertBadCertificate, "a client certificate's RSA key is too long")
+			return
+		}
+		if subjects[string(c.RawSubject)]++; subjects[string(c.RawSubject)] > maxNamesakes {
+			e.fail(wire.AlertBadCertificate, "too many client certificates of one name")
 			return
 		}
 		e.hs.parameters.PeerCertificates = append(e.hs.parameters.PeerCertificates, c)

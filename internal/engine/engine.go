@@ -460,8 +460,15 @@ func (e *Engine) close(ev Event) {
 	e.state = closed
 	if e.hs != nil {
 		e.hs.release()
+		clear(e.hs.shared)
+		clear(e.hs.master)
+		if e.hs.resumed != nil {
+			clear(e.hs.resumed.Master)
+		}
 		e.hs = nil
 	}
+	clear(e.master)
+	e.master = nil
 	e.flight = flight{}
 	e.opener = nil
 }

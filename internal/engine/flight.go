@@ -41,6 +41,9 @@ func (e *Engine) AppendDatagram(dst []byte) []byte {
 		e.alertPending = false
 		alert := []byte{byte(e.alert.Level), byte(e.alert.Description)}
 		out, err = e.sealerOf(e.alertEpoch).Append(out, wire.ContentAlert, alert)
+		if e.state == closed {
+			e.sealer = nil // with its key: that was the last record
+		}
 	}
 	if err != nil {
 		// A client may begin with the last sequence number there is.

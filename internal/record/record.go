@@ -166,28 +166,19 @@ func NewOpener(s *suite.Suite, key, iv []byte) (*Opener, error) {
 }
 
 // Open appends the content of r to dst. Only a record that opens marks the
-// replay window, or ends a rest.
+// replay window.
 func (o *Opener) Open(dst []byte, r wire.Record) ([]byte, error) {
-	if !o.Resting() {
-		return o.open(dst, r)
-	}
-	if err := o.wake(); err != nil {
-		return dst, err
-	}
-	out, err := o.open(dst, r)
-	if err != nil {
-		o.Rest()
-	}
-	return out, err
-}
-
-func (o *Opener) open(dst []byte, r wire.Record) ([]byte, error) {
 	if !o.window.Fresh(r.Seq) {
 		return dst, ErrReplayed
 	}
 	length := len(r.Payload) - o.suite.Overhead()
 	if length < 0 || length > wire.MaxPlaintext {
 		return dst, ErrForged
+	}
+	if o.Resting() {
+		if err := o.wake(); err != nil {
+			return dst, err
+		}
 	}
 	epochAndSeq := uint64(r.Epoch)<<48 | r.Seq
 	o.setNonce(epochAndSeq)

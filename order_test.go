@@ -1,0 +1,211 @@
+package dtlsserver
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"reflect"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// What is told and sent around the end of a session, and of hooks that outlive
+// theirs.
+
+// TestFoldedEventIsTold: of what a handler causes when it is told of something
+// that another goroutine has done, the folded rest is told too.
+func TestFoldedEventIsTold(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(s *Server) { s.IdleTimeout = time.Hour }, func(b *bubble) {
+		p, q := b.peer(1), b.peer(2)
+		p.establish()
+		q.establish()
+		session, _ := b.server.Session(p.pipe.addr)
+		other, _ := b.server.Session(q.pipe.addr)
+		time.Sleep(10 * time.Minute) // no timer is near
+		b.rec.then.OnInfo = func(e Event) {
+			if e.Kind == KindSessionClosed && e.Session == other {
+				for range 3 {
+					session.raise(Event{Kind: KindWriteDropped})
+				}
+			}
+		}
+		other.Close()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		b.rec.want(t, KindWriteDropped, 3, "after two seconds")
+	})
+}
+
+// slowAlerts holds alerts back until it is told to let them go.
+type slowAlerts struct {
+	*end
+	let chan struct{}
+}
+
+func (s slowAlerts) WriteTo(b []byte, to net.Addr) (int, error) {
+	if b[0] == byte(wire.ContentAlert) {
+		<-s.let
+	}
+	return s.end.WriteTo(b, to)
+}
+
+// TestCloseNotifyLeavesFirst: whoever is told of the end of a session may close
+// the server, which must not cut off the session's close_notify.
+func TestCloseNotifyLeavesFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{t: t, network: newNetwork(), rec: &recorder{}}
+		b.server = &Server{PSK: testPSK, Handler: b.rec}
+		conn := slowAlerts{b.network.listen(serverAddr), make(chan struct{})}
+		served := make(chan error, 1)
+		go func() { served <- b.server.Serve(conn) }()
+		synctest.Wait()
+		p := b.peer(1)
+		p.establish()
+		session, _ := b.server.Session(p.pipe.addr)
+		go session.Close()
+		synctest.Wait()
+		b.rec.want(t, KindSessionClosed, 0, "before close_notify has left")
+		close(conn.let)
+		synctest.Wait()
+		b.rec.want(t, KindSessionClosed, 1, "when it has")
+		b.server.Close()
+		if p.receive(); len(p.Alerts) != 1 {
+			t.Errorf("alerts %v, want close_notify", p.Alerts)
+		}
+		<-served
+	})
+}
+
+// TestNothingAfterSessionClosed: what stands behind close_notify in a datagram
+// is counted, and not told of a session that is over.
+func TestNothingAfterSessionClosed(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
+	d.establish(c, from)
+	d.receive(from, append(c.Sealed(wire.ContentAlert, []byte{1, 0}), "this is no record"...))
+	if last := d.rec.log[len(d.rec.log)-1]; last != "SessionClosed" {
+		t.Errorf("told %v, want SessionClosed last", d.rec.log)
+	}
+	if n := d.s.Stats().Dropped.Malformed; n != 1 {
+		t.Errorf("%d records counted as malformed, want 1", n)
+	}
+}
+
+// TestDataBehindFinished: the last flight of a client that comes back with a
+// ticket may have data in the same datagram.
+func TestDataBehindFinished(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	from := clientAddr(1)
+	c := ticketOf(d, from, ecdhePSK)
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Hello())
+	if !c.Resuming {
+		t.Fatal("the session is not resumed")
+	}
+	d.exchange(c, from, append(c.Resume(), c.Sealed(wire.ContentApplicationData, []byte("first words"))...))
+	if want := from.String() + ": first words"; !slices.Contains(d.rec.data, want) {
+		t.Errorf("data %q, want %q", d.rec.data, want)
+	}
+}
+
+// TestHookThatExits: a hook that ends its goroutine, as a test does by FailNow,
+// costs its handshake and nobody else's.
+func TestHookThatExits(t *testing.T) {
+	t.Parallel()
+	edit := func(s *Server) {
+		s.MaxHandshakes = 2
+		s.PSK = func(_ context.Context, req PSKRequest) (PSK, error) {
+			if req.Identity == "exit" {
+				runtime.Goexit()
+			}
+			return PSK{Key: []byte(testKey)}, nil
+		}
+	}
+	inBubble(t, edit, func(b *bubble) {
+		for n := range 3 {
+			p := b.peer(n)
+			p.Identity = "exit"
+			p.verify()
+			p.send(p.Flight())
+		}
+		b.peer(9).establish()
+	})
+}
+
+// TestOneSourceFillsNoHooks: hooks that run on for handshakes that have given way
+// count against their source.
+func TestOneSourceFillsNoHooks(t *testing.T) {
+	t.Parallel()
+	const perSource = 5
+	edit := func(s *Server) {
+		s.MaxHandshakes, s.MaxHandshakesPerSource = 50, perSource
+		s.PSK = func(_ context.Context, req PSKRequest) (PSK, error) {
+			if req.Identity == "slow" {
+				time.Sleep(time.Minute)
+			}
+			return PSK{Key: []byte(testKey)}, nil
+		}
+	}
+	inBubble(t, edit, func(b *bubble) {
+		asked := 0
+		from := func(n int) *peer {
+			addr := netip.AddrPortFrom(clientAddr(1).Addr(), uint16(6000+n))
+			return &peer{testpeer.New("slow", []byte(testKey), uint64(n)), t, b.network.dial(addr, serverAddr)}
+		}
+		for n := range 60 {
+			p := from(n)
+			p.send(p.Hello())
+			p.receive()
+			p.send(p.Hello())
+			if p.receive(); p.HelloDone {
+				p.send(p.Flight())
+				asked++
+			}
+		}
+		if asked != 2*perSource {
+			t.Errorf("%d hooks for one source, want %d in progress and as many that have given way", asked, perSource)
+		}
+		b.peer(99).establish()
+		time.Sleep(2 * time.Minute)
+		if p := from(99); true {
+			p.send(p.Hello())
+			p.receive()
+			p.send(p.Hello())
+			if p.receive(); !p.HelloDone {
+				t.Error("the source is still refused when its hooks have ended")
+			}
+		}
+	})
+}
+
+// TestSecretsAreCleared: a session that is over keeps no keys, however long
+// somebody holds it.
+func TestSecretsAreCleared(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
+	d.establish(c, from)
+	s, _ := d.s.Session(from)
+	eng := reflect.ValueOf(s.eng).Elem()
+	for _, name := range []string{"master", "sealer", "opener"} {
+		if eng.FieldByName(name).IsNil() {
+			t.Errorf("an open session has no %s", name)
+		}
+	}
+	d.exchange(c, from, c.Sealed(wire.ContentAlert, []byte{1, 0}))
+	for _, name := range []string{"master", "sealer", "opener"} {
+		if !eng.FieldByName(name).IsNil() {
+			t.Errorf("a closed session has its %s", name)
+		}
+	}
+}
