@@ -201,8 +201,8 @@ func TestTenThousandSessions(t *testing.T) {
 		t.Errorf("%d datagrams were delivered that nobody sent", len(d.rec.data)-delivered)
 	}
 	d.rec.want(t, KindSessionClosed, 0, "after the attacks")
-	if stats := d.s.Stats(); stats.Sessions != sessions || stats.HalfOpen != 0 {
-		t.Errorf("%d sessions, %d handshakes", stats.Sessions, stats.HalfOpen)
+	if stats := d.s.Stats(); stats.Sessions != sessions || stats.Handshakes != 0 {
+		t.Errorf("%d sessions, %d handshakes", stats.Sessions, stats.Handshakes)
 	}
 	for n, c := range clients {
 		from := clientAddr(n)
@@ -244,7 +244,7 @@ func TestManyFailingHandshakes(t *testing.T) {
 		}
 		from := clientAddr(i)
 		verdict, answer := d.l.cfg.verifier.Verify(nil, c.Hello(), from, d.now)
-		if verdict != Answer {
+		if verdict != VerdictAnswer {
 			t.Fatal(verdict)
 		}
 		c.Cookie = cookieOf(t, answer)
@@ -263,7 +263,7 @@ func TestManyFailingHandshakes(t *testing.T) {
 	d.advance(31 * time.Second)
 	d.establish(testpeer.New(testIdentity, []byte(testKey), 1<<40), clientAddr(1<<20))
 	stats := d.s.Stats()
-	if stats.HandshakesStarted != uint64(n)+1 || stats.HandshakesFailed != uint64(n) || stats.HalfOpen != 0 || stats.Sessions != 1 {
+	if stats.HandshakesStarted != uint64(n)+1 || stats.HandshakesFailed != uint64(n) || stats.Handshakes != 0 || stats.Sessions != 1 {
 		t.Errorf("%+v", stats)
 	}
 	l := d.l

@@ -260,11 +260,11 @@ func ExampleVerifier() {
 		verdict, answer := verifier.Verify(answer[:0], datagram[:n], remote, time.Now())
 		fmt.Printf("%v, %d bytes to send\n", verdict, len(answer))
 		switch verdict {
-		case dtlsserver.Answer:
+		case dtlsserver.VerdictAnswer:
 			if _, err := conn.WriteToUDPAddrPort(answer, remote); err != nil {
 				log.Fatal(err)
 			}
-		case dtlsserver.Verified:
+		case dtlsserver.VerdictVerified:
 			return // a server would start a handshake with this hello
 		}
 	}

@@ -403,7 +403,7 @@ func TestEntropyFailsAtServer(t *testing.T) {
 	if e := d.rec.want(t, KindEntropyFailed, 1, "without entropy"); e.Err == nil {
 		t.Error("KindEntropyFailed has no error")
 	}
-	if stats := d.s.Stats(); stats.Sessions != 1 || stats.HalfOpen != 0 || stats.HandshakesFailed != 1 {
+	if stats := d.s.Stats(); stats.Sessions != 1 || stats.Handshakes != 0 || stats.HandshakesFailed != 1 {
 		t.Errorf("%+v", stats)
 	}
 	d.exchange(open, clientAddr(1), open.Sealed(wire.ContentApplicationData, []byte("still there")))

@@ -76,11 +76,11 @@ func TestFloods(t *testing.T) {
 			}
 		}
 		stats := d.s.Stats()
-		if stats.HalfOpen > 500 || stats.Dropped.Evicted == 0 || stats.HandshakesCompleted != uint64(honest) {
+		if stats.Handshakes > 500 || stats.Dropped.Evicted == 0 || stats.HandshakesCompleted != uint64(honest) {
 			t.Errorf("%s: %+v", attacker, stats)
 		}
 		d.advance(time.Hour) // all is given up or idle
-		if stats := d.s.Stats(); stats.Sessions != 0 || stats.HalfOpen != 0 || len(d.l.peers) != 0 || d.l.timers.Len() != 0 {
+		if stats := d.s.Stats(); stats.Sessions != 0 || stats.Handshakes != 0 || len(d.l.peers) != 0 || d.l.timers.Len() != 0 {
 			t.Errorf("%s: left: %+v, %d timers", attacker, stats, d.l.timers.Len())
 		}
 		events := len(d.rec.events)
@@ -106,7 +106,7 @@ func TestSourceWithMostGivesWay(t *testing.T) {
 	for port := range 1000 {
 		d.verified(uint64(100+port), netip.AddrPortFrom(clientAddr(99).Addr(), uint16(1+port)))
 	}
-	if stats := d.s.Stats(); stats.HalfOpen != 20 || stats.Dropped.Evicted != 985 {
+	if stats := d.s.Stats(); stats.Handshakes != 20 || stats.Dropped.Evicted != 985 {
 		t.Errorf("%+v", stats)
 	}
 	for n, c := range honest {
@@ -128,7 +128,7 @@ func TestHandshakesPerSource(t *testing.T) {
 		six[15] = byte(port)
 		d.verified(uint64(100+port), netip.AddrPortFrom(netip.AddrFrom16(six), 5000))
 	}
-	if stats := d.s.Stats(); stats.HalfOpen != 6 || stats.Dropped.Evicted != 14 {
+	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Evicted != 14 {
 		t.Errorf("%+v", stats)
 	}
 	if n := len(d.l.handshakes.sources); n != 2 {
@@ -252,8 +252,8 @@ func TestFragmentedHello(t *testing.T) {
 		if out := d.receive(from, second); len(out) != 0 { // overtakes: lost
 			t.Errorf("the second fragment alone is answered")
 		}
-		if out := d.receive(from, first); len(out) != 0 || d.s.Stats().HalfOpen != 1 {
-			t.Errorf("after the first fragment: %d datagrams, %d handshakes", len(out), d.s.Stats().HalfOpen)
+		if out := d.receive(from, first); len(out) != 0 || d.s.Stats().Handshakes != 1 {
+			t.Errorf("after the first fragment: %d datagrams, %d handshakes", len(out), d.s.Stats().Handshakes)
 		}
 		d.receive(from, first) // repeated
 		for _, b := range d.receive(from, second) {

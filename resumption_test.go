@@ -388,7 +388,7 @@ func TestResumptionWrongFinished(t *testing.T) {
 	if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertDecryptError || last.Epoch != 1 {
 		t.Errorf("alerts %v, in epoch %d", c.Alerts, last.Epoch)
 	}
-	if stats := d.s.Stats(); stats.Sessions != 1 || stats.HalfOpen != 0 {
+	if stats := d.s.Stats(); stats.Sessions != 1 || stats.Handshakes != 0 {
 		t.Errorf("%+v", stats)
 	}
 }

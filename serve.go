@@ -326,7 +326,7 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 // 6347 sections 4.2.1 and 4.2.8).
 func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
 	verdict, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
-	if verdict == Answer {
+	if verdict == VerdictAnswer {
 		l.counters.helloVerifyRequests.Add(1)
 		_ = l.conn.Send(request, m.Remote, m.Local) // counted; the client asks again
 		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})

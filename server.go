@@ -383,7 +383,7 @@ func (s *Server) Stats() Stats {
 	stats := s.counters.stats()
 	if l := s.current(); l != nil {
 		l.mu.Lock()
-		stats.Sessions, stats.HalfOpen = l.open, l.handshakes.count
+		stats.Sessions, stats.Handshakes = l.open, l.handshakes.count
 		l.mu.Unlock()
 	}
 	return stats

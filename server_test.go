@@ -72,7 +72,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("SessionClosed: %+v", e)
 		}
 		stats := b.server.Stats()
-		if stats.Sessions != 0 || stats.HalfOpen != 0 || stats.HandshakesCompleted != 1 || stats.SessionsClosed != 1 || stats.MessagesReceived != 1 || stats.MessagesSent != 1 || stats.Dropped != (Drops{}) {
+		if stats.Sessions != 0 || stats.Handshakes != 0 || stats.HandshakesCompleted != 1 || stats.SessionsClosed != 1 || stats.MessagesReceived != 1 || stats.MessagesSent != 1 || stats.Dropped != (Drops{}) {
 			t.Errorf("Stats %+v", stats)
 		}
 	})
@@ -255,8 +255,8 @@ func TestRetransmissionTimes(t *testing.T) {
 		if e.Err != ErrHandshakeTimeout || e.Time.Sub(start) != 30*time.Second {
 			t.Errorf("given up after %v: %v", e.Time.Sub(start), e.Err)
 		}
-		if stats := b.server.Stats(); stats.HalfOpen != 0 {
-			t.Errorf("%d handshakes left", stats.HalfOpen)
+		if stats := b.server.Stats(); stats.Handshakes != 0 {
+			t.Errorf("%d handshakes left", stats.Handshakes)
 		}
 	})
 }
@@ -404,7 +404,7 @@ func TestReconnect(t *testing.T) {
 		if again.receive(); len(again.Data) != 1 || string(again.Data[0]) != "new" {
 			t.Errorf("the new session answers %q", again.Data)
 		}
-		if stats := b.server.Stats(); stats.Sessions != 1 || stats.HalfOpen != 0 {
+		if stats := b.server.Stats(); stats.Sessions != 1 || stats.Handshakes != 0 {
 			t.Errorf("Stats %+v", stats)
 		}
 		want := []string{"SessionClosed", "HandshakeComplete", "data"}
@@ -576,7 +576,7 @@ func TestLimits(t *testing.T) {
 		for n := range 10 {
 			b.peer(n).verify()
 		}
-		if stats := b.server.Stats(); stats.HalfOpen != 10 || stats.Dropped.Evicted != 1 {
+		if stats := b.server.Stats(); stats.Handshakes != 10 || stats.Dropped.Evicted != 1 {
 			t.Errorf("Stats %+v", stats)
 		}
 		if e := b.rec.want(t, KindHandshakeFailed, 1, "at MaxHandshakes"); e.Err != ErrEvicted || e.Remote != oldest.pipe.addr {
@@ -597,8 +597,8 @@ func TestLimits(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if stats := b.server.Stats(); stats.HalfOpen != 0 {
-			t.Errorf("%d handshakes left", stats.HalfOpen)
+		if stats := b.server.Stats(); stats.Handshakes != 0 {
+			t.Errorf("%d handshakes left", stats.Handshakes)
 		}
 	})
 }

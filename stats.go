@@ -6,11 +6,11 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// Stats are the figures of a Server. Those up to HalfOpen say how things are;
+// Stats are the figures of a Server. Those up to Handshakes say how things are;
 // the others count since the Server was made.
 type Stats struct {
-	Sessions int // open: the handshake is complete
-	HalfOpen int // handshakes in progress
+	Sessions   int // open: the handshake is complete
+	Handshakes int // in progress
 
 	DatagramsReceived uint64
 	BytesReceived     uint64
@@ -29,8 +29,7 @@ type Stats struct {
 	Dropped Drops
 }
 
-// Drops count what was received or to be sent and had to be dropped, by
-// reason. None of it does any harm.
+// Drops count what was dropped, refused or given up, by reason.
 type Drops struct {
 	Junk            uint64 // datagrams of unknown peers that are no ClientHello
 	Truncated       uint64 // datagrams longer than the receive buffer

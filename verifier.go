@@ -37,23 +37,23 @@ type Verdict uint8
 
 // The verdicts.
 const (
-	// NotHello: the datagram does not begin with a ClientHello. Drop it.
-	NotHello Verdict = iota
-	// Answer: the sender has not proven its address. Send it the answer.
-	Answer
-	// Verified: the sender has proven its address. A handshake may start: a
-	// Server does so by itself.
-	Verified
+	// VerdictNotHello: the datagram does not begin with a ClientHello. Drop it.
+	VerdictNotHello Verdict = iota
+	// VerdictAnswer: the sender has not proven its address. Send it the answer.
+	VerdictAnswer
+	// VerdictVerified: the sender has proven its address. A handshake may
+	// start: a Server does so by itself.
+	VerdictVerified
 )
 
 // String returns the verdict's name.
 func (v Verdict) String() string {
 	switch v {
-	case NotHello:
+	case VerdictNotHello:
 		return "NotHello"
-	case Answer:
+	case VerdictAnswer:
 		return "Answer"
-	case Verified:
+	case VerdictVerified:
 		return "Verified"
 	}
 	return fmt.Sprintf("Verdict(%d)", uint8(v))
@@ -125,15 +125,15 @@ func (v *Verifier) WithScope(scope []byte) *Verifier {
 	return &Verifier{scope: bytes.Clone(scope), secrets: v.secrets}
 }
 
-// Verify looks at a datagram that came from remote at the time now. With the
-// verdict Answer it appends to dst the datagram, of 60 bytes, that must be sent
+// Verify looks at a datagram that came from remote at the time now. With
+// VerdictAnswer it appends to dst the datagram, of 60 bytes, that must be sent
 // to remote; otherwise it returns dst as it is. Nothing of the arguments is
 // kept. A hello whose cookie is wrong, stale or of another address is treated
 // as one without cookie.
 func (v *Verifier) Verify(dst, datagram []byte, remote netip.AddrPort, now time.Time) (Verdict, []byte) {
 	hello, ok := engine.ParseHello(datagram)
 	if !ok {
-		return NotHello, dst
+		return VerdictNotHello, dst
 	}
 	return v.verifyHello(dst, &hello, remote, now)
 }
@@ -155,13 +155,13 @@ func (v *Verifier) verifyHello(dst []byte, hello *engine.Hello, remote netip.Add
 			for which := range *m.secrets {
 				m.sum(i, which, v.scope, hello, remote)
 				if subtle.ConstantTimeCompare(m.cookie[:cookieLen], hello.Cookie) == 1 {
-					return Verified, dst
+					return VerdictVerified, dst
 				}
 			}
 		}
 	}
 	m.sum(interval, 0, v.scope, hello, remote)
-	return Answer, hello.AppendHelloVerifyRequest(dst, m.cookie[:cookieLen])
+	return VerdictAnswer, hello.AppendHelloVerifyRequest(dst, m.cookie[:cookieLen])
 }
 
 // cookieMAC computes cookies and allocates only when the interval or the

@@ -47,7 +47,7 @@ func exchange(t testing.TB, v *Verifier, from netip.AddrPort, now time.Time) *te
 	t.Helper()
 	c := testpeer.New("", nil, 1)
 	verdict, answer := v.Verify(nil, c.Hello(), from, now)
-	if verdict != Answer {
+	if verdict != VerdictAnswer {
 		t.Fatalf("a bare hello is %v", verdict)
 	}
 	c.Cookie = cookieOf(t, answer)
@@ -66,22 +66,22 @@ func TestVerifier(t *testing.T) {
 		at   time.Duration
 		want Verdict
 	}{
-		{name: "the same", want: Verified},
-		{name: "mapped to IPv6", from: "[::ffff:192.0.2.7]:5000", want: Verified},
-		{name: "wrong address", from: "192.0.2.8:5000", want: Answer},
-		{name: "wrong port", from: "192.0.2.7:5001", want: Answer},
-		{name: "the address as IPv6", from: "[::192.0.2.7]:5000", want: Answer},
-		{name: "one interval old", at: cookieInterval, want: Verified},
-		{name: "two intervals old", at: 2 * cookieInterval, want: Answer},
-		{name: "one interval ahead", at: -cookieInterval, want: Verified},
-		{name: "two intervals ahead", at: -2 * cookieInterval, want: Answer},
-		{name: "256 intervals old", at: 256 * cookieInterval, want: Answer},
-		{name: "another instance with the secret", v: mustVerifier(t, secretA), want: Verified},
-		{name: "the secret is the previous one", v: mustVerifier(t, secretB, secretA), want: Verified},
-		{name: "the secret is the second previous one", v: mustVerifier(t, secretB, secretB[1:], secretA), want: Verified},
-		{name: "another secret", v: mustVerifier(t, secretB), want: Answer},
-		{name: "a scope", v: mustVerifier(t, secretA).WithScope([]byte("x")), want: Answer},
-		{name: "an empty scope", v: mustVerifier(t, secretA).WithScope(nil), want: Verified},
+		{name: "the same", want: VerdictVerified},
+		{name: "mapped to IPv6", from: "[::ffff:192.0.2.7]:5000", want: VerdictVerified},
+		{name: "wrong address", from: "192.0.2.8:5000", want: VerdictAnswer},
+		{name: "wrong port", from: "192.0.2.7:5001", want: VerdictAnswer},
+		{name: "the address as IPv6", from: "[::192.0.2.7]:5000", want: VerdictAnswer},
+		{name: "one interval old", at: cookieInterval, want: VerdictVerified},
+		{name: "two intervals old", at: 2 * cookieInterval, want: VerdictAnswer},
+		{name: "one interval ahead", at: -cookieInterval, want: VerdictVerified},
+		{name: "two intervals ahead", at: -2 * cookieInterval, want: VerdictAnswer},
+		{name: "256 intervals old", at: 256 * cookieInterval, want: VerdictAnswer},
+		{name: "another instance with the secret", v: mustVerifier(t, secretA), want: VerdictVerified},
+		{name: "the secret is the previous one", v: mustVerifier(t, secretB, secretA), want: VerdictVerified},
+		{name: "the secret is the second previous one", v: mustVerifier(t, secretB, secretB[1:], secretA), want: VerdictVerified},
+		{name: "another secret", v: mustVerifier(t, secretB), want: VerdictAnswer},
+		{name: "a scope", v: mustVerifier(t, secretA).WithScope([]byte("x")), want: VerdictAnswer},
+		{name: "an empty scope", v: mustVerifier(t, secretA).WithScope(nil), want: VerdictVerified},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,12 +100,12 @@ func TestVerifier(t *testing.T) {
 			if verdict != tt.want {
 				t.Fatalf("%v, want %v", verdict, tt.want)
 			}
-			if !bytes.HasPrefix(out, dst) || (len(out) > len(dst)) != (verdict == Answer) {
+			if !bytes.HasPrefix(out, dst) || (len(out) > len(dst)) != (verdict == VerdictAnswer) {
 				t.Errorf("answer %x", out)
 			}
-			if verdict == Answer { // a wrong cookie is as none: the new one is good
+			if verdict == VerdictAnswer { // a wrong cookie is as none: the new one is good
 				c.Cookie = cookieOf(t, out[len(dst):])
-				if verdict, _ := v.Verify(nil, c.Hello(), addr, noon.Add(tt.at)); verdict != Verified {
+				if verdict, _ := v.Verify(nil, c.Hello(), addr, noon.Add(tt.at)); verdict != VerdictVerified {
 					t.Errorf("the new cookie is %v", verdict)
 				}
 			}
@@ -118,10 +118,10 @@ func TestVerifierBindsZone(t *testing.T) {
 	t.Parallel()
 	v := mustVerifier(t, secretA)
 	c := exchange(t, v, netip.MustParseAddrPort("[fe80::1%eth0]:5000"), noon)
-	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth1]:5000"), noon); verdict != Answer {
+	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth1]:5000"), noon); verdict != VerdictAnswer {
 		t.Errorf("of another zone: %v", verdict)
 	}
-	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth0]:5000"), noon); verdict != Verified {
+	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth0]:5000"), noon); verdict != VerdictVerified {
 		t.Errorf("of the same zone: %v", verdict)
 	}
 }
@@ -156,18 +156,18 @@ func TestVerifierHello(t *testing.T) {
 		edit func(p *parts)
 		want Verdict
 	}{
-		{"nothing", func(*parts) {}, Verified},
-		{"random", func(p *parts) { p.random = bytes.Repeat([]byte{4}, 32) }, Answer},
-		{"version", func(p *parts) { p.version = 0xfeff }, Answer},
-		{"suites", func(p *parts) { p.suites = []byte{0, 0xa8, 0, 0xa9} }, Answer},
-		{"a suite less", func(p *parts) { p.suites = p.suites[:2] }, Answer},
-		{"session id", func(p *parts) { p.sessionID = []byte{1, 3} }, Answer},
-		{"no session id", func(p *parts) { p.sessionID = nil }, Answer},
-		{"compression", func(p *parts) { p.compression = []byte{0, 1} }, Answer},
-		{"another extension", func(p *parts) { p.ex = []byte{0, 22, 0, 0} }, Verified},
-		{"padding of 500 bytes", func(p *parts) { p.ex = append([]byte{0, 21, 1, 0xf4}, make([]byte, 500)...) }, Verified},
-		{"no extensions", func(p *parts) { p.ex = nil }, Verified},
-		{"a byte from suites to compression", func(p *parts) { p.suites, p.compression = []byte{0, 0xa8}, []byte{0, 0xff, 0} }, Answer},
+		{"nothing", func(*parts) {}, VerdictVerified},
+		{"random", func(p *parts) { p.random = bytes.Repeat([]byte{4}, 32) }, VerdictAnswer},
+		{"version", func(p *parts) { p.version = 0xfeff }, VerdictAnswer},
+		{"suites", func(p *parts) { p.suites = []byte{0, 0xa8, 0, 0xa9} }, VerdictAnswer},
+		{"a suite less", func(p *parts) { p.suites = p.suites[:2] }, VerdictAnswer},
+		{"session id", func(p *parts) { p.sessionID = []byte{1, 3} }, VerdictAnswer},
+		{"no session id", func(p *parts) { p.sessionID = nil }, VerdictAnswer},
+		{"compression", func(p *parts) { p.compression = []byte{0, 1} }, VerdictAnswer},
+		{"another extension", func(p *parts) { p.ex = []byte{0, 22, 0, 0} }, VerdictVerified},
+		{"padding of 500 bytes", func(p *parts) { p.ex = append([]byte{0, 21, 1, 0xf4}, make([]byte, 500)...) }, VerdictVerified},
+		{"no extensions", func(p *parts) { p.ex = nil }, VerdictVerified},
+		{"a byte from suites to compression", func(p *parts) { p.suites, p.compression = []byte{0, 0xa8}, []byte{0, 0xff, 0} }, VerdictAnswer},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -193,15 +193,15 @@ func TestVerifierCookieBits(t *testing.T) {
 	for bit := range 8 * cookieLen {
 		c.Cookie = bytes.Clone(good)
 		c.Cookie[bit/8] ^= 1 << (bit % 8)
-		if verdict, _ := v.Verify(nil, c.Hello(), from, noon); verdict != Answer {
+		if verdict, _ := v.Verify(nil, c.Hello(), from, noon); verdict != VerdictAnswer {
 			t.Errorf("bit %d flipped: %v", bit, verdict)
 		}
 	}
 	for length := range 256 {
 		c.Cookie = append(bytes.Clone(good), make([]byte, 256)...)[:length]
-		want := Answer
+		want := VerdictAnswer
 		if length == cookieLen {
-			want = Verified
+			want = VerdictVerified
 		}
 		if verdict, _ := v.Verify(nil, c.Hello(), from, noon); verdict != want {
 			t.Errorf("cookie of %d bytes: %v", length, verdict)
@@ -217,13 +217,13 @@ func TestVerifierTruncatedHello(t *testing.T) {
 	from := netip.MustParseAddrPort("192.0.2.7:5000")
 	hello := exchange(t, v, from, noon).Hello()
 	for n := range hello {
-		if verdict, out := v.Verify(nil, hello[:n], from, noon); verdict != NotHello || out != nil {
+		if verdict, out := v.Verify(nil, hello[:n], from, noon); verdict != VerdictNotHello || out != nil {
 			t.Errorf("first %d bytes: %v", n, verdict)
 		}
 		if n >= wire.RecordHeaderLen {
 			cut := bytes.Clone(hello[:n])
 			binary.BigEndian.PutUint16(cut[11:], uint16(n-wire.RecordHeaderLen))
-			if verdict, _ := v.Verify(nil, cut, from, noon); verdict != NotHello {
+			if verdict, _ := v.Verify(nil, cut, from, noon); verdict != VerdictNotHello {
 				t.Errorf("first %d bytes as a record: %v", n, verdict)
 			}
 		}
@@ -287,13 +287,13 @@ func TestVerifierRecordings(t *testing.T) {
 	tested := 0
 	for name, datagrams := range recordings(t) {
 		for _, later := range datagrams[1:] { // of a fragmented hello
-			if verdict, _ := v.Verify(nil, later, from, noon); verdict != NotHello {
+			if verdict, _ := v.Verify(nil, later, from, noon); verdict != VerdictNotHello {
 				t.Errorf("%s: the second fragment is %v", name, verdict)
 			}
 		}
 		hello := datagrams[0]
 		verdict, answer := v.Verify(nil, hello, from, noon)
-		if verdict != Answer || len(answer) >= len(hello) {
+		if verdict != VerdictAnswer || len(answer) >= len(hello) {
 			t.Errorf("%s: %v, answer of %d bytes to %d", name, verdict, len(answer), len(hello))
 			continue
 		}
@@ -305,7 +305,7 @@ func TestVerifierRecordings(t *testing.T) {
 			continue // a cookie of 20 bytes
 		}
 		copy(hello[cookieAt:], cookieOf(t, answer))
-		if verdict, _ := v.Verify(nil, hello, from, noon); verdict != Verified {
+		if verdict, _ := v.Verify(nil, hello, from, noon); verdict != VerdictVerified {
 			t.Errorf("%s with our cookie: %v", name, verdict)
 		}
 		tested++
@@ -329,23 +329,23 @@ func TestVerifierSecrets(t *testing.T) {
 	if err := v.SetSecret(secretB, secretA); err != nil {
 		t.Fatal(err)
 	}
-	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon); verdict != Verified {
+	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon); verdict != VerdictVerified {
 		t.Errorf("after a rotation: %v", verdict)
 	}
-	if verdict, _ := scoped.Verify(nil, d.Hello(), clientAddr(1), noon); verdict != Verified {
+	if verdict, _ := scoped.Verify(nil, d.Hello(), clientAddr(1), noon); verdict != VerdictVerified {
 		t.Errorf("after a rotation, in a scope: %v", verdict)
 	}
 	if err := v.SetSecret(secretB); err != nil {
 		t.Fatal(err)
 	}
-	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon); verdict != Answer {
+	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon); verdict != VerdictAnswer {
 		t.Errorf("after the old secret is gone: %v", verdict)
 	}
 	if err := v.SetSecret(nil); err == nil {
 		t.Error("no error for an empty secret")
 	}
 	c = exchange(t, v, clientAddr(1), noon)
-	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon); verdict != Verified {
+	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon); verdict != VerdictVerified {
 		t.Errorf("after a refused secret: %v", verdict)
 	}
 }
@@ -392,11 +392,11 @@ func FuzzVerifier(f *testing.F) {
 	f.Fuzz(func(t *testing.T, datagram []byte) {
 		verdict, answer := v.Verify(nil, datagram, clientAddr(1), noon)
 		switch {
-		case verdict == Verified:
+		case verdict == VerdictVerified:
 			t.Error("the fuzzer found a cookie")
-		case verdict == Answer && (len(answer) != 60 || len(answer) >= len(datagram)):
+		case verdict == VerdictAnswer && (len(answer) != 60 || len(answer) >= len(datagram)):
 			t.Errorf("%d bytes are answered with %d", len(datagram), len(answer))
-		case verdict == NotHello && answer != nil:
+		case verdict == VerdictNotHello && answer != nil:
 			t.Error("an answer to no hello")
 		}
 	})

@@ -53,7 +53,7 @@ var figures = func() (all []figure) {
 	type drops = dtlsserver.Drops
 
 	gauge("sessions", "Open sessions.", func(s *stats) int { return s.Sessions })
-	gauge("handshakes_in_progress", "Handshakes in progress.", func(s *stats) int { return s.HalfOpen })
+	gauge("handshakes_in_progress", "Handshakes in progress.", func(s *stats) int { return s.Handshakes })
 
 	counter("received_datagrams_total", "Datagrams received.", func(s *stats) uint64 { return s.DatagramsReceived })
 	counter("received_bytes_total", "Bytes of UDP payload received.", func(s *stats) uint64 { return s.BytesReceived })

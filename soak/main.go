@@ -22,7 +22,7 @@
 //   - Stats and what the handler was told differ,
 //   - an event told of a failure of the socket, of randomness or of a key, or a
 //     limit was reached, which these rates never do,
-//   - sessions, half-open handshakes, hooks, goroutines or heap are left, or a
+//   - sessions, handshakes in progress, hooks, goroutines or heap are left, or a
 //     closed session is not garbage.
 //
 // Interrupted, it stops early and reports all the same. It may be built with
@@ -109,7 +109,7 @@ func run(ctx context.Context, duration time.Duration, flood int, plain bool, out
 	// The sources are silent: what the server has not received soon is lost, and
 	// what it keeps is for peers that are gone.
 	waitFor(func() bool { return s.server.Stats().DatagramsReceived >= s.sent.Load() }, 5*time.Second)
-	waitFor(func() bool { stats := s.server.Stats(); return stats.Sessions+stats.HalfOpen == 0 }, patience)
+	waitFor(func() bool { stats := s.server.Stats(); return stats.Sessions+stats.Handshakes == 0 }, patience)
 	waitFor(s.ledger.collected, patience)
 	idle, idleStats := measure(), s.server.Stats()
 

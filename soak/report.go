@@ -37,8 +37,8 @@ const maxHeapGrowth = 8 << 20
 
 // peak is the most that there has been at a time.
 type peak struct {
-	mu                             sync.Mutex // guards all following
-	sessions, halfOpen, goroutines int
+	mu                               sync.Mutex // guards all following
+	sessions, handshakes, goroutines int
 }
 
 func (s *soak) watch(ctx context.Context) {
@@ -47,7 +47,7 @@ func (s *soak) watch(ctx context.Context) {
 		s.peak.mu.Lock()
 		defer s.peak.mu.Unlock()
 		s.peak.sessions = max(s.peak.sessions, stats.Sessions)
-		s.peak.halfOpen = max(s.peak.halfOpen, stats.HalfOpen)
+		s.peak.handshakes = max(s.peak.handshakes, stats.Handshakes)
 		s.peak.goroutines = max(s.peak.goroutines, runtime.NumGoroutine())
 	})
 }
@@ -64,7 +64,7 @@ func (s *soak) judge(before, idle, after measurement, idleStats dtlsserver.Stats
 
 	// Everything that began has ended.
 	want("sessions left", uint64(idleStats.Sessions), 0)
-	want("half-open handshakes left", uint64(idleStats.HalfOpen), 0)
+	want("handshakes left in progress", uint64(idleStats.Handshakes), 0)
 	want("hooks ended", s.hooks.answered.Load(), s.hooks.asked.Load())
 	want("closed sessions that are garbage", uint64(l.garbage.Load()), uint64(l.opened.Load()))
 	want("handshakes completed or failed", stats.HandshakesCompleted+stats.HandshakesFailed, stats.HandshakesStarted)
@@ -192,7 +192,7 @@ func (s *soak) print(out io.Writer, loaded time.Duration, before, idle, after me
 	fmt.Fprintf(w, "\t%d\t%d\t%d\t%d\t  goroutines\n", before.goroutines, s.peak.goroutines, idle.goroutines, after.goroutines)
 	fmt.Fprintf(w, "\t%s\t\t%s\t%s\t  heap, after a collection\n", kib(before.heap), kib(idle.heap), kib(after.heap))
 	fmt.Fprintf(w, "\t0\t%d\t%d\t%d\t  sessions\n", s.peak.sessions, idleStats.Sessions, stats.Sessions)
-	fmt.Fprintf(w, "\t0\t%d\t%d\t%d\t  half-open handshakes\n", s.peak.halfOpen, idleStats.HalfOpen, stats.HalfOpen)
+	fmt.Fprintf(w, "\t0\t%d\t%d\t%d\t  handshakes in progress\n", s.peak.handshakes, idleStats.Handshakes, stats.Handshakes)
 	fmt.Fprintf(w, "\t\t\t\t%d\t  sessions that are not garbage, of %d\n", l.opened.Load()-l.garbage.Load(), l.opened.Load())
 	fmt.Fprintf(w, "\t\t\t\t%d\t  hooks that run, of %d\n", s.hooks.asked.Load()-s.hooks.answered.Load(), s.hooks.asked.Load())
 	if s.faults.err() == nil {
