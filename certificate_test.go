@@ -718,6 +718,9 @@ func TestCertificateConfigErrors(t *testing.T) {
 	if strings.Contains(err.Error(), "Certificates[0]") {
 		t.Errorf("%v", err)
 	}
+	if err := (&Server{PSK: testPSK, ClientAuth: 9}).Listen("udp", "127.0.0.1:0"); err == nil || err.Error() != "dtlsserver: Server.ClientAuth is unknown: 9" {
+		t.Errorf("an unknown ClientAuth: %v", err)
+	}
 }
 
 // TestExportBeforeAndAfter: there is nothing to export without a complete

@@ -76,140 +76,180 @@ type config struct {
 // config checks the fields and returns what they come to, or all that is
 // wrong.
 func (s *Server) config() (*config, error) {
-	var errs []error
-	refuse := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("dtlsserver: Server."+field+" "+format, args...))
+	var wrong fieldErrors
+	if !s.hasCredentials() {
+		wrong = append(wrong, errors.New("dtlsserver: Server has no credentials: set PSK, Certificates or GetCertificate"))
 	}
-	count := func(field string, value, standard int) int {
-		if value < 0 {
-			refuse(field, "is negative: %d", value)
-		}
-		return cmp.Or(value, standard)
-	}
-	duration := func(field string, value, standard time.Duration) time.Duration {
-		if value < 0 {
-			refuse(field, "is negative: %v", value)
-		}
-		return cmp.Or(value, standard)
-	}
-
 	cfg := &config{
-		handler:        s.Handler,
-		psk:            s.PSK,
-		maxPSKIdentity: count("MaxPSKIdentity", s.MaxPSKIdentity, DefaultMaxPSKIdentity),
-		verifier:       s.Verifier,
-		idleTimeout:    duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
-		maxSessions:    count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
-		maxHandshakes:  count("MaxHandshakes", s.MaxHandshakes, DefaultMaxHandshakes),
-		readBuffer:     count("ReadBuffer", s.ReadBuffer, DefaultReadBuffer),
-		writeBuffer:    count("WriteBuffer", s.WriteBuffer, DefaultWriteBuffer),
+		handler:          s.Handler,
+		psk:              s.PSK,
+		maxPSKIdentity:   wrong.count("MaxPSKIdentity", s.MaxPSKIdentity, DefaultMaxPSKIdentity),
+		verifier:         s.Verifier,
+		idleTimeout:      wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
+		getCertificate:   s.GetCertificate,
+		clientAuth:       s.ClientAuth,
+		clientCAs:        s.ClientCAs,
+		verifyConnection: s.VerifyConnection,
+		maxSessions:      wrong.count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
+		maxHandshakes:    wrong.count("MaxHandshakes", s.MaxHandshakes, DefaultMaxHandshakes),
+		maxPerSource:     cmp.Or(s.MaxHandshakesPerSource, DefaultMaxHandshakesPerSource),
+		maxMemory:        wrong.count("MaxHandshakeMemory", s.MaxHandshakeMemory, DefaultMaxHandshakeMemory),
+		readBuffer:       wrong.count("ReadBuffer", s.ReadBuffer, DefaultReadBuffer),
+		writeBuffer:      wrong.count("WriteBuffer", s.WriteBuffer, DefaultWriteBuffer),
 	}
-	cfg.maxPerSource = cmp.Or(s.MaxHandshakesPerSource, DefaultMaxHandshakesPerSource)
-	cfg.maxMemory = count("MaxHandshakeMemory", s.MaxHandshakeMemory, DefaultMaxHandshakeMemory)
 	if cfg.handler == nil {
 		cfg.handler = NopHandler{}
 	}
-	if cfg.psk == nil && len(s.Certificates) == 0 && s.GetCertificate == nil {
-		refuse("PSK", "is nil, and there are no Certificates: there is nothing to authenticate with")
+	if cfg.maxPSKIdentity > maxPSK {
+		wrong.add("MaxPSKIdentity", "is %d, more than %d", cfg.maxPSKIdentity, maxPSK)
 	}
-	cfg.getCertificate, cfg.clientAuth, cfg.clientCAs, cfg.verifyConnection = s.GetCertificate, s.ClientAuth, s.ClientCAs, s.VerifyConnection
-	var certificates []*engine.Certificate
+	if len(s.PSKIdentityHint) > maxHint {
+		wrong.add("PSKIdentityHint", "has %d bytes, more than %d", len(s.PSKIdentityHint), maxHint)
+	}
+	if s.Verifier != nil && s.Verifier.secrets == nil {
+		wrong.add("Verifier", "is not from NewVerifier")
+	}
+	certificates := s.certificates(&wrong)
+	cfg.chooseCertificate = chooseCertificate(certificates)
+
+	eng := &engine.Config{
+		Suites:           s.suites(&wrong, certificates),
+		PSK:              s.PSK != nil,
+		PSKIdentityHint:  []byte(s.PSKIdentityHint),
+		MaxPSKIdentity:   cfg.maxPSKIdentity,
+		MTU:              wrong.count("MTU", s.MTU, DefaultMTU),
+		HandshakeTimeout: wrong.duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout),
+		Rand:             rand.Reader,
+		KeyLog:           s.keyLog(),
+		Reserve:          reserver(cfg.maxMemory),
+
+		AskCertificate: s.GetCertificate != nil,
+		Groups:         s.groups(&wrong),
+		NextProtos:     s.nextProtos(&wrong),
+		AskVerdict:     s.VerifyConnection != nil || s.ClientAuth >= tls.VerifyClientCertIfGiven,
+	}
+	s.requestCertificates(&wrong, eng)
+	if eng.MTU >= 0 && (eng.MTU < engine.MinMTU || eng.MTU > maxMTU) {
+		wrong.add("MTU", "is %d, not between %d and %d", eng.MTU, engine.MinMTU, maxMTU)
+	}
+	if !s.SessionTicketsDisabled {
+		eng.Tickets = &s.tickets
+	}
+	if s.hasCertificates() {
+		eng.Certificate = cfg.chooseCertificate
+	}
+	cfg.engine = eng
+	if err := errors.Join(wrong...); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// fieldErrors is what is wrong with the fields of a Server.
+type fieldErrors []error
+
+// add says what is wrong with a field. Its name, and a blank, come before the
+// format.
+func (wrong *fieldErrors) add(field, format string, args ...any) {
+	*wrong = append(*wrong, fmt.Errorf("dtlsserver: Server."+field+" "+format, args...))
+}
+
+// count returns the value, or the standard one for zero.
+func (wrong *fieldErrors) count(field string, value, standard int) int {
+	if value < 0 {
+		wrong.add(field, "is negative: %d", value)
+	}
+	return cmp.Or(value, standard)
+}
+
+// duration returns the value, or the standard one for zero.
+func (wrong *fieldErrors) duration(field string, value, standard time.Duration) time.Duration {
+	if value < 0 {
+		wrong.add(field, "is negative: %v", value)
+	}
+	return cmp.Or(value, standard)
+}
+
+func (s *Server) hasCredentials() bool { return s.PSK != nil || s.hasCertificates() }
+
+func (s *Server) hasCertificates() bool { return len(s.Certificates) > 0 || s.GetCertificate != nil }
+
+// certificates returns what Certificates come to, with nil for a bad one.
+func (s *Server) certificates(wrong *fieldErrors) (certificates []*engine.Certificate) {
 	for i := range s.Certificates {
 		c, err := newCertificate(&s.Certificates[i])
 		if err != nil {
-			refuse(fmt.Sprintf("Certificates[%d]", i), "%w", err)
+			wrong.add(fmt.Sprintf("Certificates[%d]", i), "%w", err)
 		}
 		certificates = append(certificates, c)
 	}
-	cfg.chooseCertificate = chooseCertificate(certificates)
-	if s.ClientAuth < tls.NoClientCert || s.ClientAuth > tls.RequireAndVerifyClientCert {
-		refuse("ClientAuth", "is unknown: %d", s.ClientAuth)
-	}
-	if s.ClientAuth != tls.NoClientCert && len(s.Certificates) == 0 && s.GetCertificate == nil {
-		refuse("ClientAuth", "is %v, but there are no Certificates: clients are asked for theirs in suites with certificates only", s.ClientAuth)
-	}
-	groups := engine.DefaultGroups()
-	if s.CurvePreferences != nil {
-		groups = nil
-	}
-	for _, id := range s.CurvePreferences {
-		if groups = append(groups, uint16(id)); !engine.HasGroup(uint16(id)) {
-			refuse("CurvePreferences", "has %v, which is not supported", id)
-		}
-	}
-	for _, p := range s.NextProtos {
-		if len(p) == 0 || len(p) > 255 {
-			refuse("NextProtos", "has a name of %d bytes, not 1 to 255", len(p))
-		}
-	}
-	maxClientCertificates := count("MaxClientCertificates", s.MaxClientCertificates, DefaultMaxClientCertificates)
-	if maxClientCertificates > maxHandshakeMessage {
-		refuse("MaxClientCertificates", "is %d, more than %d", maxClientCertificates, maxHandshakeMessage)
-	}
-	if cfg.maxPSKIdentity > maxPSK {
-		refuse("MaxPSKIdentity", "is %d, more than %d", cfg.maxPSKIdentity, maxPSK)
-	}
-	if len(s.PSKIdentityHint) > maxHint {
-		refuse("PSKIdentityHint", "has %d bytes, more than %d", len(s.PSKIdentityHint), maxHint)
-	}
-	if s.Verifier != nil && s.Verifier.secrets == nil {
-		refuse("Verifier", "is not from NewVerifier")
-	}
+	return certificates
+}
+
+// suites returns what CipherSuites come to.
+func (s *Server) suites(wrong *fieldErrors, certificates []*engine.Certificate) []*engine.Suite {
 	ids := s.CipherSuites
 	if ids == nil {
 		ids = DefaultCipherSuites()
 	}
 	suites, unknown := engine.Suites(ids)
 	for _, id := range unknown {
-		refuse("CipherSuites", "has %#04x, which is not supported", id)
+		wrong.add("CipherSuites", "has %#04x, which is not supported", id)
 	}
-	if len(ids) == 0 {
-		refuse("CipherSuites", "is empty but not nil")
-	} else if len(unknown) == 0 && !slices.ContainsFunc(suites, func(suite *engine.Suite) bool {
-		if engine.UsesCertificate(suite) {
-			return s.GetCertificate != nil || slices.ContainsFunc(certificates, func(c *engine.Certificate) bool {
-				return c != nil && c.Serves(suite)
-			})
+	served := func(suite *engine.Suite) bool {
+		if !engine.UsesCertificate(suite) {
+			return s.PSK != nil
 		}
-		return s.PSK != nil
-	}) {
-		refuse("CipherSuites", "has none that PSK or Certificates could serve")
+		return s.GetCertificate != nil || slices.ContainsFunc(certificates, func(c *engine.Certificate) bool {
+			return c != nil && c.Serves(suite)
+		})
 	}
-	mtu := count("MTU", s.MTU, DefaultMTU)
-	if mtu >= 0 && (mtu < engine.MinMTU || mtu > maxMTU) {
-		refuse("MTU", "is %d, not between %d and %d", mtu, engine.MinMTU, maxMTU)
+	switch {
+	case len(ids) == 0:
+		wrong.add("CipherSuites", "is empty but not nil")
+	case len(unknown) == 0 && s.hasCredentials() && !slices.ContainsFunc(suites, served):
+		wrong.add("CipherSuites", "has none that PSK or Certificates could serve")
 	}
-	handshakeTimeout := duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout)
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
+	return suites
+}
 
-	cfg.engine = &engine.Config{
-		Suites:           suites,
-		PSK:              cfg.psk != nil,
-		PSKIdentityHint:  []byte(s.PSKIdentityHint),
-		MaxPSKIdentity:   cfg.maxPSKIdentity,
-		MTU:              mtu,
-		HandshakeTimeout: handshakeTimeout,
-		Rand:             rand.Reader,
-		KeyLog:           s.keyLog(),
-		Reserve:          reserver(cfg.maxMemory),
+// groups returns what CurvePreferences come to.
+func (s *Server) groups(wrong *fieldErrors) []uint16 {
+	if s.CurvePreferences == nil {
+		return engine.DefaultGroups()
+	}
+	var groups []uint16
+	for _, id := range s.CurvePreferences {
+		if groups = append(groups, uint16(id)); !engine.HasGroup(uint16(id)) {
+			wrong.add("CurvePreferences", "has %v, which is not supported", id)
+		}
+	}
+	return groups
+}
 
-		AskCertificate:           s.GetCertificate != nil,
-		Groups:                   groups,
-		NextProtos:               slices.Clone(s.NextProtos),
-		RequestClientCertificate: s.ClientAuth != tls.NoClientCert,
-		RequireClientCertificate: s.ClientAuth == tls.RequireAnyClientCert || s.ClientAuth == tls.RequireAndVerifyClientCert,
-		MaxClientCertificates:    maxClientCertificates,
-		AskVerdict:               s.VerifyConnection != nil || s.ClientAuth >= tls.VerifyClientCertIfGiven,
+// nextProtos returns a copy of NextProtos.
+func (s *Server) nextProtos(wrong *fieldErrors) []string {
+	for _, p := range s.NextProtos {
+		if len(p) == 0 || len(p) > 255 {
+			wrong.add("NextProtos", "has a name of %d bytes, not 1 to 255", len(p))
+		}
 	}
-	if !s.SessionTicketsDisabled {
-		cfg.engine.Tickets = &s.tickets
+	return slices.Clone(s.NextProtos)
+}
+
+// requestCertificates sets what the engine asks clients for.
+func (s *Server) requestCertificates(wrong *fieldErrors, eng *engine.Config) {
+	if s.ClientAuth < tls.NoClientCert || s.ClientAuth > tls.RequireAndVerifyClientCert {
+		wrong.add("ClientAuth", "is unknown: %d", s.ClientAuth)
+	} else if s.ClientAuth != tls.NoClientCert && !s.hasCertificates() {
+		wrong.add("ClientAuth", "is %v, but there are no Certificates: clients are asked for theirs in suites with certificates only", s.ClientAuth)
 	}
-	if len(certificates) > 0 || s.GetCertificate != nil {
-		cfg.engine.Certificate = cfg.chooseCertificate
+	eng.RequestClientCertificate = s.ClientAuth != tls.NoClientCert
+	eng.RequireClientCertificate = s.ClientAuth == tls.RequireAnyClientCert || s.ClientAuth == tls.RequireAndVerifyClientCert
+	eng.MaxClientCertificates = wrong.count("MaxClientCertificates", s.MaxClientCertificates, DefaultMaxClientCertificates)
+	if eng.MaxClientCertificates > maxHandshakeMessage {
+		wrong.add("MaxClientCertificates", "is %d, more than %d", eng.MaxClientCertificates, maxHandshakeMessage)
 	}
-	return cfg, nil
 }
 
 // reserver returns a function that hands out bytes up to a bound, and takes them

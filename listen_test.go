@@ -230,10 +230,18 @@ func TestListenAgain(t *testing.T) {
 	}
 	wantEcho(t, c, "two")
 
-	for _, bad := range [][2]string{{"tcp", first.String()}, {"udp", "127.0.0.1:notaport"}, {"udp", "nonsense"}} {
-		if err := s.Listen(bad[0], bad[1]); err == nil || !strings.HasPrefix(err.Error(), "dtlsserver: Listen: ") {
-			t.Errorf("Listen%q: %v", bad, err)
+	for _, bad := range []struct{ network, address, want string }{
+		{"tcp", first.String(), `dtlsserver: listen: network "tcp" is not udp, udp4 or udp6`},
+		{"udp", "127.0.0.1:notaport", `dtlsserver: listen udp "127.0.0.1:notaport": lookup udp/notaport: unknown port`},
+		{"udp4", "nonsense", `dtlsserver: listen udp4 "nonsense": missing port in address`},
+		{"udp6", "127.0.0.1:1", `dtlsserver: listen udp6 "127.0.0.1:1": no suitable address found`},
+	} {
+		if err := s.Listen(bad.network, bad.address); err == nil || err.Error() != bad.want {
+			t.Errorf("%v, want %s", err, bad.want)
 		}
+	}
+	if _, ok := errors.AsType[*net.AddrError](s.Listen("udp", "nonsense")); !ok {
+		t.Error("a wrong address is no net.AddrError")
 	}
 	wantEcho(t, c, "three")
 
@@ -301,7 +309,7 @@ func TestConfigErrors(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, field := range []string{
-		"PSK ", "PSKIdentityHint", "MaxPSKIdentity", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
+		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentity", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
 		"HandshakeTimeout", "IdleTimeout", "MaxSessions", "MaxHandshakes", "MTU", "ReadBuffer", "WriteBuffer", `network "tcp"`,
 	} {
 		if !strings.Contains(err.Error(), field) {
@@ -316,8 +324,8 @@ func TestConfigErrors(t *testing.T) {
 	if s.IsListening() {
 		t.Error("listening")
 	}
-	if err := (&Server{}).Serve(nil); err == nil {
-		t.Error("Serve without PSK")
+	if err := (&Server{}).Serve(nil); err == nil || err.Error() != "dtlsserver: Server has no credentials: set PSK, Certificates or GetCertificate" {
+		t.Errorf("Serve without credentials: %v", err)
 	}
 	for _, mtu := range []int{127, 65508, -1} {
 		if err := (&Server{PSK: testPSK, MTU: mtu}).Listen("udp", "127.0.0.1:0"); err == nil {

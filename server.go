@@ -61,7 +61,8 @@ type Server struct {
 	GetCertificate func(*ClientHelloInfo) (*tls.Certificate, error)
 	// ClientAuth says whether clients must have a certificate of their own,
 	// and whether it is verified, in suites with certificates. What is refused
-	// is refused before the handshake is complete.
+	// is refused before the handshake is complete. A client that uses a
+	// pre-shared key is asked for none, whatever ClientAuth says.
 	ClientAuth tls.ClientAuthType
 	// ClientCAs are the authorities that client certificates are verified by.
 	// Nil: those of the system.
@@ -70,11 +71,13 @@ type Server struct {
 	// chain that a client may send. Zero: DefaultMaxClientCertificates.
 	MaxClientCertificates int
 	// VerifyConnection, when not nil, is asked last, before the handshake is
-	// complete; with an error the client is refused. It may block, as PSK may,
-	// and is asked also when the client has a pre-shared key. When a session is
-	// resumed (ConnectionState.DidResume) it is asked before the client has
-	// proven anything in this handshake: a ticket can be repeated by whoever
-	// has seen it, to no other effect.
+	// complete; with an error the client is refused. It may block, as PSK may.
+	// It is asked about clients with a pre-shared key too: their
+	// PeerCertificates are empty, so look at len(PeerCertificates) first. It
+	// must not panic: nothing recovers it. When a session is resumed
+	// (ConnectionState.DidResume) it is asked before the client has proven
+	// anything in this handshake: a ticket can be repeated by whoever has seen
+	// it, to no other effect.
 	VerifyConnection func(ConnectionState) error
 
 	// NextProtos are the application protocols (ALPN, RFC 7301) that the server
@@ -324,7 +327,9 @@ func (s *Server) Close() error {
 // to an end, then does what Close does and waits until the handler has been
 // told everything and PSK hooks have returned. When ctx is done first it closes
 // at once, waits no longer and returns the context's error. After Close it only
-// waits.
+// waits. A client with a wrong key is a handshake in progress until
+// HandshakeTimeout, so a ctx with a shorter time may well be done first; the
+// sessions are told all the same.
 //
 // It must not be called from a handler or a hook, which it would wait for.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -394,11 +399,14 @@ func resolve(network, address string) (endpoint, error) {
 	switch network {
 	case "udp", "udp4", "udp6":
 	default:
-		return endpoint{}, fmt.Errorf("dtlsserver: Listen: network %q is not udp, udp4 or udp6", network)
+		return endpoint{}, fmt.Errorf("dtlsserver: listen: network %q is not udp, udp4 or udp6", network)
 	}
 	udp, err := net.ResolveUDPAddr(network, address)
 	if err != nil {
-		return endpoint{}, fmt.Errorf("dtlsserver: Listen: address %q: %w", address, err)
+		if bad, ok := errors.AsType[*net.AddrError](err); ok {
+			err = &net.AddrError{Err: bad.Err} // the address is said already
+		}
+		return endpoint{}, fmt.Errorf("dtlsserver: listen %s %q: %w", network, address, err)
 	}
 	addr, port := udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port()
 	switch {

@@ -487,7 +487,7 @@ func TestListenErrors(t *testing.T) {
 	}{
 		{"backlog", ListenConfig{Backlog: -1}, newServer(), "", "dtlsnet: ListenConfig.Backlog is negative: -1"},
 		{"read buffer", ListenConfig{ReadBuffer: -2}, newServer(), "", "dtlsnet: ListenConfig.ReadBuffer is negative: -2"},
-		{"no key", ListenConfig{}, &dtlsserver.Server{}, "", "Server.PSK"},
+		{"no key", ListenConfig{}, &dtlsserver.Server{}, "", "Server has no credentials"},
 		{"address", ListenConfig{}, newServer(), "192.0.2.1:0", "dtlsserver: listen udp"},
 	}
 	for _, tt := range tests {
