@@ -3,6 +3,7 @@ package dtlsserver
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/netip"
 	"strconv"
@@ -151,6 +152,17 @@ func (k EventKind) String() string {
 	return fmt.Sprintf("EventKind(%d)", uint8(k))
 }
 
+// EventKinds returns the kinds that there are, as they are declared.
+func EventKinds() iter.Seq[EventKind] {
+	return func(yield func(EventKind) bool) {
+		for k := KindListening; k < kindData; k++ {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
 // Level is slog.LevelError, slog.LevelWarn or slog.LevelInfo, as the method of
 // EventHandler that the kind is told to.
 func (k EventKind) Level() slog.Level {
@@ -271,9 +283,15 @@ func call(f func(Event), e Event) {
 }
 
 // MultiHandler returns an EventHandler that tells everything to each of
-// handlers in turn.
+// handlers in turn. Nil ones are left out.
 func MultiHandler(handlers ...EventHandler) EventHandler {
-	return multiHandler(append([]EventHandler(nil), handlers...))
+	m := make(multiHandler, 0, len(handlers))
+	for _, h := range handlers {
+		if h != nil {
+			m = append(m, h)
+		}
+	}
+	return m
 }
 
 type multiHandler []EventHandler
@@ -306,6 +324,11 @@ func (m multiHandler) DatagramReceived(s *Session, cipherText, plainText []byte)
 // their kind and the time when they happened, with their fields as attributes.
 // What a peer has chosen is quoted where it is more than plain text. Datagrams
 // are logged at slog.LevelDebug, with their lengths and not their contents.
+//
+// The attributes are kind, remote, local, identity, count and err where they
+// apply; of a complete handshake suite, resumed, certificate and duration; of a
+// closed session duration, received and sent (messages); of a datagram remote,
+// record and length (bytes). Durations are slog's: nanoseconds in JSON.
 func LogHandler(logger *slog.Logger) EventHandler { return logHandler{logger} }
 
 type logHandler struct{ logger *slog.Logger }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +54,50 @@ func TestLogHandlerJSON(t *testing.T) {
 			t.Errorf("%s: %d attributes, want %d, in %s", tt.name, n, len(tt.want), out.Bytes())
 		}
 	}
+}
+
+// TestEventKinds: all have a name and a text, and there are no others.
+func TestEventKinds(t *testing.T) {
+	t.Parallel()
+	var all []EventKind
+	for k := range EventKinds() {
+		if kinds[k].name == "" || kinds[k].text == "" {
+			t.Errorf("%v has no name or no text", k)
+		}
+		all = append(all, k)
+	}
+	for k := range EventKinds() {
+		if k == KindStopped {
+			break // early
+		}
+	}
+	if len(all) == 0 || all[0] != KindListening || all[len(all)-1] != KindEntropyFailed {
+		t.Errorf("%v", all)
+	}
+	for k := EventKind(0); k < 255; k++ {
+		if named := !strings.HasPrefix(k.String(), "EventKind("); named != slices.Contains(all, k) {
+			t.Errorf("%v is named: %v", k, named)
+		}
+	}
+}
+
+// TestMultiHandler: each is told, in order, and nil ones are left out.
+func TestMultiHandler(t *testing.T) {
+	t.Parallel()
+	var told []string
+	handler := func(name string) EventHandler {
+		say := func(Event) { told = append(told, name) }
+		return HandlerFuncs{say, say, say, func(*Session, []byte, []byte) { say(Event{}) }}
+	}
+	m := MultiHandler(nil, handler("a"), nil, handler("b"))
+	m.Error(Event{})
+	m.Warning(Event{})
+	m.Info(Event{})
+	m.DatagramReceived(nil, nil, nil)
+	if want := strings.Fields("a b a b a b a b"); !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	MultiHandler().Info(Event{})
 }
 
 // TestFailuresFoldByReason: events of handshakes that failed for different

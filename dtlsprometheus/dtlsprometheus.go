@@ -24,27 +24,27 @@
 // Labels have few values, and none that a peer can choose: no addresses, names
 // or identities, and no alerts by their numbers.
 //
-//	dtls_server_sessions                          gauge
-//	dtls_server_handshakes_in_progress            gauge
-//	dtls_server_received_datagrams_total          counter
-//	dtls_server_received_bytes_total              counter
-//	dtls_server_sent_datagrams_total              counter
-//	dtls_server_sent_bytes_total                  counter
-//	dtls_server_received_messages_total           counter
-//	dtls_server_sent_messages_total               counter
-//	dtls_server_hello_verify_requests_total       counter
-//	dtls_server_handshakes_started_total          counter
-//	dtls_server_handshakes_completed_total        counter
-//	dtls_server_handshakes_failed_total           counter
-//	dtls_server_sessions_closed_total             counter
-//	dtls_server_dropped_datagrams_total{reason}   counter
-//	dtls_server_dropped_records_total{reason}     counter
-//	dtls_server_dropped_hellos_total{reason}      counter
-//	dtls_server_evictions_total{state}            counter
-//	dtls_server_unsent_datagrams_total{reason}    counter
-//	dtls_server_handshake_duration_seconds        histogram  by events
-//	dtls_server_handshake_failures_total{reason}  counter    by events
-//	dtls_server_events_total{level,kind}          counter    by events
+//	dtls_server_sessions                                gauge
+//	dtls_server_handshakes_in_progress                  gauge
+//	dtls_server_received_datagrams_total                counter
+//	dtls_server_received_bytes_total                    counter
+//	dtls_server_sent_datagrams_total                    counter
+//	dtls_server_sent_bytes_total                        counter
+//	dtls_server_received_messages_total                 counter
+//	dtls_server_sent_messages_total                     counter
+//	dtls_server_hello_verify_requests_total             counter
+//	dtls_server_handshakes_started_total                counter
+//	dtls_server_handshakes_completed_total              counter
+//	dtls_server_handshakes_failed_total                 counter
+//	dtls_server_sessions_closed_total                   counter
+//	dtls_server_dropped_datagrams_total{reason}         counter
+//	dtls_server_dropped_records_total{reason}           counter
+//	dtls_server_dropped_hellos_total{reason}            counter
+//	dtls_server_evictions_total{state}                  counter
+//	dtls_server_unsent_datagrams_total{reason}          counter
+//	dtls_server_handshake_duration_seconds              histogram  by events
+//	dtls_server_handshake_failure_events_total{reason}  counter    by events
+//	dtls_server_events_total{level,kind}                counter    by events
 //
 // The reasons of drops are the fields of dtlsserver.Drops. They are normal in a
 // network that loses and repeats datagrams.
@@ -81,7 +81,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -123,7 +122,7 @@ func newMetrics(stats func() dtlsserver.Stats) *Metrics {
 			Buckets: buckets,
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: namespace, Subsystem: subsystem, Name: "handshake_failures_total",
+			Namespace: namespace, Subsystem: subsystem, Name: "handshake_failure_events_total",
 			Help: "Events of failed handshakes, by reason.",
 		}, []string{"reason"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -135,7 +134,7 @@ func newMetrics(stats func() dtlsserver.Stats) *Metrics {
 	for _, reason := range reasons {
 		m.failures.WithLabelValues(reason)
 	}
-	for kind := dtlsserver.KindListening; named(kind); kind++ {
+	for kind := range dtlsserver.EventKinds() {
 		switch kind.Level() {
 		case slog.LevelError:
 			m.events.WithLabelValues("error", kind.String())
@@ -144,11 +143,6 @@ func newMetrics(stats func() dtlsserver.Stats) *Metrics {
 		}
 	}
 	return m
-}
-
-// named reports whether dtlsserver has such a kind.
-func named(kind dtlsserver.EventKind) bool {
-	return !strings.HasPrefix(kind.String(), "EventKind(")
 }
 
 // Describe implements prometheus.Collector.
