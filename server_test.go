@@ -332,6 +332,9 @@ func TestPSKFailures(t *testing.T) {
 			if p.Complete {
 				t.Errorf("%s: complete", tt.name)
 			}
+			if e := b.rec.want(t, KindRecordDropped, 1, tt.name); e.Err != errMaybeWrongPSK || e.Time.Sub(start) > time.Second {
+				t.Errorf("%s: %+v", tt.name, e)
+			}
 			e := b.rec.want(t, KindHandshakeFailed, 1, tt.name)
 			if e.Err != ErrWrongPSK || e.Identity != testIdentity || e.Remote != p.pipe.addr {
 				t.Errorf("%s: %+v", tt.name, e)
@@ -631,6 +634,29 @@ func TestSpoofedPlaintext(t *testing.T) {
 		}
 		if d := b.server.Stats().Dropped; d.Unauthenticated != 3 || d.Repeated != 2 || d.Malformed != 2 {
 			t.Errorf("Dropped %+v", d)
+		}
+	})
+}
+
+// TestDroppedTexts: a record of an open session that does not open is told
+// apart from a wrong key, at once.
+func TestDroppedTexts(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		forged := p.Sealed(wire.ContentApplicationData, nil)
+		forged[len(forged)-1] ^= 1
+		p.send(forged)
+		if e := b.rec.want(t, KindRecordDropped, 1, "after a forged record"); e.Err.Error() != "does not open" {
+			t.Errorf("%v", e)
+		}
+		q := b.peer(2)
+		q.Client = testpeer.New(testIdentity, []byte("another key"), 2)
+		q.verify()
+		q.send(q.Flight())
+		if e := b.rec.want(t, KindRecordDropped, 2, "after a wrong key"); e.Err.Error() != "does not open: wrong key or unknown identity?" {
+			t.Errorf("%v", e)
 		}
 	})
 }

@@ -272,10 +272,18 @@ func (s *Session) countDrop(now time.Time, why engine.Drop) {
 func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
 	s.loop.counters.drop(why)
 	s.recordsDropped++
-	if s.reason == nil && why != engine.DropClosed && why != engine.DropRepeated {
-		s.raise(Event{Kind: KindRecordDropped, Time: now, Err: dropErrors[why], variant: uint16(why)})
+	if s.reason != nil || why == engine.DropClosed || why == engine.DropRepeated {
+		return
 	}
+	err, variant := dropErrors[why], uint16(why)
+	if why == engine.DropForged && s.state.PSKIdentity != "" && !s.state.HandshakeComplete {
+		// Likely the Finished of ErrWrongPSK, which comes at HandshakeTimeout only.
+		err, variant = errMaybeWrongPSK, 1<<8|variant
+	}
+	s.raise(Event{Kind: KindRecordDropped, Time: now, Err: err, variant: variant})
 }
+
+var errMaybeWrongPSK = errors.New("does not open: wrong key or unknown identity?")
 
 // helloAgain notes that the verified hello came again.
 func (s *Session) helloAgain(now time.Time) {
