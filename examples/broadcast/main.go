@@ -46,9 +46,10 @@ func newServer() *dtlsserver.Server {
 	return server
 }
 
-// broadcast sends a message to all clients but the one that it is from. Write does not wait for any of them, so
-// it may be called on the serving loop; what cannot be sent is lost, as any
-// datagram may be. What clients say is quoted, for others have it on a terminal.
+// broadcast sends a message to all clients but the one that it is from. Write
+// does not wait for any of them, so it may be called on the serving loop; what
+// cannot be sent is lost, as any datagram may be. What clients say is quoted,
+// for others have it on a terminal.
 func broadcast(server *dtlsserver.Server, from *dtlsserver.Session, format string, args ...any) {
 	for session := range server.Sessions() {
 		if session != from {

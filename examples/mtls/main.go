@@ -53,6 +53,13 @@ func run(ctx context.Context, stdout io.Writer) error {
 		Certificates: []tls.Certificate{serverCert},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    pool,
+		VerifyConnection: func(cs dtlsserver.ConnectionState) error {
+			// With a PSK as well there would be clients without a certificate.
+			if len(cs.PeerCertificates) == 0 || cs.PeerCertificates[0].Subject.CommonName != "sensor-1" {
+				return errors.New("not the sensor")
+			}
+			return nil
+		},
 		Handler: dtlsserver.HandlerFuncs{
 			OnInfo: func(e dtlsserver.Event) {
 				if e.Kind == dtlsserver.KindHandshakeComplete {
