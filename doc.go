@@ -1,5 +1,5 @@
 // Package dtlsserver is a DTLS 1.2 server that Go services embed: one UDP
-// socket, many peers, four kinds of event, pre-shared keys by a hook or
+// socket, many peers, one handler of four methods, pre-shared keys by a hook or
 // certificates, and a cookie exchange that keeps nothing about anybody who has
 // not proven their address.
 //
@@ -74,11 +74,13 @@
 // ECDHE_PSK and certificate suites have forward secrecy. ECDHE_PSK is preferred
 // to plain PSK; certificate suites come last, since they do not say who the
 // client is. Session tickets hold a session's secret for a day, sealed with a key
-// of the server's: whoever learns that key can read what was resumed. Plain PSK has limits that no implementation can lift. Whoever
-// learns a key can read all sessions recorded under it. A key
-// of low entropy, such as a password, can be guessed offline by whoever
-// observes a handshake, or poses as the server to a client (RFC 4279 section
-// 7.2): use random keys of 16 bytes or more. Identities travel in the clear.
+// of the server's: whoever learns that key can read what was resumed.
+//
+// Plain PSK has limits that no implementation can lift. Whoever learns a key can
+// read all sessions recorded under it. A key of low entropy, such as a password,
+// can be guessed offline by whoever observes a handshake, or poses as the server
+// to a client (RFC 4279 section 7.2): use random keys of 16 bytes or more.
+// Identities travel in the clear.
 //
 // Server.KeyLogWriter receives what it takes to read the sessions. Leave it nil
 // but for debugging.
