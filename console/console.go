@@ -54,7 +54,8 @@ var _ dtlsserver.EventHandler = (*Handler)(nil)
 
 // New returns a Handler that writes to w, one Write for each event; errors of w
 // are ignored. It uses colours when w is a terminal and the environment
-// variable NO_COLOR is empty or not set (https://no-color.org).
+// variable NO_COLOR is empty or not set (https://no-color.org). They are meant
+// for light backgrounds: NO_COLOR or SetColor(false) elsewhere.
 func New(w io.Writer) *Handler {
 	h := &Handler{w: w}
 	h.color.Store(wantsColor(w))
@@ -76,18 +77,17 @@ func wantsColor(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// Error writes a line in crimson.
+// Error writes a line.
 func (h *Handler) Error(e dtlsserver.Event) { h.event(crimson, "error", e) }
 
-// Warning writes a line in dark orange.
+// Warning writes a line.
 func (h *Handler) Warning(e dtlsserver.Event) { h.event(darkOrange, "warning", e) }
 
-// Info writes a line in dark blue.
+// Info writes a line.
 func (h *Handler) Info(e dtlsserver.Event) { h.event(darkBlue, "info", e) }
 
-// DatagramReceived writes two lines in dark magenta: the peer and up to 256
-// bytes of the plaintext as a quoted string, and up to 64 bytes of the record in
-// hexadecimal.
+// DatagramReceived writes two lines: the peer and up to 256 bytes of the
+// plaintext as a quoted string, and up to 64 bytes of the record in hexadecimal.
 func (h *Handler) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
 	h.print(darkMagenta,
 		line(time.Now(), "message", fmt.Sprintf("%v: %s", s, quoted(plainText))),
