@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/pion/dtls/v2"
+
+	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
 
 // handshake makes a client of a connected socket.
@@ -19,11 +21,7 @@ func handshake(conn net.Conn) (*dtls.Conn, error) {
 	socket := &clientSocket{Conn: conn, closed: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	client, err := dtls.ClientWithContext(ctx, socket, &dtls.Config{
-		PSK:             func([]byte) ([]byte, error) { return []byte("sixteen byte key"), nil },
-		PSKIdentityHint: []byte("sensor-1"),
-		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-	})
+	client, err := dtls.ClientWithContext(ctx, socket, dtlsservertest.PSKConfig("sensor-1", []byte("sixteen byte key")))
 	if err != nil {
 		conn.Close()
 		return nil, err

@@ -51,7 +51,7 @@ func newConn(l *Listener, s session) *Conn {
 		messages: packetio.NewBuffer(),
 		writing:  deadline.New(),
 	}
-	c.messages.SetLimitSize(l.readBuffer)
+	c.messages.SetLimitSize(l.connBuffer)
 	return c
 }
 

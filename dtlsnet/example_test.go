@@ -12,6 +12,7 @@ import (
 
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsnet"
+	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
 
 // A service that answers each message, with a goroutine for each peer, and a
@@ -41,11 +42,7 @@ func Example() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	client, err := dtls.ClientWithContext(ctx, socket, &dtls.Config{
-		PSK:             func([]byte) ([]byte, error) { return key, nil },
-		PSKIdentityHint: []byte("sensor-1"),
-		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-	})
+	client, err := dtls.ClientWithContext(ctx, socket, dtlsservertest.PSKConfig("sensor-1", key))
 	if err != nil {
 		log.Fatal(err)
 	}

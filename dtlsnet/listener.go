@@ -39,7 +39,7 @@ import (
 // The defaults of ListenConfig's fields.
 const (
 	DefaultBacklog    = 128      // connections
-	DefaultReadBuffer = 64 << 10 // bytes
+	DefaultConnBuffer = 64 << 10 // bytes
 )
 
 // ListenConfig has the limits of a Listener. The zero value is the one that
@@ -48,11 +48,10 @@ type ListenConfig struct {
 	// Backlog is how many connections may wait for Accept. Beyond it, new
 	// sessions are closed. Zero: DefaultBacklog.
 	Backlog int
-	// ReadBuffer is how many bytes of messages may wait for Read in one
-	// connection, each message counting two more than it has. Beyond it, new
-	// messages are dropped. Memory is taken as it is needed, from 2 KiB on, and
-	// kept by the connection. Zero: DefaultReadBuffer.
-	ReadBuffer int
+	// ConnBuffer is how many bytes of messages may wait for Read in one
+	// connection, each counting two more than its length. Beyond it, new
+	// messages are dropped. Zero: DefaultConnBuffer.
+	ConnBuffer int
 }
 
 // Listen listens with the default limits. See ListenConfig.Listen.
@@ -66,21 +65,21 @@ func Listen(network, address string, server *dtlsserver.Server) (*Listener, erro
 // the server may be used as ever: server.Close ends the Listener and all its
 // connections, and server.ListenPacket opens the socket.
 //
-// A server that is listening already is refused with
+// A server that is listening already is refused with an error that wraps
 // dtlsserver.ErrAlreadyServing. Once it is closed, it may be given to Listen
 // again.
 func (c *ListenConfig) Listen(network, address string, server *dtlsserver.Server) (*Listener, error) {
 	switch {
 	case c.Backlog < 0:
 		return nil, fmt.Errorf("dtlsnet: ListenConfig.Backlog is negative: %d", c.Backlog)
-	case c.ReadBuffer < 0:
-		return nil, fmt.Errorf("dtlsnet: ListenConfig.ReadBuffer is negative: %d", c.ReadBuffer)
+	case c.ConnBuffer < 0:
+		return nil, fmt.Errorf("dtlsnet: ListenConfig.ConnBuffer is negative: %d", c.ConnBuffer)
 	case server.IsListening():
-		return nil, dtlsserver.ErrAlreadyServing
+		return nil, fmt.Errorf("dtlsnet: the server listens already, on %v: %w", server.Addr(), dtlsserver.ErrAlreadyServing)
 	}
 	l := &Listener{
 		server:     server,
-		readBuffer: cmp.Or(c.ReadBuffer, DefaultReadBuffer),
+		connBuffer: cmp.Or(c.ConnBuffer, DefaultConnBuffer),
 		backlog:    make(chan *Conn, cmp.Or(c.Backlog, DefaultBacklog)),
 		done:       make(chan struct{}),
 		conns:      make(map[session]*Conn),
@@ -116,7 +115,7 @@ type handler struct {
 type Listener struct {
 	server     *dtlsserver.Server
 	addr       netip.AddrPort
-	readBuffer int
+	connBuffer int
 	backlog    chan *Conn    // sent to under mu
 	done       chan struct{} // closed when err is set
 
@@ -152,8 +151,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Close ends Accept and closes the connections that wait for it. Those that
 // were accepted live on until they are closed, or end; the last one to do so
 // closes the server and with it the socket. Until then, the sessions of new
-// peers are closed when their handshakes are complete. To end everything at
-// once, close the server. Closing twice returns net.ErrClosed.
+// peers are closed when their handshakes are complete. To end everything, call
+// the server's Close, or Shutdown, which also waits: accepted connections are
+// then closed too. Closing twice returns net.ErrClosed.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	if l.closed {

@@ -300,7 +300,8 @@ func TestClosing(t *testing.T) {
 			if !l.server.IsListening() {
 				t.Fatal("the server is closed")
 			}
-			if _, err := Listen("udp", l.Addr().String(), l.server); err != dtlsserver.ErrAlreadyServing {
+			_, err := Listen("udp", l.Addr().String(), l.server)
+			if !errors.Is(err, dtlsserver.ErrAlreadyServing) || !strings.Contains(err.Error(), l.Addr().String()) {
 				t.Errorf("Listen while a connection is open: %v", err)
 			}
 			conn.Close()
@@ -447,7 +448,7 @@ func TestListenAgain(t *testing.T) {
 // TestQueuesAreBounded: what does not fit is dropped and counted.
 func TestQueuesAreBounded(t *testing.T) {
 	t.Parallel()
-	l := listen(t, ListenConfig{Backlog: 1, ReadBuffer: 100}, newServer())
+	l := listen(t, ListenConfig{Backlog: 1, ConnBuffer: 100}, newServer())
 	client, _ := l.dial(nil)
 	message := func(n int) string { return fmt.Sprintf("message %d, %31s", n, "of 42 bytes") }
 	for n := range 5 {
@@ -486,7 +487,7 @@ func TestListenErrors(t *testing.T) {
 		want    string
 	}{
 		{"backlog", ListenConfig{Backlog: -1}, newServer(), "", "dtlsnet: ListenConfig.Backlog is negative: -1"},
-		{"read buffer", ListenConfig{ReadBuffer: -2}, newServer(), "", "dtlsnet: ListenConfig.ReadBuffer is negative: -2"},
+		{"connection buffer", ListenConfig{ConnBuffer: -2}, newServer(), "", "dtlsnet: ListenConfig.ConnBuffer is negative: -2"},
 		{"no key", ListenConfig{}, &dtlsserver.Server{}, "", "Server has no credentials"},
 		{"address", ListenConfig{}, newServer(), "192.0.2.1:0", "dtlsserver: listen udp"},
 	}

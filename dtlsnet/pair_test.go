@@ -55,7 +55,7 @@ func (w *wire) Close() error {
 // pair returns two ends that hold up to buffer bytes each.
 func pair(buffer int) (a, b *Conn) {
 	one, two := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2")
-	l := &Listener{readBuffer: buffer}
+	l := &Listener{connBuffer: buffer}
 	v, w := &wire{local: one, remote: two}, &wire{local: two, remote: one}
 	v.ctx, v.cancel = context.WithCancelCause(context.Background())
 	w.ctx, w.cancel = context.WithCancelCause(context.Background())
@@ -68,7 +68,7 @@ func pair(buffer int) (a, b *Conn) {
 func TestPair(t *testing.T) {
 	t.Parallel()
 	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
-		a, b := pair(DefaultReadBuffer)
+		a, b := pair(DefaultConnBuffer)
 		return a, b, func() { a.Close(); b.Close() }, nil
 	})
 }
@@ -131,7 +131,7 @@ func write(t *testing.T, c net.Conn, messages ...string) {
 
 func TestMessageBoundaries(t *testing.T) {
 	t.Parallel()
-	a, b := pair(DefaultReadBuffer)
+	a, b := pair(DefaultConnBuffer)
 	long := string(bytes.Repeat([]byte("0123456789abcdef"), 1<<10))
 	write(t, a, "one", "", "three", long)
 	for _, want := range []string{"one", "", "three", long} {
@@ -259,7 +259,7 @@ func TestDeadlines(t *testing.T) {
 // TestTwoReaders: of two messages that come at once, each reader gets one.
 func TestTwoReaders(t *testing.T) {
 	t.Parallel()
-	a, b := pair(DefaultReadBuffer)
+	a, b := pair(DefaultConnBuffer)
 	defer a.Close()
 	for range 200 {
 		got := make(chan int, 2)
@@ -287,7 +287,7 @@ func TestTwoReaders(t *testing.T) {
 // TestMemory: what a connection costs beyond its session. It is not parallel,
 // since it counts what the program allocates.
 func TestMemory(t *testing.T) {
-	l := &Listener{readBuffer: DefaultReadBuffer}
+	l := &Listener{connBuffer: DefaultConnBuffer}
 	want := func(what string, most uint64, f func(c *Conn)) {
 		t.Helper()
 		const conns = 1000
