@@ -60,7 +60,7 @@ func TestArrows(t *testing.T) {
 		"internal/timers":   {},
 		"dtlsnet":           {"", "github.com/pion/transport/v2"},
 		"console":           {""},
-		"dtlsservertest":    {"", "github.com/pion/dtls/v2", "github.com/pion/logging", "github.com/pion/transport/v2"},
+		"dtlsservertest":    {"", "console", "github.com/pion/dtls/v2", "github.com/pion/logging", "github.com/pion/transport/v2"},
 		"internal/testpeer": {"internal/record", "internal/suite", "internal/wire", "golang.org/x/crypto"},
 	}
 	rest := []string{"", "console", "examples", "github.com/pion/dtls/v2"} // of the examples

@@ -13,10 +13,10 @@
 //	}
 //
 // [StartServer] does the same for a server that the caller has made, with keys
-// and settings of its own; [NewUnstartedServer] leaves everything to be changed
-// before [Server.Start].
+// and settings of its own, with [Server.DialPSK] for its clients;
+// [NewUnstartedServer] leaves everything to be changed before [Server.Start].
 //
-// # Ends
+// # Cleanup and leaks
 //
 // Everything is ended by t.Cleanup, or by [Server.Close] before. What does not
 // end then fails the test: a handler or a hook that does not return, and
@@ -28,16 +28,16 @@
 // Nothing here needs a test to sleep. A [Recorder] has all that the server has
 // told its handler, and waits for what it has not told yet. Each wait ends after
 // Server.Timeout, and fails the test with what was recorded, the open sessions and
-// the goroutines of the server.
+// the goroutines of the server that do more than wait for a datagram.
 //
-// # Bubbles
+// # testing/synctest
 //
 // On a [Network] all of it works in the bubbles of testing/synctest, where
 // timeouts and lost datagrams cost no time. Make the network and the server in the
 // bubble:
 //
 //	synctest.Test(t, func(t *testing.T) {
-//		server := dtlsservertest.NewUnstartedServer(t, echo)
+//		server := dtlsservertest.NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 //		server.Network = dtlsservertest.NewNetwork(t, dtlsservertest.Link{Loss: 0.3, Delay: 50 * time.Millisecond})
 //		server.Start()
 //		client := server.Dial()
@@ -49,4 +49,9 @@
 // Keys are random, certificates are made for the test, and neither appears in what
 // is logged. The clients are those of github.com/pion/dtls/v2, which are good
 // for tests.
+//
+// # Compatibility
+//
+// Types of github.com/pion/dtls/v2 in this package's API may change to those of a
+// later version; Dial, DialPSK, Ask, Receive and Session will not.
 package dtlsservertest

@@ -3,12 +3,15 @@ package dtlsservertest_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/dtlsnet"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
 
@@ -72,12 +75,60 @@ func ExampleStartServer() {
 	// sensor-1 said "21.5"
 }
 
+// A service with goroutines of its own, which accept connections by dtlsnet: it
+// listens, and the test starts with that.
+func ExampleStartServer_dtlsnet() {
+	defer t.end() // in a test, by t.Cleanup
+
+	keys := map[string][]byte{"sensor-1": []byte("a random key, 32 bytes or more..")}
+	service := &dtlsserver.Server{PSK: dtlsserver.StaticPSK(keys)}
+	listener, err := dtlsnet.Listen("udp", "127.0.0.1:0", service)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return // the server is closed
+			}
+			go io.Copy(conn, conn)
+		}
+	}()
+
+	client := dtlsservertest.StartServer(t, service).DialPSK("sensor-1", keys["sensor-1"])
+	fmt.Println(client.Ask("hello"))
+	// Output:
+	// hello
+}
+
+// A client that must be refused. Neither end is told why the other falls silent:
+// the client gives up, and so does the server after a HandshakeTimeout that is
+// short here.
+func ExampleServer_DialContext() {
+	defer t.end() // in a test, by t.Cleanup
+
+	server := dtlsservertest.StartServer(t, &dtlsserver.Server{
+		PSK:              dtlsserver.StaticPSK(map[string][]byte{"sensor-1": []byte("the right key")}),
+		HandshakeTimeout: time.Second,
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := server.DialContext(ctx, dtlsservertest.PSKConfig("sensor-1", []byte("a wrong key")))
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+	failed := server.Events.Want(dtlsserver.KindHandshakeFailed, "after a wrong key")
+	fmt.Println(errors.Is(failed.Err, dtlsserver.ErrWrongPSK))
+	// Output:
+	// true
+	// true
+}
+
 // A network that loses a fifth of the datagrams. Here it runs on the real clock; in
 // a bubble of testing/synctest retransmissions cost no time.
 func ExampleNetwork() {
 	defer t.end() // in a test, by t.Cleanup
 
-	server := dtlsservertest.NewUnstartedServer(t, echo)
+	server := dtlsservertest.NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 	server.Network = dtlsservertest.NewNetwork(t, dtlsservertest.Link{
 		Loss:  0.2,
 		Delay: 5 * time.Millisecond,
@@ -98,7 +149,7 @@ func ExampleNetwork() {
 func ExampleAuthority() {
 	defer t.end() // in a test, by t.Cleanup
 
-	server := dtlsservertest.NewUnstartedServer(t, echo)
+	server := dtlsservertest.NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 	server.Authority = dtlsservertest.NewAuthority(t)
 	server.ClientAuth = tls.RequireAndVerifyClientCert
 	server.Start()
@@ -139,7 +190,7 @@ func ExampleRecorder() {
 func ExampleServer_ignoreLeak() {
 	defer t.end() // in a test, by t.Cleanup
 
-	server := dtlsservertest.NewUnstartedServer(t, echo)
+	server := dtlsservertest.NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 	server.IgnoreLeak = func(stack string) bool {
 		return strings.Contains(stack, "net/http.(*persistConn)") // an HTTP client's idle connection
 	}

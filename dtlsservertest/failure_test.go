@@ -32,11 +32,17 @@ func TestFailuresTell(t *testing.T) {
 			"after Ask: no event SessionClosed within 1m0s",
 			"info    Listening: listening on 192.0.2.1:4433",
 			"info    HandshakeComplete: 10.0.0.1:5000: handshake complete, encrypted with DTLS 1.2, TLS_PSK_WITH_AES_128_GCM_SHA256, identity \"client-",
-			`message 10.0.0.1:5000: "hello\\x1b[2J"`,
+			`message 10.0.0.1:5000: "hello\x1b[2J"`,
 			"open sessions: 1\n\t10.0.0.1:5000, identity \"client-", "\", 1 messages received, 1 sent, 0 records dropped",
-			"goroutines of the server and its clients",
-			"dtlsserver.(*loop).run ",
+			"goroutines of the server and its clients that do more than wait for datagrams: 0\n",
 		}},
+		{"event that does not come while a handler works", func(t testing.TB, network *Network, end <-chan struct{}) {
+			server := startOn(t, network, dtlsserver.HandlerFuncs{
+				OnDatagram: func(*dtlsserver.Session, []byte, []byte) { go block(end) },
+			})
+			server.Dial().Write([]byte("hello"))
+			server.Events.Want(dtlsserver.KindSessionClosed, "after Write")
+		}, []string{"that do more than wait for datagrams: 1\n\t1 goroutine(s) in\n\t\t", "dtlsservertest.block "}},
 		{"same event twice", func(t testing.TB, network *Network, _ <-chan struct{}) {
 			server := startOn(t, network, nil)
 			server.Events.Want(dtlsserver.KindListening, "once")
@@ -46,7 +52,7 @@ func TestFailuresTell(t *testing.T) {
 			server := startOn(t, network, echo)
 			server.Dial().Ask(strings.Repeat("x", 200))
 			server.Events.WantMessage("bye", "after Ask")
-		}, []string{`after Ask: no message "bye" within 1m0s`, `xxx"... (200 bytes)`}},
+		}, []string{`after Ask: no message "bye" within 1m0s`, `xxx"… (200 bytes)`}},
 		{"event that must not come", func(t testing.TB, network *Network, _ <-chan struct{}) {
 			server := startOn(t, network, echo)
 			server.Events.WantNone(dtlsserver.KindListening, "at first")
@@ -60,8 +66,7 @@ func TestFailuresTell(t *testing.T) {
 			startOn(t, network, nil).Dial()
 		}, []string{"the client does not connect: ", "context deadline exceeded", "recorded: 1\n"}},
 		{"credentials of its own", func(t testing.TB, network *Network, _ <-chan struct{}) {
-			server := NewUnstartedServer(t, nil)
-			server.Server = &dtlsserver.Server{PSK: dtlsserver.StaticPSK(nil)}
+			server := NewUnstartedServer(t, &dtlsserver.Server{PSK: dtlsserver.StaticPSK(nil)})
 			server.Network = network
 			server.Start()
 			server.Dial()
@@ -70,11 +75,13 @@ func TestFailuresTell(t *testing.T) {
 			startOn(t, network, nil).Start()
 		}, []string{"Start was called before"}},
 		{"not started", func(t testing.TB, network *Network, _ <-chan struct{}) {
-			NewUnstartedServer(t, nil).Dial()
+			NewUnstartedServer(t, &dtlsserver.Server{}).Dial()
 		}, []string{"the server was not started"}},
+		{"not started, key of its own", func(t testing.TB, network *Network, _ <-chan struct{}) {
+			NewUnstartedServer(t, &dtlsserver.Server{}).DialPSK("me", []byte("key"))
+		}, []string{"dtlsservertest: the client does not connect: the server was not started"}},
 		{"nothing that Listen takes", func(t testing.TB, network *Network, _ <-chan struct{}) {
-			server := NewUnstartedServer(t, nil)
-			server.MTU = -1
+			server := NewUnstartedServer(t, &dtlsserver.Server{MTU: -1})
 			server.Start()
 		}, []string{"MTU"}},
 		{"handler that blocks in between", func(t testing.TB, network *Network, end <-chan struct{}) {
@@ -84,7 +91,7 @@ func TestFailuresTell(t *testing.T) {
 				}
 			}})
 			server.Dial()
-		}, []string{"the client has connected, but no handler is told within 1m0s", "dtlsservertest.block "}},
+		}, []string{"dtlsservertest: the client does not connect: the client has connected, but the handler was not told within 1m0s: it blocks?", "dtlsservertest.block "}},
 		{"handler that blocks", func(t testing.TB, network *Network, end <-chan struct{}) {
 			server := startOn(t, network, dtlsserver.HandlerFuncs{
 				OnDatagram: func(*dtlsserver.Session, []byte, []byte) { block(end) },
@@ -93,12 +100,11 @@ func TestFailuresTell(t *testing.T) {
 			synctest.Wait()
 		}, []string{"the server does not end: a handler or a hook does not return within 1m0s", "dtlsservertest.block "}},
 		{"hook that blocks", func(t testing.TB, network *Network, end <-chan struct{}) {
-			server := NewUnstartedServer(t, nil)
-			server.Network = network
-			server.PSK = func(context.Context, dtlsserver.PSKRequest) (dtlsserver.PSK, error) {
+			server := NewUnstartedServer(t, &dtlsserver.Server{PSK: func(context.Context, dtlsserver.PSKRequest) (dtlsserver.PSK, error) {
 				block(end)
 				return dtlsserver.PSK{}, errors.New("too late")
-			}
+			}})
+			server.Network = network
 			server.Start()
 			_, err := server.DialContext(t.Context(), server.pskConfig("me", []byte("key")))
 			t.Log(err)
@@ -113,11 +119,18 @@ func TestFailuresTell(t *testing.T) {
 			})
 			server.Dial().Write([]byte("hello"))
 			synctest.Wait()
-		}, []string{"goroutines that still run after the server's end", "): 2\n\t2 at\n\t\t", "dtlsservertest.block ", "failure_test.go:"}},
+		}, []string{"goroutines that still run after the server's end", "): 2\n\t2 goroutine(s) in\n\t\t", "dtlsservertest.block ", "failure_test.go:"}},
 		{"failure of the test's own", func(t testing.TB, network *Network, _ <-chan struct{}) {
 			startOn(t, network, nil)
 			t.Errorf("my own")
 		}, []string{"my own\n", "recorded: 1\n", "Listening"}},
+		{"server that listens for Start", func(t testing.TB, network *Network, _ <-chan struct{}) {
+			server := &dtlsserver.Server{PSK: dtlsserver.StaticPSK(nil), ListenPacket: network.ListenPacket}
+			if err := server.Listen("udp", ":4433"); err != nil {
+				t.Fatal(err)
+			}
+			StartServer(t, server).Dial()
+		}, []string{"the server has credentials of its own"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -140,6 +153,11 @@ func TestFailuresTell(t *testing.T) {
 				if strings.ContainsRune(text, '\x1b') || strings.Contains(text, "%!") {
 					t.Errorf("not fit to print: %q", text)
 				}
+				for _, idle := range []string{"udpio.(*Conn).Receive ", "pion/dtls/v2.(*handshakeFSM).finish "} {
+					if strings.Contains(text, idle) {
+						t.Errorf("there is %q in\n%s", idle, text)
+					}
+				}
 				if n := strings.Count(text, "recorded: "); n > 1 {
 					t.Errorf("the record is shown %d times:\n%s", n, text)
 				}
@@ -150,7 +168,7 @@ func TestFailuresTell(t *testing.T) {
 
 // startOn starts a server on a network.
 func startOn(t testing.TB, network *Network, handler dtlsserver.EventHandler) *Server {
-	server := NewUnstartedServer(t, handler)
+	server := NewUnstartedServer(t, &dtlsserver.Server{Handler: handler})
 	server.Network = network
 	server.Start()
 	return server

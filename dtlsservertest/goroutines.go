@@ -83,13 +83,34 @@ func parseStack(block, label string) (s stack, ok bool) {
 	return s, ok
 }
 
+// idle reports whether goroutines say nothing of a failure: those of a server's
+// loop that wait for a datagram, and pion's own.
+func idle(s stack) bool {
+	const module = "github.com/dtlsserver/dtlsserver/"
+	if strings.Contains(s.text, module+"internal/udpio.(*Conn).Receive ") {
+		return true
+	}
+	pions := false
+	for line := range strings.Lines(s.text) {
+		function, _, _ := strings.Cut(line, " ")
+		pions = strings.HasPrefix(function, "github.com/pion/")
+		socket := strings.HasPrefix(function, module+"dtlsservertest.(*")
+		host, _, ok := strings.Cut(function, "/")
+		standard := !strings.HasPrefix(function, "main.") && !(ok && strings.Contains(host, "."))
+		if !pions && !socket && !standard {
+			return false // a callback of the user's, say
+		}
+	}
+	return pions // the first that was called
+}
+
 // describe lists goroutines for a failure, under a title.
 func describe(title string, stacks []stack) string {
 	var b strings.Builder
 	total := 0
 	for _, s := range stacks {
 		total += s.count
-		fmt.Fprintf(&b, "\t%d at\n%s", s.count, indent(indent(s.text)))
+		fmt.Fprintf(&b, "\t%d goroutine(s) in\n%s", s.count, indent(indent(s.text)))
 	}
 	return fmt.Sprintf("%s: %d\n%s", title, total, b.String())
 }

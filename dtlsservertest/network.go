@@ -143,18 +143,18 @@ func (n *Network) ListenPacket(network, address string) (net.PacketConn, error) 
 // names, which package net does on goroutines that a bubble must not touch.
 func parseAddr(network, address string) (netip.AddrPort, error) {
 	if network != "udp" && network != "udp4" {
-		return netip.AddrPort{}, fmt.Errorf("dtlsservertest: network %q is not udp or udp4", network)
+		return netip.AddrPort{}, fmt.Errorf("network %q is not udp or udp4", network)
 	}
 	if strings.HasPrefix(address, ":") {
 		address = "0.0.0.0" + address
 	}
 	addr, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("dtlsservertest: %w", err)
+		return netip.AddrPort{}, err
 	}
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	if !addr.Addr().Is4() || addr.Addr().IsLoopback() {
-		return netip.AddrPort{}, fmt.Errorf("dtlsservertest: %v is no address of a Network, which has IPv4 and no loopback", addr)
+		return netip.AddrPort{}, fmt.Errorf("%v is no address of a Network, which has IPv4 and no loopback", addr)
 	}
 	return addr, nil
 }
@@ -166,7 +166,7 @@ func (n *Network) listen(addr netip.AddrPort) (*socket, error) {
 	}
 	conn, err := host.ListenPacket("udp4", addr.String())
 	if err != nil {
-		return nil, fmt.Errorf("dtlsservertest: listen on %v: %w", addr, err)
+		return nil, fmt.Errorf("listen on %v: %w", addr, err)
 	}
 	bound, _ := netip.ParseAddrPort(conn.LocalAddr().String())
 	return &socket{PacketConn: conn, network: n, addr: bound}, nil
@@ -186,7 +186,7 @@ func (n *Network) host(addr netip.Addr) (*vnet.Net, error) {
 		err = n.router.AddNet(host)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dtlsservertest: %w", err)
+		return nil, err
 	}
 	n.hosts[addr] = host
 	return host, nil
@@ -195,6 +195,14 @@ func (n *Network) host(addr netip.Addr) (*vnet.Net, error) {
 // Dial opens a socket of a new host, which sends to the address and receives from
 // it. The network and the address are as those of ListenPacket.
 func (n *Network) Dial(network, address string) (net.Conn, error) {
+	conn, err := n.dial(network, address)
+	if err != nil {
+		return nil, fmt.Errorf("dtlsservertest: %w", err)
+	}
+	return conn, nil
+}
+
+func (n *Network) dial(network, address string) (net.Conn, error) {
 	peer, err := parseAddr(network, address)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dtlsserver/dtlsserver"
 )
 
 // arrivals sends n numbered datagrams over a link, one a millisecond, and returns
@@ -77,7 +79,7 @@ func TestSeedOfHandshake(t *testing.T) {
 	}
 	handshake := func(seed uint64) (w way) {
 		synctest.Test(t, func(t *testing.T) {
-			server := NewUnstartedServer(t, nil)
+			server := NewUnstartedServer(t, &dtlsserver.Server{})
 			server.Network = NewNetwork(t, Link{Loss: 0.4, Duplicate: 0.1, Reorder: 0.1, Delay: 20 * time.Millisecond, Seed: seed})
 			server.Start()
 			start := time.Now()

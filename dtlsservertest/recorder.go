@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/console"
 )
 
 const (
@@ -69,20 +70,20 @@ func NewRecorder(t testing.TB) *Recorder {
 }
 
 // Error records e.
-func (r *Recorder) Error(e dtlsserver.Event) { r.record(entry{event: e}) }
+func (r *Recorder) Error(e dtlsserver.Event) { r.add(entry{event: e}) }
 
 // Warning records e.
-func (r *Recorder) Warning(e dtlsserver.Event) { r.record(entry{event: e}) }
+func (r *Recorder) Warning(e dtlsserver.Event) { r.add(entry{event: e}) }
 
 // Info records e.
-func (r *Recorder) Info(e dtlsserver.Event) { r.record(entry{event: e}) }
+func (r *Recorder) Info(e dtlsserver.Event) { r.add(entry{event: e}) }
 
 // DatagramReceived records a message.
 func (r *Recorder) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
-	r.record(entry{message: Message{s, bytes.Clone(cipherText), bytes.Clone(plainText)}})
+	r.add(entry{message: Message{s, bytes.Clone(cipherText), bytes.Clone(plainText)}})
 }
 
-func (r *Recorder) record(e entry) {
+func (r *Recorder) add(e entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.at = time.Since(r.start)
@@ -91,8 +92,8 @@ func (r *Recorder) record(e entry) {
 	r.told = make(chan struct{})
 }
 
-// Events returns the events that were recorded, in order.
-func (r *Recorder) Events() []dtlsserver.Event {
+// All returns the events that were recorded, in order.
+func (r *Recorder) All() []dtlsserver.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var events []dtlsserver.Event
@@ -200,8 +201,17 @@ func (r *Recorder) shown() bool {
 	return r.wasShown
 }
 
-// report says what was recorded, for failures. What peers have sent is quoted.
+// report says what was recorded, and what else a failure shows.
 func (r *Recorder) report() string {
+	text := r.record()
+	if r.more != nil {
+		text += r.more()
+	}
+	return text
+}
+
+// record says what was recorded, for failures. What peers have sent is quoted.
+func (r *Recorder) record() string {
 	r.mu.Lock()
 	entries := slices.Clone(r.entries)
 	r.wasShown = true
@@ -218,10 +228,7 @@ func (r *Recorder) report() string {
 		if e.event.Kind != 0 {
 			kind, text = level(e.event.Kind), fmt.Sprintf("%v: %s", e.event.Kind, e.event)
 		}
-		fmt.Fprintf(&b, "\t%9.3fs %-7s %s\n", e.at.Seconds(), kind, oneLine(text))
-	}
-	if r.more != nil {
-		b.WriteString(r.more())
+		fmt.Fprintf(&b, "\t%9.3fs %-7s %s\n", e.at.Seconds(), kind, console.Printable(text))
 	}
 	return b.String()
 }
@@ -229,16 +236,9 @@ func (r *Recorder) report() string {
 // quoted returns the beginning of b as a Go string literal.
 func quoted(b []byte) string {
 	if len(b) > maxText {
-		return fmt.Sprintf("%q... (%d bytes)", b[:maxText], len(b))
+		return fmt.Sprintf("%q… (%d bytes)", b[:maxText], len(b))
 	}
 	return fmt.Sprintf("%q", b)
-}
-
-// oneLine returns s with what does not print escaped: an error of a hook may
-// hold anything.
-func oneLine(s string) string {
-	literal := fmt.Sprintf("%q", s)
-	return strings.ReplaceAll(literal[1:len(literal)-1], `\"`, `"`)
 }
 
 // indent puts a tab before each line.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -65,6 +66,7 @@ type Server struct {
 	t          testing.TB
 	group      goroutineGroup
 	started    bool
+	listened   bool            // before Start, so that Events may be told nothing
 	ownKey     bool            // PSK is Identity and Key
 	clientCert tls.Certificate // of Dial's clients, where ClientAuth asks for one
 
@@ -78,31 +80,24 @@ type Server struct {
 // closed at the test's end.
 func NewServer(t testing.TB, handler dtlsserver.EventHandler) *Server {
 	t.Helper()
-	s := NewUnstartedServer(t, handler)
-	s.Start()
-	return s
+	return StartServer(t, &dtlsserver.Server{Handler: handler})
 }
 
 // StartServer starts a server that the caller has made, and closes it at the
 // test's end. If it has neither a PSK nor certificates, it gets the random key of
 // NewServer; otherwise DialPSK and DialContext connect to it. Its Handler is
-// wrapped, to record Events. To start it on a Network, put it into the Server field
-// of an unstarted one.
+// wrapped, to record Events. One that listens already is used as it is: see Start.
 func StartServer(t testing.TB, server *dtlsserver.Server) *Server {
 	t.Helper()
-	s := newServer(t, server)
+	s := NewUnstartedServer(t, server)
 	s.Start()
 	return s
 }
 
-// NewUnstartedServer returns a server like that of NewServer which does not listen
-// yet. Change what is to be changed, then call Start.
-func NewUnstartedServer(t testing.TB, handler dtlsserver.EventHandler) *Server {
+// NewUnstartedServer is StartServer without the Start. Change what is to be
+// changed, then call that.
+func NewUnstartedServer(t testing.TB, server *dtlsserver.Server) *Server {
 	t.Helper()
-	return newServer(t, &dtlsserver.Server{Handler: handler})
-}
-
-func newServer(t testing.TB, server *dtlsserver.Server) *Server {
 	s := &Server{Server: server, t: t, Identity: "client-" + rand.Text()[:8], Key: make([]byte, 32)}
 	rand.Read(s.Key)
 	s.Events = NewRecorder(t)
@@ -113,6 +108,11 @@ func newServer(t testing.TB, server *dtlsserver.Server) *Server {
 
 // Start starts the server on a free port, and fails the test if it cannot. When it
 // returns, KindListening was told.
+//
+// A server that listens already, by dtlsnet.Listen say, is used as it is, with
+// the credentials that it has: those of an Authority too are for its maker to
+// set. Events then has what its Handler tells it, and only the goroutines of
+// clients are waited for in the end.
 func (s *Server) Start() {
 	s.t.Helper()
 	if s.started {
@@ -126,6 +126,14 @@ func (s *Server) Start() {
 		}
 	}
 	s.Events.Timeout = s.Timeout
+	if s.Authority != nil {
+		s.clientCert = s.Authority.Issue(clientName)
+	}
+	if s.IsListening() {
+		s.listened = true
+		s.t.Cleanup(s.Close)
+		return
+	}
 	if s.Handler == nil {
 		s.Handler = dtlsserver.NopHandler{}
 	}
@@ -159,7 +167,6 @@ func (s *Server) setCredentials() {
 		if s.ClientCAs == nil {
 			s.ClientCAs = s.Authority.Pool
 		}
-		s.clientCert = s.Authority.Issue(clientName)
 	} else if s.PSK == nil && len(s.Certificates) == 0 && s.GetCertificate == nil {
 		s.ownKey = true
 		s.PSK = dtlsserver.StaticPSK(map[string][]byte{s.Identity: s.Key})
@@ -173,15 +180,17 @@ func (s *Server) ClientConfig() *dtls.Config {
 	s.t.Helper()
 	config, err := s.clientConfig()
 	if err != nil {
-		s.t.Fatal(err)
+		s.t.Fatalf("dtlsservertest: %v", err)
 	}
 	return config
 }
 
+var errNotStarted = errors.New("the server was not started")
+
 func (s *Server) clientConfig() (*dtls.Config, error) {
 	switch {
 	case !s.started:
-		return nil, errors.New("dtlsservertest: the server was not started")
+		return nil, errNotStarted
 	case s.Authority != nil:
 		config := &dtls.Config{
 			RootCAs: s.Authority.Pool, ServerName: serverName,
@@ -196,7 +205,7 @@ func (s *Server) clientConfig() (*dtls.Config, error) {
 	case s.ownKey:
 		return s.pskConfig(s.Identity, s.Key), nil
 	}
-	return nil, errors.New("dtlsservertest: the server has credentials of its own, which Dial does not know: call DialPSK or DialContext")
+	return nil, errors.New("the server has credentials of its own, which Dial does not know: call DialPSK or DialContext")
 }
 
 // PSKConfig returns the configuration of a pion client with a pre-shared key, for
@@ -246,7 +255,7 @@ func (s *Server) DialPSK(identity string, key []byte) *Client {
 
 func (s *Server) mustDial(config *dtls.Config) *Client {
 	s.t.Helper()
-	client, err := s.DialContext(s.t.Context(), config)
+	client, err := s.dial(s.t.Context(), config)
 	if err != nil {
 		s.fatalf("the client does not connect: %v", err)
 	}
@@ -257,14 +266,27 @@ func (s *Server) mustDial(config *dtls.Config) *Client {
 // ClientConfig. It is for clients that are to be refused, and for those that
 // connect at the same time: it returns an error and does not fail the test. The
 // error wraps pion's, or that of ctx, or context.DeadlineExceeded after Timeout.
+//
+// Nobody tells a client with a wrong key or an unknown identity: DialContext
+// returns after Timeout, and KindHandshakeFailed comes after HandshakeTimeout,
+// which is longer than Timeout on loopback. Test it on a Network in a bubble, or
+// set HandshakeTimeout to a second.
 func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (*Client, error) {
+	client, err := s.dial(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("dtlsservertest: %w", err)
+	}
+	return client, nil
+}
+
+func (s *Server) dial(ctx context.Context, config *dtls.Config) (*Client, error) {
 	var err error
 	if config == nil {
 		if config, err = s.clientConfig(); err != nil {
 			return nil, err
 		}
 	}
-	conn, err := s.DialUDP()
+	conn, err := s.dialUDP()
 	if err != nil {
 		return nil, err
 	}
@@ -275,33 +297,62 @@ func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (*Client,
 	s.group.run(func() { client.Conn, err = dtls.ClientWithContext(ctx, client.socket, config) })
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("dtlsservertest: %w", err)
+		return nil, err
 	}
 	s.mu.Lock()
 	s.clients = append(s.clients, client)
 	s.mu.Unlock()
-	// The client has the last flight, perhaps before the server goes on.
+	if client.session = s.awaitSession(conn.LocalAddr().String(), since); client.session == nil {
+		return nil, fmt.Errorf("the client has connected, but the handler was not told within %v: it blocks?", s.Timeout)
+	}
+	return client, nil
+}
+
+// awaitSession returns the session of a client that has just connected: it has
+// the last flight, perhaps before the server goes on. It returns nil when there
+// is none in time.
+func (s *Server) awaitSession(client string, since time.Duration) *dtlsserver.Session {
+	if s.listened { // Events may be told nothing, so look now and then
+		remote := netip.MustParseAddrPort(client)
+		for end, pause := time.Now().Add(s.Timeout), time.Millisecond; time.Now().Before(end); pause *= 2 {
+			if session, ok := s.Session(remote); ok {
+				return session
+			}
+			time.Sleep(pause)
+		}
+		return nil
+	}
 	e, ok := s.Events.await(func(e *entry) bool {
-		return e.at >= since && e.event.Kind == dtlsserver.KindHandshakeComplete && e.event.Remote.String() == conn.LocalAddr().String()
+		return e.at >= since && e.event.Kind == dtlsserver.KindHandshakeComplete && e.event.Remote.String() == client
 	}, false)
 	if !ok {
-		return nil, fmt.Errorf("dtlsservertest: the client has connected, but no handler is told within %v", s.Timeout)
+		return nil
 	}
-	client.session = e.event.Session
-	return client, nil
+	return e.event.Session
 }
 
 // DialUDP returns a socket that sends bare datagrams to the server, as a client
 // does before its handshake. It is for the caller to close.
 func (s *Server) DialUDP() (net.Conn, error) {
+	conn, err := s.dialUDP()
+	if err != nil {
+		return nil, fmt.Errorf("dtlsservertest: %w", err)
+	}
+	return conn, nil
+}
+
+func (s *Server) dialUDP() (net.Conn, error) {
+	if !s.started {
+		return nil, errNotStarted
+	}
 	addr := s.Addr()
 	if !addr.IsValid() {
-		return nil, fmt.Errorf("dtlsservertest: the server does not listen: %w", net.ErrClosed)
+		return nil, fmt.Errorf("the server does not listen: %w", net.ErrClosed)
 	}
 	if s.Network != nil {
-		return s.Network.Dial("udp4", addr.String())
+		return s.Network.dial("udp4", addr.String())
 	}
-	return net.Dial("udp4", addr.String())
+	return net.Dial("udp", addr.String())
 }
 
 // Close closes the clients and the server, and waits for the end of all that they
@@ -322,7 +373,7 @@ func (s *Server) Close() {
 		return
 	}
 	if s.t.Failed() && !s.Events.shown() {
-		s.t.Log("dtlsservertest: " + s.Events.report())
+		s.t.Log("dtlsservertest: " + s.Events.record())
 	}
 	// Not from the test's context: it is done before Cleanup.
 	ctx, cancel := context.WithTimeout(context.Background(), s.Timeout)
@@ -365,7 +416,8 @@ func (s *Server) state() string {
 		fmt.Fprintf(&b, "\t%v, identity %q, %d messages received, %d sent, %d records dropped\n", session,
 			session.ConnectionState().PSKIdentity, stats.MessagesReceived, stats.MessagesSent, stats.RecordsDropped)
 	}
-	b.WriteString(describe("goroutines of the server and its clients", s.group.stacks()))
+	busy := slices.DeleteFunc(s.group.stacks(), idle)
+	b.WriteString(describe("goroutines of the server and its clients that do more than wait for datagrams", busy))
 	return b.String()
 }
 

@@ -102,7 +102,7 @@ func TestNoHandler(t *testing.T) {
 	}
 	server.Events.WantMessage("hello", "after Write")
 	want(t, len(server.Events.Messages()), 1)
-	want(t, server.Events.Events()[0].Kind, dtlsserver.KindListening)
+	want(t, server.Events.All()[0].Kind, dtlsserver.KindListening)
 }
 
 func TestStartServer(t *testing.T) {
@@ -119,12 +119,43 @@ func TestStartServer(t *testing.T) {
 	}
 }
 
+// TestListeningServer: a server that listens already is as good as another, with
+// credentials of all kinds and at all addresses.
+func TestListeningServer(t *testing.T) {
+	t.Parallel()
+	key := []byte("a key of its own")
+	ca := NewAuthority(t)
+	for _, address := range []string{"127.0.0.1:0", ":0"} {
+		server := NewUnstartedServer(t, &dtlsserver.Server{
+			PSK:          dtlsserver.StaticPSK(map[string][]byte{"sensor-1": key}),
+			Certificates: []tls.Certificate{ca.Issue(serverName)},
+			ClientAuth:   tls.RequireAndVerifyClientCert,
+			ClientCAs:    ca.Pool,
+		})
+		server.Authority = ca
+		server.Handler = dtlsserver.MultiHandler(echo, server.Events)
+		if err := server.Listen("udp", address); err != nil {
+			t.Fatal(err)
+		}
+		at := server.Addr()
+		server.Start()
+		want(t, server.Addr(), at)
+		for _, client := range []*Client{server.DialPSK("sensor-1", key), server.Dial()} {
+			want(t, client.Ask("hello"), "hello")
+			e := server.Events.Want(dtlsserver.KindHandshakeComplete, "after Dial")
+			want(t, client.Session(), e.Session)
+		}
+		server.Close()
+		want(t, server.IsListening(), false)
+	}
+}
+
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	for _, auth := range []tls.ClientAuthType{tls.NoClientCert, tls.RequestClientCert, tls.RequireAndVerifyClientCert} {
 		t.Run(auth.String(), func(t *testing.T) {
 			t.Parallel()
-			server := NewUnstartedServer(t, echo)
+			server := NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 			server.Authority = NewAuthority(t)
 			server.ClientAuth = auth
 			server.Start()
@@ -148,7 +179,7 @@ func TestOwnCertificate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ca, stranger := NewAuthority(t), NewAuthority(t)
-		server := NewUnstartedServer(t, echo)
+		server := NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 		server.Network = NewNetwork(t, Link{})
 		server.Authority = stranger
 		server.Certificates = []tls.Certificate{ca.Issue("server.test", "192.0.2.7")}
@@ -227,7 +258,7 @@ func TestNetworks(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/certificates=%v", tt.name, certificates), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					server := NewUnstartedServer(t, echo)
+					server := NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 					server.Network = NewNetwork(t, tt.link)
 					server.MTU = tt.link.MTU
 					if certificates {
@@ -274,7 +305,7 @@ func TestNetworks(t *testing.T) {
 func TestSetLink(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		server := NewUnstartedServer(t, echo)
+		server := NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 		server.Network = NewNetwork(t, Link{Delay: time.Millisecond})
 		server.IdleTimeout = time.Hour
 		server.Start()
@@ -299,7 +330,7 @@ func TestSetLink(t *testing.T) {
 func TestWrongKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		server := NewUnstartedServer(t, nil)
+		server := NewUnstartedServer(t, &dtlsserver.Server{})
 		server.Network = NewNetwork(t, Link{Delay: 10 * time.Millisecond})
 		server.Start()
 		config := server.ClientConfig()
@@ -316,7 +347,7 @@ func TestWrongKey(t *testing.T) {
 func TestManyClients(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		server := NewUnstartedServer(t, echo)
+		server := NewUnstartedServer(t, &dtlsserver.Server{Handler: echo})
 		server.Network = NewNetwork(t, Link{Delay: 10 * time.Millisecond})
 		server.Start()
 		const n = 300

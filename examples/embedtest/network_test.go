@@ -15,8 +15,7 @@ import (
 func TestBadNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := []byte("a random key of 16 bytes or more")
-		server := dtlsservertest.NewUnstartedServer(t, nil)
-		server.Server = NewServer(map[string][]byte{"sensor-1": key})
+		server := dtlsservertest.NewUnstartedServer(t, NewServer(map[string][]byte{"sensor-1": key}))
 		server.Network = dtlsservertest.NewNetwork(t, dtlsservertest.Link{
 			Loss:  0.3,
 			Delay: 50 * time.Millisecond,
