@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pion/dtls/v2"
@@ -49,27 +50,7 @@ func run(ctx context.Context, stdout io.Writer) error {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.Leaf)
 
-	server := &dtlsserver.Server{
-		Certificates: []tls.Certificate{serverCert},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    pool,
-		VerifyConnection: func(cs dtlsserver.ConnectionState) error {
-			// With a PSK as well there would be clients without a certificate.
-			if len(cs.PeerCertificates) == 0 || cs.PeerCertificates[0].Subject.CommonName != "sensor-1" {
-				return errors.New("not the sensor")
-			}
-			return nil
-		},
-		Handler: dtlsserver.HandlerFuncs{
-			OnInfo: func(e dtlsserver.Event) {
-				if e.Kind == dtlsserver.KindHandshakeComplete {
-					client := e.Session.ConnectionState().PeerCertificates[0]
-					fmt.Fprintf(stdout, "%q has connected\n", client.Subject.CommonName)
-				}
-			},
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
-		},
-	}
+	server := newServer(serverCert, pool, stdout)
 	if err := server.Listen("udp", "127.0.0.1:0"); err != nil {
 		return err
 	}
@@ -84,6 +65,39 @@ func run(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(stdout, "the client has received %q\n", echo)
+	return nil
+}
+
+// newServer returns a server that clients trust by its certificate, and that
+// trusts sensors with certificates of the authorities.
+func newServer(certificate tls.Certificate, authorities *x509.CertPool, stdout io.Writer) *dtlsserver.Server {
+	return &dtlsserver.Server{
+		Certificates:     []tls.Certificate{certificate},
+		ClientAuth:       tls.RequireAndVerifyClientCert,
+		ClientCAs:        authorities,
+		VerifyConnection: onlySensors,
+		Handler: dtlsserver.HandlerFuncs{
+			OnInfo: func(e dtlsserver.Event) {
+				if e.Kind == dtlsserver.KindHandshakeComplete {
+					client := e.Session.ConnectionState().PeerCertificates[0]
+					fmt.Fprintf(stdout, "%q has connected\n", client.Subject.CommonName)
+				}
+			},
+			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
+		},
+	}
+}
+
+// onlySensors lets in clients whose certificate is that of a sensor. The server
+// asks it last, when the certificate is verified. One that takes pre-shared keys
+// too asks it about their clients, which have no certificate.
+func onlySensors(cs dtlsserver.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("a client without certificate")
+	}
+	if name := cs.PeerCertificates[0].Subject.CommonName; !strings.HasPrefix(name, "sensor-") {
+		return fmt.Errorf("%q is no sensor", name)
+	}
 	return nil
 }
 

@@ -57,7 +57,10 @@ func run(ctx context.Context, server *dtlsserver.Server, address string, stdout 
 	defer cancel()
 	err := server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("handshakes, hooks or handlers did not end within %v", grace)
+		// Nothing is wrong: a client with a wrong key is a handshake in progress
+		// until HandshakeTimeout. The sessions have been told all the same.
+		fmt.Fprintf(stdout, "ended before some handshakes, hooks or handlers did, after %v\n", grace)
+		return nil
 	}
 	return errors.Join(err, <-stopped)
 }

@@ -2,13 +2,16 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pion/dtls/v2"
@@ -74,6 +77,68 @@ func TestSignal(t *testing.T) {
 			t.Errorf("%v: %v", sig, err)
 		}
 	}
+}
+
+// TestWrongKey: a handshake that will not end holds the program up for the grace
+// only, and is no failure.
+func TestWrongKey(t *testing.T) {
+	// The first to ask for signals starts a goroutine for good, which must not
+	// be one of the bubble.
+	_, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
+	stop()
+	synctest.Test(t, func(t *testing.T) {
+		key := []byte("secret")
+		network := dtlsservertest.NewNetwork(t, dtlsservertest.Link{})
+		server := &dtlsserver.Server{
+			PSK:          dtlsserver.StaticPSK(map[string][]byte{"sensor-1": key}),
+			ListenPacket: network.ListenPacket,
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		reader, stdout := io.Pipe() // which the loop may write to still when run returns
+		printed := make(chan string, 1)
+		go func() {
+			all, _ := io.ReadAll(reader)
+			printed <- string(all)
+		}()
+		ended := make(chan error, 1)
+		go func() { ended <- run(ctx, server, "192.0.2.1:4433", stdout) }()
+		synctest.Wait()
+		dial := func(key []byte) (*dtls.Conn, error) {
+			socket, err := network.Dial("udp", "192.0.2.1:4433")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			return dtls.ClientWithContext(ctx, socket, dtlsservertest.PSKConfig("sensor-1", key))
+		}
+		client, err := dial(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if _, err := dial([]byte("guess")); err == nil {
+			t.Error("a wrong key is right")
+		}
+
+		start := time.Now()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != grace {
+			t.Errorf("it takes %v", took)
+		}
+		synctest.Wait() // the loop has told its handler all
+		stdout.Close()
+		if text := <-printed; !strings.Contains(text, "ended before some handshakes") || !strings.Contains(text, "session closed") {
+			t.Errorf("printed %q", text)
+		}
+		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the client was not told: %v", err)
+		}
+	})
 }
 
 // TestAddressInUse: what Listen says is what run returns.
