@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/console"
+	"github.com/dtlsserver/dtlsserver/examples/internal/pskclient"
 	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
 	"github.com/pion/dtls/v2"
 )
@@ -86,15 +87,7 @@ func dial(ctx context.Context, addr, identity string, key []byte) (*dtls.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	conn, err := dtls.ClientWithContext(ctx, udp, &dtls.Config{
-		PSK:             func(hint []byte) ([]byte, error) { return key, nil },
-		PSKIdentityHint: []byte(identity), // pion's name for a client's identity
-		CipherSuites: []dtls.CipherSuiteID{
-			dtls.TLS_PSK_WITH_AES_128_GCM_SHA256,
-			dtls.TLS_PSK_WITH_AES_128_CCM,
-			dtls.TLS_PSK_WITH_AES_128_CCM_8,
-		},
-	})
+	conn, err := dtls.ClientWithContext(ctx, udp, pskclient.Config(identity, key))
 	if err != nil {
 		udp.Close()
 		if errors.Is(err, context.DeadlineExceeded) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/console"
+	"github.com/dtlsserver/dtlsserver/examples/internal/pskclient"
 	"github.com/pion/dtls/v2"
 )
 
@@ -259,11 +260,7 @@ func (d *demo) close(ctx context.Context, client *dtls.Conn) error {
 func (d *demo) dial(ctx context.Context, identity, key string, timeout time.Duration) (*dtls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return dtls.DialWithContext(ctx, "udp", net.UDPAddrFromAddrPort(d.server.Addr()), &dtls.Config{
-		PSK:             func(hint []byte) ([]byte, error) { return []byte(key), nil },
-		PSKIdentityHint: []byte(identity), // pion's name for a client's identity
-		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-	})
+	return dtls.DialWithContext(ctx, "udp", net.UDPAddrFromAddrPort(d.server.Addr()), pskclient.Config(identity, []byte(key)))
 }
 
 // watcher holds the events that the demo has not looked at yet.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/examples/internal/pskclient"
 	"github.com/pion/dtls/v2"
 )
 
@@ -127,10 +128,5 @@ func dial(ctx context.Context, server netip.AddrPort, identity string, key []byt
 	if !server.IsValid() {
 		return nil, net.ErrClosed
 	}
-	return dtls.DialWithContext(ctx, "udp", net.UDPAddrFromAddrPort(server), &dtls.Config{
-		PSK:                  func([]byte) ([]byte, error) { return key, nil },
-		PSKIdentityHint:      []byte(identity), // pion's name for a client's identity
-		CipherSuites:         []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256},
-		ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
-	})
+	return dtls.DialWithContext(ctx, "udp", net.UDPAddrFromAddrPort(server), pskclient.Config(identity, key))
 }
