@@ -89,11 +89,7 @@ func (c *ListenConfig) Listen(network, address string, server *dtlsserver.Server
 		h.listener.serverStopped(nil) // if it has not been told yet
 		user = h.user
 	}
-	h := handler{l.events(), user, l}
-	if user != nil {
-		h.EventHandler = dtlsserver.MultiHandler(user, h.EventHandler)
-	}
-	server.Handler = h
+	server.Handler = handler{dtlsserver.MultiHandler(user, l.events()), user, l}
 	if err := server.Listen(network, address); err != nil {
 		server.Handler = user
 		return nil, err

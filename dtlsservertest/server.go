@@ -134,9 +134,6 @@ func (s *Server) Start() {
 		s.t.Cleanup(s.Close)
 		return
 	}
-	if s.Handler == nil {
-		s.Handler = dtlsserver.NopHandler{}
-	}
 	s.Handler = dtlsserver.MultiHandler(s.Handler, s.Events)
 	s.setCredentials()
 	network, address := "udp4", "127.0.0.1:0"
