@@ -458,11 +458,14 @@ func (l *loop) schedule(s *Session) {
 		return
 	}
 	at, complete, ok := s.deadline()
-	if ok {
+	switch {
+	case !ok:
+	case complete:
+		s.settled = true
+		l.timers.Set(&s.timer, at)
+		l.makeRoom(s)
+	default:
 		l.timers.SetNoLater(&s.timer, at)
-		if s.settled = complete; complete {
-			l.makeRoom(s)
-		}
 	}
 }
 
