@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,21 +23,28 @@ import (
 // that another goroutine has done, the folded rest is told too.
 func TestFoldedEventIsTold(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(s *Server) { s.IdleTimeout = time.Hour }, func(b *bubble) {
-		p, q := b.peer(1), b.peer(2)
-		p.establish()
-		q.establish()
-		session, _ := b.server.Session(p.pipe.addr)
-		other, _ := b.server.Session(q.pipe.addr)
-		time.Sleep(10 * time.Minute) // no timer is near
-		b.rec.then.OnInfo = func(e Event) {
-			if e.Kind == KindSessionClosed && e.Session == other {
+	var session atomic.Pointer[Session]
+	edit := func(s *Server) {
+		s.IdleTimeout = time.Hour
+		s.Handler.(*recorder).then.OnInfo = func(e Event) {
+			if e.Kind == KindSessionClosed && session.Load() != nil {
 				for range 3 {
-					session.raise(Event{Kind: KindWriteDropped})
+					session.Load().raise(Event{Kind: KindWriteDropped})
 				}
 			}
 		}
+	}
+	inBubble(t, edit, func(b *bubble) {
+		p, q := b.peer(1), b.peer(2)
+		p.establish()
+		q.establish()
+		other, _ := b.server.Session(q.pipe.addr)
+		time.Sleep(10 * time.Minute) // no timer is near
+		s, _ := b.server.Session(p.pipe.addr)
+		session.Store(s)
 		other.Close()
+		synctest.Wait()
+		session.Store(nil)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		b.rec.want(t, KindWriteDropped, 3, "after two seconds")
