@@ -18,7 +18,7 @@ type Secret struct {
 	suite    *Suite
 	mac      hash.Hash // HMAC with the secret
 	a, block [sha512.Size384]byte
-	seed     [128]byte // label and seed, unless they are longer
+	seed     [80]byte // label and seed; those of Export may be longer
 }
 
 // NewSecret returns the secret b, which is not kept, for the PRF of the suite.
