@@ -1,0 +1,72 @@
+package dtlsserver
+
+import "time"
+
+// What a session does when it is silent: it retransmits, rests, and ends.
+
+// restAfter is how long a session must have been silent to rest: to hold its
+// keys and not what is computed from them.
+const restAfter = 30 * time.Second
+
+// timeout does what is due by now and says when the next thing is.
+func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.HandshakeComplete && !now.Before(s.heard.Add(s.loop.cfg.idleTimeout)) {
+		s.endLocked(ErrIdleTimeout, true)
+	} else {
+		s.eng.Timeout(now)
+		s.pumpLocked(now)
+		s.restLocked(now)
+	}
+	return s.deadlineLocked()
+}
+
+// restLocked has the session rest if it has been silent for long enough.
+func (s *Session) restLocked(now time.Time) {
+	silent := s.heard
+	switch {
+	case s.restAt.IsZero() || now.Before(s.restAt):
+		return
+	case s.written: // at a time that Write does not look up
+		silent, s.written = now, false
+	}
+	if s.restAt = silent.Add(restAfter); !now.Before(s.restAt) {
+		s.eng.Rest()
+		s.restAt = time.Time{}
+	}
+}
+
+// wakeLocked notes that a record has ended a rest.
+func (s *Session) wakeLocked(now time.Time) {
+	if s.restAt.IsZero() && s.state.HandshakeComplete && !s.eng.Resting() {
+		s.restAt = now.Add(restAfter)
+		s.loop.outbox.putItem(item{kind: kindAwake, session: s})
+		s.loop.wake()
+	}
+}
+
+// deadline is when timeout must be called next, and whether the handshake is
+// complete.
+func (s *Session) deadline() (at time.Time, complete, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok = s.deadlineLocked()
+	return at, s.state.HandshakeComplete, ok
+}
+
+func (s *Session) deadlineLocked() (time.Time, bool) {
+	if s.eng.Closed() {
+		return time.Time{}, false
+	}
+	at := s.eng.Deadline()
+	if s.state.HandshakeComplete {
+		if idle := s.heard.Add(s.loop.cfg.idleTimeout); at.IsZero() || idle.Before(at) {
+			at = idle
+		}
+		if !s.restAt.IsZero() && s.restAt.Before(at) {
+			at = s.restAt
+		}
+	}
+	return at, true
+}
