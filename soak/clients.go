@@ -227,6 +227,7 @@ const answerTimeout = idleTimeout * 3 / 4
 
 // exchange sends numbered datagrams and checks the answers. A datagram that does
 // not come back is no error here: the ledger knows at the end whose fault it is.
+// The error is io.EOF when opBye has been heeded before all answers were there.
 func (v *visit) exchange(l link, x exchange) error {
 	a := v.soak.ledger.open(!x.loose)
 	defer v.soak.ledger.settle(a, true)
@@ -263,10 +264,15 @@ func (v *visit) exchange(l link, x exchange) error {
 			if x.closed && err == io.EOF {
 				return nil
 			}
+			missing := uint64(max(a.written()-len(answers), 0))
 			var timeout net.Error
-			if errors.As(err, &timeout) && timeout.Timeout() {
-				v.scenario.unanswered.Add(uint64(max(a.written()-len(answers), 0)))
+			switch {
+			case errors.As(err, &timeout) && timeout.Timeout():
+				v.scenario.unanswered.Add(missing)
 				return nil
+			case x.op == opBye && err == io.EOF:
+				v.scenario.unanswered.Add(missing)
+				return io.EOF
 			}
 			return fmt.Errorf("after %d of %d answers: %w", len(answers), wanted, err)
 		}

@@ -279,7 +279,10 @@ func closedByHandler(v *visit) error {
 	if err != nil {
 		return err
 	}
-	if err := v.exchange(h, exchange{count: some(), op: opBye}); err != nil {
+	switch err := v.exchange(h, exchange{count: some(), op: opBye}); {
+	case err == io.EOF:
+		return nil
+	case err != nil:
 		return err
 	}
 	h.SetReadDeadline(time.Now().Add(patience))
