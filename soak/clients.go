@@ -227,7 +227,7 @@ const answerTimeout = idleTimeout * 3 / 4
 
 // exchange sends numbered datagrams and checks the answers. A datagram that does
 // not come back is no error here: the ledger knows at the end whose fault it is.
-// The error is io.EOF when opBye has been heeded before all answers were there.
+// The error is io.EOF when opBye was heeded and all that the server wrote was there.
 func (v *visit) exchange(l link, x exchange) error {
 	a := v.soak.ledger.open(!x.loose)
 	defer v.soak.ledger.settle(a, true)
@@ -270,8 +270,7 @@ func (v *visit) exchange(l link, x exchange) error {
 			case errors.As(err, &timeout) && timeout.Timeout():
 				v.scenario.unanswered.Add(missing)
 				return nil
-			case x.op == opBye && err == io.EOF:
-				v.scenario.unanswered.Add(missing)
+			case x.op == opBye && err == io.EOF && missing == 0: // the server has not received the others
 				return io.EOF
 			}
 			return fmt.Errorf("after %d of %d answers: %w", len(answers), wanted, err)
