@@ -630,7 +630,8 @@ func TestCloseUnderFlood(t *testing.T) {
 	t.Parallel()
 	w := newWaiter()
 	s := listen(t, "udp4", "127.0.0.1:0", w)
-	addr := s.Addr()
+	var addr atomic.Pointer[net.UDPAddr] // another each time, lest another test take the port
+	addr.Store(net.UDPAddrFromAddrPort(s.Addr()))
 	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -640,7 +641,7 @@ func TestCloseUnderFlood(t *testing.T) {
 		defer close(flooded)
 		hello := testpeer.New("", nil, 1).Hello()
 		for {
-			if _, err := pc.WriteTo(hello, net.UDPAddrFromAddrPort(addr)); errors.Is(err, net.ErrClosed) {
+			if _, err := pc.WriteTo(hello, addr.Load()); errors.Is(err, net.ErrClosed) {
 				return
 			}
 		}
@@ -648,9 +649,10 @@ func TestCloseUnderFlood(t *testing.T) {
 	for range 100 {
 		w.wait(t, KindHelloVerifyRequest)
 		s.Close()
-		if err := s.Listen("udp4", addr.String()); err != nil {
+		if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
 		}
+		addr.Store(net.UDPAddrFromAddrPort(s.Addr()))
 	}
 	pc.Close()
 	<-flooded
