@@ -155,13 +155,13 @@ func (e *Engine) AnswerPSK(now time.Time, key []byte) {
 		}
 	}
 	if e.suite.KeyExchange == suite.PSK {
-		e.haveKeys(now, suite.PSKPremaster(key))
+		e.haveKeys(now, suite.AppendPSKPremaster(nil, key))
 		return
 	}
 	if e.hs.ticket {
 		e.hs.keyDigest = keyDigest(key)
 	}
-	premaster := suite.ECDHEPSKPremaster(e.hs.shared, key)
+	premaster := suite.AppendECDHEPSKPremaster(nil, e.hs.shared, key)
 	clear(e.hs.shared)
 	e.haveKeys(now, premaster)
 }
@@ -275,7 +275,7 @@ func (e *Engine) complete(now time.Time) {
 // sayFinished adds ChangeCipherSpec and Finished to the flight.
 func (e *Engine) sayFinished() {
 	hs := e.hs
-	verifyData := hs.secret.ServerVerifyData(hs.transcript.Sum(nil))
+	verifyData := bytes.Clone(hs.secret.ServerVerifyData(hs.transcript.Sum(nil)))
 	e.flight.messages = append(e.flight.messages,
 		message{changeCipherSpec: true},
 		message{typ: wire.TypeFinished, seq: hs.nextSend, epoch: 1, body: verifyData})

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"hash"
 	"time"
@@ -240,12 +241,12 @@ func (e *Engine) deriveKeys(premaster []byte) error {
 	hs := e.hs
 	hs.secret = e.suite.NewSecret(premaster)
 	if hs.parameters.ExtendedMasterSecret {
-		hs.master = hs.secret.ExtendedMasterSecret(hs.sessionHash)
+		hs.master = bytes.Clone(hs.secret.ExtendedMasterSecret(hs.sessionHash))
 	} else {
-		hs.master = hs.secret.MasterSecret(hs.clientRandom[:], hs.serverRandom[:])
+		hs.master = bytes.Clone(hs.secret.MasterSecret(hs.clientRandom[:], hs.serverRandom[:]))
 	}
 	clear(premaster)
-	hs.secret.Become(hs.master)
+	hs.secret.Become(e.suite, hs.master)
 	return e.installKeys()
 }
 

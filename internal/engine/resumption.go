@@ -182,7 +182,7 @@ func (e *Engine) answerResumption(now time.Time) {
 		return
 	}
 	renew := now.Sub(time.Unix(s.Created, 0)) > TicketLifetime/2
-	hs.transcript = e.suite.Hash()
+	hs.transcript = e.suite.Hash.New()
 	hs.record(wire.TypeClientHello, hs.helloSeq, hs.hello)
 	e.sayServerHello(hs.offer.hello.SessionID, renew)
 	hs.master = slices.Clone(s.Master)

@@ -181,7 +181,7 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	if request {
 		hs.messages = []byte{}
 	}
-	hs.transcript = e.suite.Hash()
+	hs.transcript = e.suite.Hash.New()
 	hs.record(wire.TypeClientHello, hs.helloSeq, hs.hello)
 	hs.parameters.Suite = e.suite
 

@@ -1,10 +1,8 @@
 package suite
 
 import (
-	"crypto/hmac"
-	"crypto/sha512"
 	"encoding/binary"
-	"hash"
+	"slices"
 
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -12,81 +10,92 @@ import (
 // MasterSecretLen is the length of the master secret (RFC 5246 section 8.1).
 const MasterSecretLen = 48
 
-// Secret is a secret that the PRF is computed with, keyed once for all uses. It
-// is not safe for concurrent use.
+// Secret is a secret that the PRF is computed with, keyed once for all uses.
+// What its methods return is its own: it is good until the next call of one. A
+// Secret can become one secret after another, which allocates only when the hash
+// changes. The zero Secret is for Become. It is not safe for concurrent use.
 type Secret struct {
-	suite    *Suite
-	mac      hash.Hash // HMAC with the secret
-	a, block [sha512.Size384]byte
-	seed     [80]byte // label and seed; those of Export may be longer
+	suite *Suite
+	mac   hmac
+	// text is A(i), and behind it label and seed: what HMAC is computed of,
+	// in one piece.
+	text [MaxHashLen + maxSeed]byte
+	out  [2 * (MaxKeyLen + NonceLen)]byte
 }
+
+// maxSeed is the length of the longest label and seed but for those of Export,
+// which need an array of their own.
+const maxSeed = len("key expansion") + 2*wire.RandomLen
 
 // NewSecret returns the secret b, which is not kept, for the PRF of the suite.
 func (s *Suite) NewSecret(b []byte) *Secret {
-	secret := &Secret{suite: s}
-	secret.Become(b)
+	secret := new(Secret)
+	secret.Become(s, b)
 	return secret
 }
 
-// Become makes s the secret b, which is not kept.
-func (s *Secret) Become(b []byte) { s.mac = hmac.New(s.suite.Hash, b) }
+// Become makes s the secret b, which is not kept, for the PRF of the suite.
+func (s *Secret) Become(suite *Suite, b []byte) {
+	s.suite = suite
+	s.mac.setKey(suite.Hash, b)
+}
+
+// Forget clears the secret and what was made of it.
+func (s *Secret) Forget() {
+	s.mac.forget()
+	clear(s.text[:])
+	clear(s.out[:])
+}
 
 // prf fills out with PRF(secret, label, seed...) (RFC 5246 section 5).
-func (s *Secret) prf(out []byte, label string, seed ...[]byte) {
-	labelled := append(s.seed[:0], label...)
+func (s *Secret) prf(out []byte, label string, seed ...[]byte) []byte {
+	size := s.mac.Size()
+	text := append(s.text[:size], label...)
 	for _, b := range seed {
-		labelled = append(labelled, b...)
+		text = append(text, b...)
 	}
-	a := s.hmac(s.a[:0], labelled, nil) // A(1) = HMAC(secret, label + seed)
-	for {
-		n := copy(out, s.hmac(s.block[:0], a, labelled))
-		if out = out[n:]; len(out) == 0 {
-			return
+	a := s.mac.sum(text[:0], text[size:]) // A(1) = HMAC(secret, label + seed)
+	for rest := out; ; {
+		rest = rest[copy(rest, s.mac.sum(s.mac.scratch[:0], text)):]
+		if len(rest) == 0 {
+			return out
 		}
-		a = s.hmac(a[:0], a, nil)
+		a = s.mac.sum(a[:0], a)
 	}
 }
 
-// hmac appends HMAC(secret, b + more) to dst.
-func (s *Secret) hmac(dst, b, more []byte) []byte {
-	s.mac.Reset()
-	s.mac.Write(b)
-	s.mac.Write(more)
-	return s.mac.Sum(dst)
+// AppendPSKPremaster appends the premaster secret of the plain PSK key
+// exchange: as many zeros as the key has bytes, then the key, each behind its
+// length (RFC 4279 section 2).
+func AppendPSKPremaster(dst, psk []byte) []byte {
+	dst = slices.Grow(dst, 4+2*len(psk)) // at once: no part of it is left elsewhere
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(psk)))
+	dst = append(dst, make([]byte, len(psk))...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(psk)))
+	return append(dst, psk...)
 }
 
-// PSKPremaster returns the premaster secret of the plain PSK key exchange:
-// as many zeros as the key has bytes, then the key, each behind its length
-// (RFC 4279 section 2).
-func PSKPremaster(psk []byte) []byte {
-	return ECDHEPSKPremaster(make([]byte, len(psk)), psk)
-}
-
-// ECDHEPSKPremaster returns the premaster secret of ECDHE_PSK: the shared
+// AppendECDHEPSKPremaster appends the premaster secret of ECDHE_PSK: the shared
 // secret of ECDH, then the key, each behind its length (RFC 5489 section 2).
-func ECDHEPSKPremaster(shared, psk []byte) []byte {
-	out := make([]byte, 0, 4+len(shared)+len(psk))
-	out = binary.BigEndian.AppendUint16(out, uint16(len(shared)))
-	out = append(out, shared...)
-	out = binary.BigEndian.AppendUint16(out, uint16(len(psk)))
-	return append(out, psk...)
+func AppendECDHEPSKPremaster(dst, shared, psk []byte) []byte {
+	dst = slices.Grow(dst, 4+len(shared)+len(psk))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(shared)))
+	dst = append(dst, shared...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(psk)))
+	return append(dst, psk...)
 }
 
 // MasterSecret derives the master secret from a premaster secret and the
 // hellos' randoms (RFC 5246 section 8.1).
 func (s *Secret) MasterSecret(clientRandom, serverRandom []byte) []byte {
-	out := make([]byte, MasterSecretLen)
-	s.prf(out, "master secret", clientRandom, serverRandom)
-	return out
+	return s.prf(s.out[:MasterSecretLen], "master secret", clientRandom, serverRandom)
 }
 
 // ExtendedMasterSecret derives the master secret from a premaster secret and
 // the hash of the transcript up to and with ClientKeyExchange (RFC 7627 section
 // 4).
 func (s *Secret) ExtendedMasterSecret(sessionHash []byte) []byte {
-	out := make([]byte, MasterSecretLen)
-	s.prf(out, "extended master secret", sessionHash)
-	return out
+	return s.prf(s.out[:MasterSecretLen], "extended master secret", sessionHash)
 }
 
 // Keys are the write keys and IVs of both directions.
@@ -99,8 +108,7 @@ type Keys struct {
 // AEAD has no MAC keys.
 func (s *Secret) Keys(clientRandom, serverRandom []byte) Keys {
 	keyLen, ivLen := s.suite.KeyLen, s.suite.FixedIVLen
-	block := make([]byte, 2*(keyLen+ivLen))
-	s.prf(block, "key expansion", serverRandom, clientRandom)
+	block := s.prf(s.out[:2*(keyLen+ivLen)], "key expansion", serverRandom, clientRandom)
 	take := func(n int) []byte {
 		b := block[:n:n]
 		block = block[n:]
@@ -110,17 +118,15 @@ func (s *Secret) Keys(clientRandom, serverRandom []byte) Keys {
 }
 
 // Export returns n bytes of keying material for a use of the application's,
-// made of a master secret (RFC 5705 section 4). A nil context is none, which is
-// not an empty one.
+// made of a master secret (RFC 5705 section 4), in memory of their own. A nil
+// context is none, which is not an empty one.
 func (s *Secret) Export(n int, clientRandom, serverRandom []byte, label string, context []byte) []byte {
-	out := make([]byte, n)
 	seed := [][]byte{clientRandom, serverRandom}
 	if context != nil {
 		length := binary.BigEndian.AppendUint16(nil, uint16(len(context)))
 		seed = append(seed, length, context)
 	}
-	s.prf(out, label, seed...)
-	return out
+	return s.prf(make([]byte, n), label, seed...)
 }
 
 // ClientVerifyData returns verify_data of the client's Finished, made of a
@@ -135,7 +141,5 @@ func (s *Secret) ServerVerifyData(transcriptHash []byte) []byte {
 }
 
 func (s *Secret) verifyData(label string, transcriptHash []byte) []byte {
-	out := make([]byte, wire.VerifyDataLen)
-	s.prf(out, label, transcriptHash)
-	return out
+	return s.prf(s.out[:wire.VerifyDataLen], label, transcriptHash)
 }

@@ -74,7 +74,7 @@ func TestPSKPremaster(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			wantBytes(t, "premaster secret", PSKPremaster(unhex(t, test.psk)), unhex(t, test.want))
+			wantBytes(t, "premaster secret", AppendPSKPremaster(nil, unhex(t, test.psk)), unhex(t, test.want))
 		})
 	}
 }
@@ -92,7 +92,7 @@ func TestECDHEPSKPremaster(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			got := ECDHEPSKPremaster(unhex(t, test.shared), unhex(t, test.psk))
+			got := AppendECDHEPSKPremaster(nil, unhex(t, test.shared), unhex(t, test.psk))
 			wantBytes(t, "premaster secret", got, unhex(t, test.want))
 		})
 	}
@@ -245,12 +245,12 @@ func TestKeyScheduleRecorded(t *testing.T) {
 			s := ByID(h.suite)
 			client, server, transcript := follow(t, h)
 			hashed := func() []byte {
-				sum := s.Hash()
+				sum := s.Hash.New()
 				sum.Write(transcript)
 				return sum.Sum(nil)
 			}
 
-			premaster := PSKPremaster(unhex(t, recordedPSK))
+			premaster := AppendPSKPremaster(nil, unhex(t, recordedPSK))
 			master := s.NewSecret(premaster).MasterSecret(client.random, server.random)
 			if h.ems {
 				master = s.NewSecret(premaster).ExtendedMasterSecret(hashed())

@@ -4,12 +4,9 @@ package suite
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"crypto/sha512"
+	"crypto"
 	"encoding/hex"
 	"fmt"
-	"hash"
-	"reflect"
 	"strings"
 	"testing"
 )
@@ -20,33 +17,33 @@ var registered = []struct {
 	id          uint16
 	name        string
 	keyExchange KeyExchange
-	hash        func() hash.Hash
+	hash        crypto.Hash
 	keyLen      int
 	explicit    int
 	tagLen      int
 }{
-	{0xd001, "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256", ECDHEPSK, sha256.New, 16, 8, 16},
-	{0xd002, "TLS_ECDHE_PSK_WITH_AES_256_GCM_SHA384", ECDHEPSK, sha512.New384, 32, 8, 16},
-	{0xccac, "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256", ECDHEPSK, sha256.New, 32, 0, 16},
-	{0xd005, "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256", ECDHEPSK, sha256.New, 16, 8, 16},
-	{0xd003, "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256", ECDHEPSK, sha256.New, 16, 8, 8},
-	{0x00a8, "TLS_PSK_WITH_AES_128_GCM_SHA256", PSK, sha256.New, 16, 8, 16},
-	{0x00a9, "TLS_PSK_WITH_AES_256_GCM_SHA384", PSK, sha512.New384, 32, 8, 16},
-	{0xccab, "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", PSK, sha256.New, 32, 0, 16},
-	{0xc0a4, "TLS_PSK_WITH_AES_128_CCM", PSK, sha256.New, 16, 8, 16},
-	{0xc0a5, "TLS_PSK_WITH_AES_256_CCM", PSK, sha256.New, 32, 8, 16},
-	{0xc0a8, "TLS_PSK_WITH_AES_128_CCM_8", PSK, sha256.New, 16, 8, 8},
-	{0xc0a9, "TLS_PSK_WITH_AES_256_CCM_8", PSK, sha256.New, 32, 8, 8},
-	{0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", ECDHEECDSA, sha256.New, 16, 8, 16},
-	{0xc02c, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", ECDHEECDSA, sha512.New384, 32, 8, 16},
-	{0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", ECDHERSA, sha256.New, 16, 8, 16},
-	{0xc030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", ECDHERSA, sha512.New384, 32, 8, 16},
-	{0xcca9, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", ECDHEECDSA, sha256.New, 32, 0, 16},
-	{0xcca8, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", ECDHERSA, sha256.New, 32, 0, 16},
-	{0xc0ac, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", ECDHEECDSA, sha256.New, 16, 8, 16},
-	{0xc0ad, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM", ECDHEECDSA, sha256.New, 32, 8, 16},
-	{0xc0ae, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8", ECDHEECDSA, sha256.New, 16, 8, 8},
-	{0xc0af, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8", ECDHEECDSA, sha256.New, 32, 8, 8},
+	{0xd001, "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256", ECDHEPSK, crypto.SHA256, 16, 8, 16},
+	{0xd002, "TLS_ECDHE_PSK_WITH_AES_256_GCM_SHA384", ECDHEPSK, crypto.SHA384, 32, 8, 16},
+	{0xccac, "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256", ECDHEPSK, crypto.SHA256, 32, 0, 16},
+	{0xd005, "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256", ECDHEPSK, crypto.SHA256, 16, 8, 16},
+	{0xd003, "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256", ECDHEPSK, crypto.SHA256, 16, 8, 8},
+	{0x00a8, "TLS_PSK_WITH_AES_128_GCM_SHA256", PSK, crypto.SHA256, 16, 8, 16},
+	{0x00a9, "TLS_PSK_WITH_AES_256_GCM_SHA384", PSK, crypto.SHA384, 32, 8, 16},
+	{0xccab, "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", PSK, crypto.SHA256, 32, 0, 16},
+	{0xc0a4, "TLS_PSK_WITH_AES_128_CCM", PSK, crypto.SHA256, 16, 8, 16},
+	{0xc0a5, "TLS_PSK_WITH_AES_256_CCM", PSK, crypto.SHA256, 32, 8, 16},
+	{0xc0a8, "TLS_PSK_WITH_AES_128_CCM_8", PSK, crypto.SHA256, 16, 8, 8},
+	{0xc0a9, "TLS_PSK_WITH_AES_256_CCM_8", PSK, crypto.SHA256, 32, 8, 8},
+	{0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", ECDHEECDSA, crypto.SHA256, 16, 8, 16},
+	{0xc02c, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", ECDHEECDSA, crypto.SHA384, 32, 8, 16},
+	{0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", ECDHERSA, crypto.SHA256, 16, 8, 16},
+	{0xc030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", ECDHERSA, crypto.SHA384, 32, 8, 16},
+	{0xcca9, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", ECDHEECDSA, crypto.SHA256, 32, 0, 16},
+	{0xcca8, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", ECDHERSA, crypto.SHA256, 32, 0, 16},
+	{0xc0ac, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", ECDHEECDSA, crypto.SHA256, 16, 8, 16},
+	{0xc0ad, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM", ECDHEECDSA, crypto.SHA256, 32, 8, 16},
+	{0xc0ae, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8", ECDHEECDSA, crypto.SHA256, 16, 8, 8},
+	{0xc0af, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8", ECDHEECDSA, crypto.SHA256, 32, 8, 8},
 }
 
 // keyExchangeNames are how the names of the suites of a key exchange start.
@@ -72,8 +69,8 @@ func TestRegistered(t *testing.T) {
 			if prefix := keyExchangeNames[want.keyExchange]; !strings.HasPrefix(s.Name, prefix) {
 				t.Errorf("the name does not start with %s", prefix)
 			}
-			if got := s.Hash(); reflect.TypeOf(got) != reflect.TypeOf(want.hash()) || got.Size() != want.hash().Size() {
-				t.Errorf("hash of %d bytes, want %d", got.Size(), want.hash().Size())
+			if got := s.Hash; got != want.hash {
+				t.Errorf("hash %v, want %v", got, want.hash)
 			}
 			if s.KeyLen != want.keyLen || s.TagLen != want.tagLen {
 				t.Errorf("key %d, tag %d bytes, want %d and %d", s.KeyLen, s.TagLen, want.keyLen, want.tagLen)

@@ -320,9 +320,9 @@ func (c *Client) deriveKeys() {
 	var premaster []byte
 	switch c.suite.KeyExchange {
 	case suite.PSK:
-		premaster = suite.PSKPremaster(c.Key)
+		premaster = suite.AppendPSKPremaster(nil, c.Key)
 	case suite.ECDHEPSK:
-		premaster = suite.ECDHEPSKPremaster(c.shared, c.Key)
+		premaster = suite.AppendECDHEPSKPremaster(nil, c.shared, c.Key)
 	default:
 		premaster = c.shared
 	}
@@ -355,7 +355,7 @@ func (c *Client) FinishedMessage() []byte {
 }
 
 func (c *Client) transcriptHash() []byte {
-	h := c.suite.Hash()
+	h := c.suite.Hash.New()
 	h.Write(c.transcript)
 	return h.Sum(nil)
 }
