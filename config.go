@@ -122,6 +122,7 @@ func (s *Server) config() (*config, error) {
 		Rand:             rand.Reader,
 		KeyLog:           s.keyLog(),
 		Reserve:          reserver(cfg.maxMemory),
+		Memory:           new(sync.Pool),
 
 		AskCertificate: s.GetCertificate != nil,
 		Groups:         s.groups(&wrong),

@@ -366,7 +366,7 @@ func TestKeyWornOut(t *testing.T) {
 // setSealed makes a session's next record the n-th. No other way leads there
 // in the time of a test, and none should in the code.
 func setSealed(s *Session, n uint64) {
-	next := reflect.ValueOf(s.eng).Elem().FieldByName("sealer").Elem().FieldByName("next")
+	next := reflect.ValueOf(&s.eng).Elem().FieldByName("sealer").FieldByName("next")
 	*(*uint64)(next.Addr().UnsafePointer()) = n
 }
 

@@ -16,12 +16,17 @@ import (
 // cryptography, run off the loop, in a bounded number of goroutines. What they
 // answer is taken up on the loop.
 
-// question is what a handshake waits for, one at a time. What ask returns is
-// called on the loop, with the session's lock.
+// question is what a handshake waits for, one at a time.
 type question struct {
 	session *Session
-	ask     func() (answerLocked func(now time.Time))
+	ask     ask
+	ctx     context.Context // for ask: nil when it only computes
+	end     context.CancelCauseFunc
 }
+
+// ask is called in a goroutine without a lock. What it returns is called on the
+// loop, with the session's lock.
+type ask func(context.Context) (answerLocked func(now time.Time))
 
 // answer is what has come of a question.
 type answer struct {
@@ -45,14 +50,21 @@ func (l *loop) ask(lane *lane, q question) {
 	defer l.mu.Unlock()
 	if lane.asking < lane.most {
 		l.askingLocked(lane, q.session)
-		l.hooks.Go(func() { l.runLane(lane, q) })
+		l.startLane(lane, q)
 	} else {
 		q.session.question = lane.waiting.PushBack(q)
 	}
 }
 
+// startLane asks the question in a goroutine.
+func (l *loop) startLane(lane *lane, q question) {
+	l.hooks.Add(1)
+	go l.runLane(lane, q)
+}
+
 // runLane asks the question, and then those that have had to wait.
 func (l *loop) runLane(lane *lane, q question) {
+	defer l.hooks.Done()
 	const turn = 250 * time.Microsecond // the loop takes up several answers at once for less
 	began := time.Now()
 	for more := true; more; {
@@ -71,6 +83,9 @@ func (l *loop) askNow(lane *lane, q question) (next question, more bool) {
 	var locked func(time.Time)
 	returned := false
 	defer func() {
+		if q.end != nil {
+			q.end(nil)
+		}
 		l.mu.Lock()
 		if returned && !l.ended {
 			l.answers = append(l.answers, answer{q.session, locked})
@@ -81,12 +96,12 @@ func (l *loop) askNow(lane *lane, q question) (next question, more bool) {
 			l.askingLocked(lane, next.session)
 		}
 		if more && !returned {
-			l.hooks.Go(func() { l.runLane(lane, next) })
+			l.startLane(lane, next)
 		}
 		l.mu.Unlock()
 		l.wake()
 	}()
-	locked = q.ask()
+	locked = q.ask(q.ctx)
 	returned = true
 	return question{}, false
 }
@@ -131,37 +146,36 @@ func (l *loop) takeAnswers() []answer {
 	return answers
 }
 
-// askLocked has a hook asked off the loop: ask runs in a goroutine without a
-// lock, what it returns on the loop with the session's.
-func (s *Session) askLocked(ask func(context.Context) (answerLocked func(now time.Time))) {
-	ctx, abort := context.WithCancelCause(context.Background())
-	s.abort = abort
-	s.loop.ask(&s.loop.hookLane, question{s, func() func(time.Time) {
-		defer abort(nil)
-		return ask(ctx)
-	}})
+// askLocked has a hook asked off the loop.
+func (s *Session) askLocked(ask ask) {
+	ctx, end := context.WithCancelCause(context.Background())
+	s.abort = end
+	s.loop.ask(&s.loop.hookLane, question{s, ask, ctx, end})
 }
 
-// workLocked has the engine's work done off the loop.
-func (s *Session) workLocked(ev engine.Event) {
+// workLocked has something computed off the loop.
+func (s *Session) workLocked(lane *lane, ask ask) {
+	s.loop.ask(lane, question{session: s, ask: ask})
+}
+
+// engineWorkLocked has the engine's work done off the loop.
+func (s *Session) engineWorkLocked(ev engine.Event) {
 	lane := &s.loop.workLane
 	if ev.Blocks {
 		lane = &s.loop.hookLane
 	}
-	s.loop.ask(lane, question{s, ev.Work})
+	s.workLocked(lane, func(context.Context) func(time.Time) { return ev.Work() })
 }
 
 // askPSKLocked has the key of an identity looked up. For one that is too long
 // the engine does not wait.
-func (s *Session) askPSKLocked(now time.Time, identity []byte) {
-	if longest := s.loop.cfg.maxPSKIdentity; len(identity) > longest {
-		s.state.PSKIdentity = string(identity[:longest])
-		s.raise(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity, Err: errIdentityTooLong})
+func (s *Session) askPSKLocked(now time.Time, identity string) {
+	if len(identity) > s.loop.cfg.maxPSKIdentity {
+		s.raise(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.identityLocked(), Err: errIdentityTooLong})
 		return
 	}
-	s.state.PSKIdentity = string(identity)
-	s.raise(Event{Kind: KindPSKRequested, Time: now, Identity: s.state.PSKIdentity})
-	req := PSKRequest{Identity: s.state.PSKIdentity, Remote: s.remote, Local: s.LocalAddr()}
+	s.raise(Event{Kind: KindPSKRequested, Time: now, Identity: identity})
+	req := PSKRequest{Identity: identity, Remote: s.remote, Local: s.LocalAddr()}
 	s.askLocked(func(ctx context.Context) func(time.Time) {
 		psk, err := s.loop.cfg.psk(ctx, req)
 		return func(now time.Time) { s.answerPSKLocked(now, psk, err) }
@@ -176,10 +190,10 @@ func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 	switch {
 	case errors.Is(err, ErrUnknownPSKIdentity), err == nil && len(psk.Key) == 0:
 		psk = PSK{}
-		s.raise(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.state.PSKIdentity})
+		s.raise(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.identityLocked()})
 	case err != nil:
 		psk = PSK{}
-		s.raise(Event{Kind: KindPSKFailed, Time: now, Identity: s.state.PSKIdentity, Err: err})
+		s.raise(Event{Kind: KindPSKFailed, Time: now, Identity: s.identityLocked(), Err: err})
 	}
 	s.pskValue = psk.Value
 	s.eng.AnswerPSK(now, psk.Key)
@@ -200,13 +214,13 @@ func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
 
 // askVerdictLocked has the client verified: its certificates, as ClientAuth
 // says, which is work and can be much of it, and then by VerifyConnection.
-func (s *Session) askVerdictLocked(now time.Time, p *engine.Parameters) {
-	state, cfg := newConnectionState(p), s.loop.cfg
+func (s *Session) askVerdictLocked(now time.Time) {
+	state, cfg := newConnectionState(s.eng.Parameters()), s.loop.cfg
 	if len(state.PeerCertificates) == 0 || cfg.clientAuth < tls.VerifyClientCertIfGiven {
 		s.askConnectionLocked(now, state)
 		return
 	}
-	s.loop.ask(&s.loop.workLane, question{s, func() func(time.Time) {
+	s.workLocked(&s.loop.workLane, func(context.Context) func(time.Time) {
 		chains, alert, err := cfg.verifyChain(state.PeerCertificates)
 		return func(now time.Time) {
 			if err != nil {
@@ -216,7 +230,7 @@ func (s *Session) askVerdictLocked(now time.Time, p *engine.Parameters) {
 			state.VerifiedChains = chains
 			s.askConnectionLocked(now, state)
 		}
-	}})
+	})
 }
 
 // askConnectionLocked asks VerifyConnection, if there is one.

@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"context"
 	"crypto/tls"
 	"testing"
 	"testing/synctest"
@@ -13,10 +14,10 @@ import (
 // is any.
 func occupy(lane *lane, s *Session, until chan struct{}) {
 	for range lane.most {
-		s.loop.ask(lane, question{s, func() func(time.Time) {
+		s.workLocked(lane, func(context.Context) func(time.Time) {
 			<-until
 			return func(time.Time) {}
-		}})
+		})
 	}
 }
 

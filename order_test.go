@@ -204,15 +204,15 @@ func TestSecretsAreCleared(t *testing.T) {
 	c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
 	d.establish(c, from)
 	s, _ := d.s.Session(from)
-	eng := reflect.ValueOf(s.eng).Elem()
+	eng := reflect.ValueOf(&s.eng).Elem()
 	for _, name := range []string{"master", "sealer", "opener"} {
-		if eng.FieldByName(name).IsNil() {
+		if eng.FieldByName(name).IsZero() {
 			t.Errorf("an open session has no %s", name)
 		}
 	}
 	d.exchange(c, from, c.Sealed(wire.ContentAlert, []byte{1, 0}))
 	for _, name := range []string{"master", "sealer", "opener"} {
-		if !eng.FieldByName(name).IsNil() {
+		if !eng.FieldByName(name).IsZero() {
 			t.Errorf("a closed session has its %s", name)
 		}
 	}

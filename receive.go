@@ -91,7 +91,6 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	s := &Session{
 		loop:    l,
 		remote:  m.Remote,
-		eng:     engine.New(l.cfg.engine, now, hello),
 		started: now,
 	}
 	s.timer.Owner, s.idle.Owner = s, s
@@ -99,7 +98,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		s.local = netip.AddrPortFrom(m.Local, l.conn.LocalAddr().Port())
 	}
 	l.findIdler(now)
-	evicted, err := l.add(s)
+	evicted, err := l.admit(now, s, hello)
 	if err != nil {
 		l.counters.drop(dropRefused)
 		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
@@ -116,6 +115,17 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	l.counters.handshakesStarted.Add(1)
 	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
 	l.receiveRecords(now, s, m.Buf[:m.N])
+}
+
+// admit begins the handshake, if the session is admitted. Whoever finds the
+// session before that has to wait.
+func (l *loop) admit(now time.Time, s *Session, hello *engine.Hello) (evicted *Session, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if evicted, err = l.add(s); err == nil {
+		s.eng.Begin(l.cfg.engine, now, hello)
+	}
+	return evicted, err
 }
 
 // receiveRecords gives the records of a datagram to a session, and what each

@@ -12,7 +12,7 @@ const restAfter = 30 * time.Second
 func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state.HandshakeComplete && !now.Before(s.heard.Add(s.loop.cfg.idleTimeout)) {
+	if s.complete && !now.Before(s.heard.Add(s.loop.cfg.idleTimeout)) {
 		s.endLocked(ErrIdleTimeout, true)
 	} else {
 		s.eng.Timeout(now)
@@ -39,7 +39,7 @@ func (s *Session) restLocked(now time.Time) {
 
 // wakeLocked notes that a record has ended a rest.
 func (s *Session) wakeLocked(now time.Time) {
-	if s.restAt.IsZero() && s.state.HandshakeComplete && !s.eng.Resting() {
+	if s.restAt.IsZero() && s.complete && !s.eng.Resting() {
 		s.restAt = now.Add(restAfter)
 		s.loop.outbox.putItem(item{kind: kindAwake, session: s})
 		s.loop.wake()
@@ -52,7 +52,7 @@ func (s *Session) deadline() (at time.Time, complete, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at, ok = s.deadlineLocked()
-	return at, s.state.HandshakeComplete, ok
+	return at, s.complete, ok
 }
 
 func (s *Session) deadlineLocked() (time.Time, bool) {
@@ -60,7 +60,7 @@ func (s *Session) deadlineLocked() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	at := s.eng.Deadline()
-	if s.state.HandshakeComplete {
+	if s.complete {
 		if idle := s.heard.Add(s.loop.cfg.idleTimeout); at.IsZero() || idle.Before(at) {
 			at = idle
 		}

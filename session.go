@@ -40,10 +40,10 @@ type Session struct {
 	hooked      bool          // a hook is being asked
 
 	mu       sync.Mutex // guards all following
-	eng      *engine.Engine
+	eng      engine.Engine
+	complete bool // the handshake is, or was before the end
 	started  time.Time
 	heard    time.Time // when the peer last said something of use
-	state    ConnectionState
 	value    any
 	pskValue any // value once the key is proven
 	reason   error
@@ -77,7 +77,19 @@ func (s *Session) String() string { return s.remote.String() }
 func (s *Session) ConnectionState() ConnectionState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state
+	if !s.complete {
+		return ConnectionState{PSKIdentity: s.identityLocked()}
+	}
+	state := newConnectionState(s.eng.Parameters())
+	state.HandshakeComplete = true
+	return state
+}
+
+// identityLocked is the PSK identity as it is told. What is longer than it may
+// be is cut off.
+func (s *Session) identityLocked() string {
+	identity := s.eng.Parameters().Identity
+	return identity[:min(len(identity), s.loop.cfg.maxPSKIdentity)]
 }
 
 // Stats returns the session's figures.
@@ -247,12 +259,16 @@ func (s *Session) endLocked(reason error, tell bool) {
 func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Drop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	drop := s.eng.Receive(now, r, buf)
+	data, drop := s.eng.Receive(now, r, buf)
 	if drop == engine.DropNone && r.Epoch > 0 {
 		s.heard = now
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
+	if data != nil {
+		s.messagesReceived++
+		s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: r.Raw, plainText: data})
+	}
 	return drop
 }
 
@@ -272,7 +288,7 @@ func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
 		return
 	}
 	err, variant := dropErrors[why], uint16(why)
-	if why == engine.DropForged && s.state.PSKIdentity != "" && !s.state.HandshakeComplete {
+	if why == engine.DropForged && s.identityLocked() != "" && !s.complete {
 		// Likely the Finished of ErrWrongPSK, which comes at HandshakeTimeout only.
 		err, variant = errMaybeWrongPSK, 1<<8|variant
 	}
@@ -361,21 +377,18 @@ func (s *Session) eventsLocked(now time.Time) {
 			return
 		}
 		switch ev.Kind {
-		case engine.EventData:
-			s.messagesReceived++
-			s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: ev.Record, plainText: ev.Data})
 		case engine.EventPSKNeeded:
 			s.askPSKLocked(now, ev.Identity)
 		case engine.EventCertificateNeeded:
 			s.askCertificateLocked(ev.Hello)
 		case engine.EventWork:
-			s.workLocked(ev)
+			s.engineWorkLocked(ev)
 		case engine.EventStartedOver:
-			s.pskValue, s.state.PSKIdentity = nil, ""
+			s.pskValue = nil
 		case engine.EventVerdictNeeded:
-			s.askVerdictLocked(now, ev.Parameters)
+			s.askVerdictLocked(now)
 		case engine.EventEstablished:
-			s.establishedLocked(now, ev)
+			s.establishedLocked(now)
 		case engine.EventDropped:
 			s.countDropLocked(now, ev.Drop)
 		case engine.EventWarningAlert:
@@ -386,12 +399,11 @@ func (s *Session) eventsLocked(now time.Time) {
 	}
 }
 
-func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
+func (s *Session) establishedLocked(now time.Time) {
 	s.heard = now
 	s.restAt = now.Add(restAfter)
-	s.state = newConnectionState(ev.Parameters)
-	s.state.HandshakeComplete = true
-	if s.value == nil && !engine.UsesCertificate(ev.Parameters.Suite) {
+	s.complete = true
+	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
 	}
 	s.pskValue = nil
@@ -400,7 +412,7 @@ func (s *Session) establishedLocked(now time.Time, ev engine.Event) {
 		old.end(ErrReconnected, false)
 	}
 	s.loop.counters.handshakesCompleted.Add(1)
-	s.raise(Event{Kind: KindHandshakeComplete, Time: now, Identity: s.state.PSKIdentity})
+	s.raise(Event{Kind: KindHandshakeComplete, Time: now, Identity: s.identityLocked()})
 }
 
 func (s *Session) closedLocked(now time.Time, ev engine.Event) {
@@ -415,7 +427,7 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	}
 	kind := KindSessionClosed
 	switch {
-	case s.state.HandshakeComplete:
+	case s.complete:
 		s.loop.counters.sessionsClosed.Add(1)
 	case ev.Cause == engine.CauseEntropy:
 		kind = KindEntropyFailed
@@ -427,7 +439,7 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 		kind = KindHandshakeFailed
 		s.loop.counters.handshakesFailed.Add(1)
 	}
-	s.loop.remove(s, s.event(Event{Kind: kind, Time: now, Identity: s.state.PSKIdentity, Err: s.reason, variant: failureVariant(s.reason)}))
+	s.loop.remove(s, s.event(Event{Kind: kind, Time: now, Identity: s.identityLocked(), Err: s.reason, variant: failureVariant(s.reason)}))
 	s.loop.wake()
 }
 

@@ -34,7 +34,7 @@ func newConnectionState(p *engine.Parameters) ConnectionState {
 		Version:              VersionDTLS12,
 		CipherSuite:          p.Suite.ID,
 		CurveID:              tls.CurveID(p.Group),
-		PSKIdentity:          string(p.Identity),
+		PSKIdentity:          p.Identity,
 		ServerName:           p.ServerName,
 		NegotiatedProtocol:   p.ALPN,
 		ExtendedMasterSecret: p.ExtendedMasterSecret,

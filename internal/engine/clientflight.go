@@ -59,13 +59,13 @@ func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
 			e.fail(wire.AlertBadCertificate, "too many client certificates of one name")
 			return
 		}
-		e.hs.parameters.PeerCertificates = append(e.hs.parameters.PeerCertificates, c)
+		e.parameters.PeerCertificates = append(e.parameters.PeerCertificates, c)
 	}
-	if e.certified() && suite.KeyExchangeOf(e.hs.parameters.PeerCertificates[0].PublicKey) == 0 {
+	if e.certified() && suite.KeyExchangeOf(e.parameters.PeerCertificates[0].PublicKey) == 0 {
 		e.fail(wire.AlertUnsupportedCert, "the client certificate's key is of no known kind")
 		return
 	}
-	e.hs.record(wire.TypeCertificate, seq, body)
+	e.hs.hear(wire.TypeCertificate, seq, body)
 	e.hs.gotOn()
 	e.state = awaitClientKeyExchange
 }
@@ -75,7 +75,7 @@ func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
 func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte) {
 	var identity, public []byte
 	var ok bool
-	kx := e.suite.KeyExchange
+	kx := e.parameters.Suite.KeyExchange
 	switch kx {
 	case suite.PSK:
 		identity, ok = wire.ParseClientKeyExchangePSK(body)
@@ -89,11 +89,11 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 		return
 	}
 	hs := e.hs
-	hs.record(wire.TypeClientKeyExchange, seq, body)
-	hs.sessionHash = hs.transcript.Sum(nil)
+	hs.hear(wire.TypeClientKeyExchange, seq, body)
+	hs.sessionHash = hs.transcript.Sum(hs.sessionHash[:0])
 	hs.gotOn()
 	hs.resendAt = now.Add(hs.timeout)
-	hs.parameters.Identity = bytes.Clone(identity)
+	e.parameters.Identity = string(identity)
 	if !kx.ECDHE() {
 		e.askPSK(now)
 		return
@@ -128,7 +128,7 @@ func agree(key *ecdh.PrivateKey, public []byte) ([]byte, error) {
 
 // askPSK asks for the key of the client's identity.
 func (e *Engine) askPSK(now time.Time) {
-	identity := e.hs.parameters.Identity
+	identity := e.parameters.Identity
 	e.state = awaitPSK
 	e.raise(Event{Kind: EventPSKNeeded, Identity: identity})
 	if len(identity) > e.cfg.MaxPSKIdentity {
@@ -154,16 +154,17 @@ func (e *Engine) AnswerPSK(now time.Time, key []byte) {
 			return
 		}
 	}
-	if e.suite.KeyExchange == suite.PSK {
-		e.haveKeys(now, suite.AppendPSKPremaster(nil, key))
-		return
+	hs := e.hs
+	if e.parameters.Suite.KeyExchange == suite.PSK {
+		hs.premaster = suite.AppendPSKPremaster(hs.premaster[:0], key)
+	} else {
+		hs.premaster = suite.AppendECDHEPSKPremaster(hs.premaster[:0], hs.shared, key)
+		clear(hs.shared)
 	}
-	if e.hs.ticket {
-		e.hs.keyDigest = keyDigest(key)
+	if hs.ticket {
+		hs.keyDigest = keyDigest(key)
 	}
-	premaster := suite.AppendECDHEPSKPremaster(nil, e.hs.shared, key)
-	clear(e.hs.shared)
-	e.haveKeys(now, premaster)
+	e.haveKeys(now, hs.premaster)
 }
 
 // haveKeys goes on with the premaster secret.
@@ -191,9 +192,9 @@ func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte
 		return
 	}
 	hs := e.hs
-	public, signed := hs.parameters.PeerCertificates[0].PublicKey, hs.messages
+	public, signed := e.parameters.PeerCertificates[0].PublicKey, hs.messages
 	hs.messages = nil
-	hs.record(wire.TypeCertificateVerify, seq, body)
+	hs.hear(wire.TypeCertificateVerify, seq, body)
 	signature = bytes.Clone(signature)
 	e.work(awaitVerification, false, func() func(time.Time) {
 		right := suite.Verify(public, scheme, signed, signature)
@@ -221,12 +222,12 @@ func (e *Engine) expectFinished(now time.Time) {
 // 5246 section 7.4.9).
 func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	hs := e.hs
-	want := hs.secret.ClientVerifyData(hs.transcript.Sum(nil))
+	want := hs.secret.ClientVerifyData(hs.transcriptHash())
 	if subtle.ConstantTimeCompare(body, want) != 1 {
 		e.fail(wire.AlertDecryptError, "wrong verify_data in Finished")
 		return
 	}
-	hs.record(wire.TypeFinished, seq, body)
+	hs.hear(wire.TypeFinished, seq, body)
 	e.finishedSeq = seq
 	if hs.resumed != nil { // the client has the last word
 		e.flight = flight{}
@@ -235,7 +236,7 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	}
 	if e.cfg.AskVerdict {
 		e.state = awaitVerdict
-		e.raise(Event{Kind: EventVerdictNeeded, Parameters: hs.parameters})
+		e.raise(Event{Kind: EventVerdictNeeded})
 		return
 	}
 	e.complete(now)
@@ -251,7 +252,7 @@ func (e *Engine) AnswerVerdict(now time.Time, chains [][]*x509.Certificate, refu
 		e.sendAlert(wire.LevelFatal, wire.AlertDescription(alert))
 		e.close(Event{Cause: CauseRefused, Alert: wire.AlertDescription(alert), Err: refused})
 	default:
-		e.hs.parameters.VerifiedChains = chains
+		e.parameters.VerifiedChains = chains
 		if e.state == awaitVerdict {
 			e.complete(now)
 		} else {
@@ -260,26 +261,24 @@ func (e *Engine) AnswerVerdict(now time.Time, chains [][]*x509.Certificate, refu
 	}
 }
 
-// complete ends a full handshake with flight 6.
+// complete ends a full handshake with flight 6, which outlives it.
 func (e *Engine) complete(now time.Time) {
-	e.flight = flight{}
+	e.flight = flight{bytes: make([]byte, 0, 2*wire.HandshakeHeaderLen+wire.VerifyDataLen)}
 	if e.hs.ticket {
 		e.sayTicket(now, e.newSession(now))
 	}
 	e.sayFinished()
 	e.flightUntil = now.Add(lastFlightLife)
-	e.resendFrom = now.Add(e.resendGap)
+	e.resendFrom = now.Add(e.cfg.resendGap())
 	e.establish()
 }
 
 // sayFinished adds ChangeCipherSpec and Finished to the flight.
 func (e *Engine) sayFinished() {
 	hs := e.hs
-	verifyData := bytes.Clone(hs.secret.ServerVerifyData(hs.transcript.Sum(nil)))
-	e.flight.messages = append(e.flight.messages,
-		message{changeCipherSpec: true},
-		message{typ: wire.TypeFinished, seq: hs.nextSend, epoch: 1, body: verifyData})
-	hs.nextSend++
+	verifyData := hs.secret.ServerVerifyData(hs.transcriptHash())
+	e.flight.add(changeCipherSpec, 0, nil)
+	e.say(wire.TypeFinished, func(b []byte) []byte { return append(b, verifyData...) })
 	e.alertEpoch = 1
 }
 
@@ -287,15 +286,12 @@ func (e *Engine) sayFinished() {
 func (e *Engine) establish() {
 	hs := e.hs
 	if e.cfg.KeyLog != nil {
-		e.cfg.KeyLog(hs.clientRandom[:], hs.master)
+		e.cfg.KeyLog(e.clientRandom[:], hs.master[:])
 	}
-	if hs.parameters.ExtendedMasterSecret {
-		e.master, e.serverRandom = hs.master, hs.serverRandom
-	} else {
-		clear(hs.master)
+	if e.parameters.ExtendedMasterSecret {
+		e.master = hs.master
 	}
-	e.raise(Event{Kind: EventEstablished, Parameters: hs.parameters})
+	e.raise(Event{Kind: EventEstablished})
 	e.state = established
-	hs.release()
-	e.hs = nil
+	e.letGo()
 }

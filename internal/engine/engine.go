@@ -79,6 +79,10 @@ type Config struct {
 
 	Tickets Tickets // nil: none
 
+	// Memory, when not nil, has the memory that handshakes have needed, without
+	// secrets, for others. A *sync.Pool will do.
+	Memory Memory
+
 	// Reserve, when not nil, is asked before bytes are set aside for messages
 	// that come in parts, by all engines together, and told with a negative
 	// number when they are given back.
@@ -87,6 +91,13 @@ type Config struct {
 	// KeyLog, when not nil, is told the secrets of each handshake that
 	// completes.
 	KeyLog func(clientRandom, masterSecret []byte)
+}
+
+// Memory keeps what is put into it for Get, which returns nil when there is
+// nothing.
+type Memory interface {
+	Get() any
+	Put(any)
 }
 
 // Record is one record of a datagram.
@@ -139,28 +150,28 @@ const (
 	closed
 )
 
-// Engine is the server's side of one association.
+// Engine is the server's side of one association. The zero Engine is for Begin.
 type Engine struct {
 	cfg   *Config
-	state state
 	hs    *handshake // nil once established or closed
+	spent *handshake // whose events are still to be taken
 
-	limit        int    // of the plaintext in what we send
-	plainLimit   int    // the same in epoch 0
-	master       []byte // for Export; nil without extended master secret
-	serverRandom [wire.RandomLen]byte
-
-	suite        *suite.Suite
+	parameters   Parameters
 	clientRandom [wire.RandomLen]byte
-	plain        *record.Sealer // epoch 0
-	sealer       *record.Sealer // epoch 1, nil before the keys
-	opener       *record.Opener // epoch 1, nil before the keys
+	serverRandom [wire.RandomLen]byte
+	master       [suite.MasterSecretLen]byte // established: for Export, with extended master secret
+	plain        record.Plaintext            // epoch 0
+	sealer       record.Sealer               // epoch 1, without keys at first and in the end
+	opener       record.Opener               // epoch 1, without keys at first and in the end
 
-	flight       flight        // what we last sent, for retransmission
-	resendFrom   time.Time     // the flight is not resent on request before
-	resendGap    time.Duration // between two such answers
-	flightUntil  time.Time     // established: the flight is forgotten then
-	finishedSeq  uint16        // message_seq of the client's Finished
+	flight      flight    // what we last sent, for retransmission
+	resendFrom  time.Time // the flight is not resent on request before
+	flightUntil time.Time // established: the flight is forgotten then
+
+	state        state
+	limit        uint16 // of the plaintext in what we send
+	plainLimit   uint16 // the same in epoch 0
+	finishedSeq  uint16 // message_seq of the client's Finished
 	alertPending bool
 	alert        wire.Alert // goes out after the flight
 	alertEpoch   uint16     // 1 once our ChangeCipherSpec is in a flight
@@ -169,32 +180,23 @@ type Engine struct {
 	taken  int // events already given out
 }
 
-// New returns the engine for a hello whose cookie was right. The record that
-// holds it, or its first fragment, is the first to be given to Receive.
-func New(cfg *Config, now time.Time, hello *Hello) *Engine {
-	timeout := cfg.FirstTimeout
-	if timeout == 0 {
-		timeout = firstTimeout
-	}
-	e := &Engine{
-		cfg:   cfg,
-		limit: wire.MaxPlaintext, plainLimit: wire.MaxPlaintext,
-		hs: &handshake{
-			nextReceive: hello.MessageSeq,
-			nextSend:    hello.MessageSeq,
-			timeout:     timeout,
-			giveUp:      now.Add(cfg.HandshakeTimeout),
-		},
-		clientRandom: [wire.RandomLen]byte(hello.Random),
-		// RFC 6347 section 4.2.1: the ServerHello takes the record sequence
-		// number of the hello it answers.
-		plain:     record.NewPlaintextSealer(hello.RecordSeq),
-		resendGap: timeout / 4,
-	}
-	for i := range e.hs.incoming {
-		e.hs.incoming[i].reserve = cfg.Reserve
-	}
-	return e
+// Begin begins, once, with a hello whose cookie was right, of which nothing is
+// kept. The record that holds it, or its first fragment, is the first to be
+// given to Receive.
+func (e *Engine) Begin(cfg *Config, now time.Time, hello *Hello) {
+	e.cfg = cfg
+	e.limit, e.plainLimit = wire.MaxPlaintext, wire.MaxPlaintext
+	copy(e.clientRandom[:], hello.Random)
+	// RFC 6347 section 4.2.1: the ServerHello takes the record sequence number
+	// of the hello it answers.
+	e.plain = record.Plaintext(hello.RecordSeq)
+
+	e.hs = cfg.borrow()
+	e.hs.nextReceive, e.hs.nextSend = hello.MessageSeq, hello.MessageSeq
+	e.hs.timeout = cfg.firstTimeout()
+	e.hs.giveUp = now.Add(cfg.HandshakeTimeout)
+	e.events = e.hs.events[:0]
+	e.flight.bytes = e.hs.flight[:0]
 }
 
 // Established reports whether application data may pass.
@@ -226,8 +228,8 @@ func (e *Engine) Opening() bool {
 // ClientRandom is the random of the verified hello.
 func (e *Engine) ClientRandom() *[wire.RandomLen]byte { return &e.clientRandom }
 
-// Suite is the cipher suite, nil before there is one.
-func (e *Engine) Suite() *suite.Suite { return e.suite }
+// Parameters are what has been settled so far.
+func (e *Engine) Parameters() *Parameters { return &e.parameters }
 
 // Rest lets go of what an association that is silent can do without and makes
 // anew by itself.
@@ -235,7 +237,6 @@ func (e *Engine) Rest() {
 	if e.state == established {
 		e.opener.Rest()
 		e.sealer.Rest()
-		e.events = nil
 	}
 }
 
@@ -245,32 +246,27 @@ func (e *Engine) Resting() bool {
 }
 
 // Sealed is how many records were sealed with the write key.
-func (e *Engine) Sealed() uint64 {
-	if e.sealer == nil {
-		return 0
-	}
-	return e.sealer.Sealed()
-}
+func (e *Engine) Sealed() uint64 { return e.sealer.Sealed() }
 
-// Receive takes one record. Application data is appended to buf and handed out
-// as an event, which like the record is good until buf is used again; any
-// other record leaves at most other events and datagrams. A record that the
-// engine has no use for is dropped, for the reason returned.
-func (e *Engine) Receive(now time.Time, r Record, buf []byte) Drop {
+// Receive takes one record. What it holds is appended to buf. If that is
+// application data it is returned as data, and then not nil though perhaps
+// empty; any other record leaves at most events and datagrams. A record that
+// the engine has no use for is dropped, for the reason returned.
+func (e *Engine) Receive(now time.Time, r Record, buf []byte) (data []byte, drop Drop) {
 	if len(r.Payload) > wire.MaxPlaintext+256 {
-		return DropMalformed
+		return nil, DropMalformed
 	}
 	switch {
 	case e.state == closed:
-		return DropClosed
+		return nil, DropClosed
 	case r.Epoch == 0 && e.state == established:
-		return e.receivePlainLate(r)
+		return nil, e.receivePlainLate(r)
 	case r.Epoch == 0:
-		return e.receivePlain(now, r)
+		return nil, e.receivePlain(now, r)
 	case r.Epoch == 1:
 		return e.receiveSealed(now, r, buf)
 	default:
-		return DropEpoch
+		return nil, DropEpoch
 	}
 }
 
@@ -307,43 +303,45 @@ func (e *Engine) receivePlain(now time.Time, r Record) Drop {
 // has not seen our last flight repeats its own, the beginning of which is
 // plaintext; it is the Finished in it that is answered.
 func (e *Engine) receivePlainLate(r Record) Drop {
-	if len(e.flight.messages) > 0 && (r.Type == wire.ContentHandshake || r.Type == wire.ContentChangeCipherSpec) {
+	if len(e.flight.bytes) > 0 && (r.Type == wire.ContentHandshake || r.Type == wire.ContentChangeCipherSpec) {
 		return DropRepeated
 	}
 	return DropUnauthenticated
 }
 
 // receiveSealed takes a record of epoch 1.
-func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) Drop {
+func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) (data []byte, drop Drop) {
 	if !e.Opening() {
-		return e.hs.keepEarly(r)
+		return nil, e.hs.keepEarly(r)
 	}
 	content, err := e.opener.Open(buf[:0], r)
 	if err != nil {
 		if err == record.ErrReplayed {
-			return DropReplayed
+			return nil, DropReplayed
 		}
 		if e.hs != nil && r.Type == wire.ContentHandshake {
 			e.hs.unopened = true
 		}
-		return DropForged
+		return nil, DropForged
 	}
 	switch r.Type {
 	case wire.ContentApplicationData:
-		if e.state != established {
-			return DropEarlyData
+		switch {
+		case e.state != established:
+			return nil, DropEarlyData
+		case content == nil:
+			content = []byte{}
 		}
-		e.raise(Event{Kind: EventData, Record: r.Raw, Data: content})
-		return DropNone
+		return content, DropNone
 	case wire.ContentHandshake:
 		if e.state != established {
-			return e.receiveFragments(now, content, 1)
+			return nil, e.receiveFragments(now, content, 1)
 		}
-		return e.receiveAfterHandshake(now, content)
+		return nil, e.receiveAfterHandshake(now, content)
 	case wire.ContentAlert:
-		return e.receiveAlert(content)
+		return nil, e.receiveAlert(content)
 	default:
-		return DropUnexpected
+		return nil, DropUnexpected
 	}
 }
 
@@ -361,7 +359,7 @@ func (e *Engine) receiveAfterHandshake(now time.Time, content []byte) Drop {
 		return DropNone
 	case f.Type == wire.TypeClientHello:
 		if !now.Before(e.resendFrom) {
-			e.resendFrom = now.Add(e.resendGap)
+			e.resendFrom = now.Add(e.cfg.resendGap())
 			e.sendAlert(wire.LevelWarning, wire.AlertNoRenegotiation)
 		}
 		return DropUnexpected
@@ -396,7 +394,7 @@ func (e *Engine) Seal(dst, data []byte) ([]byte, error) {
 	default:
 		return dst, ErrNotEstablished
 	}
-	if len(data) > e.limit {
+	if len(data) > int(e.limit) {
 		return dst, ErrTooLong
 	}
 	if e.sealer.Left() <= 1 { // the last one is for close_notify
@@ -404,7 +402,7 @@ func (e *Engine) Seal(dst, data []byte) ([]byte, error) {
 		e.close(Event{Cause: CauseExhausted})
 		return dst, ErrClosed
 	}
-	return e.sealer.Append(dst, wire.ContentApplicationData, data)
+	return e.sealer.Append(dst, wire.ContentApplicationData, nil, data)
 }
 
 // ErrNoExport is what Export returns without extended master secret, when the
@@ -418,10 +416,10 @@ func (e *Engine) Export(label string, context []byte, n int) ([]byte, error) {
 		return nil, ErrClosed
 	case e.state != established:
 		return nil, ErrNotEstablished
-	case e.master == nil:
+	case !e.parameters.ExtendedMasterSecret:
 		return nil, ErrNoExport
 	}
-	return e.suite.NewSecret(e.master).Export(n, e.clientRandom[:], e.serverRandom[:], label, context), nil
+	return e.parameters.Suite.NewSecret(e.master[:]).Export(n, e.clientRandom[:], e.serverRandom[:], label, context), nil
 }
 
 // Close ends the association and tells the peer (RFC 5246 section 7.2.1).
@@ -453,24 +451,29 @@ func (e *Engine) failInside(cause Cause, err error) {
 }
 
 // close raises the closed event and lets go of everything but what is needed
-// to send a pending alert.
+// to send a pending alert, and to tell what was settled.
 func (e *Engine) close(ev Event) {
 	ev.Kind = EventClosed
 	e.raise(ev)
-	e.state = closed
-	if e.hs != nil {
-		e.hs.release()
-		clear(e.hs.shared)
-		clear(e.hs.master)
-		if e.hs.resumed != nil {
-			clear(e.hs.resumed.Master)
-		}
-		e.hs = nil
+	if e.state != established { // nothing was
+		e.parameters = Parameters{Identity: e.parameters.Identity}
 	}
-	clear(e.master)
-	e.master = nil
+	e.state = closed
+	e.letGo()
+	clear(e.master[:])
 	e.flight = flight{}
-	e.opener = nil
+	e.opener = record.Opener{}
+	if !e.alertPending {
+		e.sealer = record.Sealer{}
+	}
+}
+
+// letGo lets go of what only the handshake has needed.
+func (e *Engine) letGo() {
+	if e.hs != nil {
+		e.hs.forget()
+		e.hs, e.spent = nil, e.hs
+	}
 }
 
 func (e *Engine) sendAlert(level wire.AlertLevel, description wire.AlertDescription) {

@@ -25,13 +25,11 @@ const (
 	// EventStartedOver: the session is not resumed after all. What was learnt
 	// of the peer for that is void, and a full handshake begins.
 	EventStartedOver
-	// EventVerdictNeeded asks whether the peer with Parameters is welcome. The
-	// answer goes to AnswerVerdict, at any later time.
+	// EventVerdictNeeded asks whether the peer with the engine's Parameters is
+	// welcome. The answer goes to AnswerVerdict, at any later time.
 	EventVerdictNeeded
-	// EventEstablished: the handshake is complete, with Parameters.
+	// EventEstablished: the handshake is complete.
 	EventEstablished
-	// EventData: application data arrived.
-	EventData
 	// EventWarningAlert: the peer sent a warning other than close_notify.
 	EventWarningAlert
 	// EventDropped: a record that was kept, having come too early, was of no
@@ -61,7 +59,7 @@ const (
 type Parameters struct {
 	Suite                *suite.Suite
 	Group                uint16 // of ECDHE; zero: none
-	Identity             []byte // of the pre-shared key
+	Identity             string // of the pre-shared key; before the end no more than a claim
 	ServerName           string
 	ALPN                 string
 	ExtendedMasterSecret bool
@@ -73,12 +71,8 @@ type Parameters struct {
 // Event is something the caller should know.
 type Event struct {
 	Kind     EventKind
-	Identity []byte // EventPSKNeeded; the receiver's to keep
-	Record   []byte // EventData: the record as received, header included
-	Data     []byte // EventData: its content
-
-	Hello      *HelloInfo  // EventCertificateNeeded
-	Parameters *Parameters // EventVerdictNeeded, EventEstablished
+	Identity string     // EventPSKNeeded
+	Hello    *HelloInfo // EventCertificateNeeded
 
 	// Work (EventWork) may be called on any goroutine, also while the engine is
 	// in use: it has nothing of the engine's but Config.Rand. The function that
@@ -103,13 +97,20 @@ type Event struct {
 
 // Event returns the next event.
 func (e *Engine) Event() (Event, bool) {
-	if e.taken == len(e.events) {
-		clear(e.events)
-		e.events, e.taken = e.events[:0], 0
-		return Event{}, false
+	if e.taken < len(e.events) {
+		e.taken++
+		return e.events[e.taken-1], true
 	}
-	e.taken++
-	return e.events[e.taken-1], true
+	clear(e.events)
+	e.events, e.taken = e.events[:0], 0
+	if e.hs == nil { // events are rare from now on
+		e.events = nil
+		if e.spent != nil {
+			e.cfg.giveBack(e.spent)
+			e.spent = nil
+		}
+	}
+	return Event{}, false
 }
 
 func (e *Engine) raise(ev Event) { e.events = append(e.events, ev) }

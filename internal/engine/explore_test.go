@@ -190,7 +190,8 @@ func (w *world) begin() {
 	if !ok {
 		w.t.Fatal("the hello does not parse")
 	}
-	w.e = New(w.cfg, w.now, &hello)
+	w.e = new(Engine)
+	w.e.Begin(w.cfg, w.now, &hello)
 }
 
 // play takes the steps, which those that fall out of place survive.
@@ -500,7 +501,7 @@ var dropNames = [...]string{
 // was dropped, entered, sent and told.
 func (w *world) react(p probe) (reaction string, ok bool) {
 	w.t.Helper()
-	w.events = nil
+	w.events, w.data = nil, nil
 	before, alerts, seen := w.e.state, len(w.client.Alerts), len(w.client.Seen)
 	drops, ok := p.do(w)
 	if !ok {
@@ -527,7 +528,7 @@ func (w *world) react(p probe) (reaction string, ok bool) {
 	}
 	eventNames := map[EventKind]string{
 		EventPSKNeeded: "PSKNeeded", EventCertificateNeeded: "CertificateNeeded", EventVerdictNeeded: "VerdictNeeded", EventWork: "Work",
-		EventEstablished: "Established", EventData: "Data", EventWarningAlert: "WarningAlert", EventDropped: "Dropped", EventClosed: "Closed",
+		EventEstablished: "Established", EventWarningAlert: "WarningAlert", EventDropped: "Dropped", EventClosed: "Closed",
 	}
 	for _, ev := range w.events {
 		name, ok := eventNames[ev.Kind]
@@ -535,6 +536,9 @@ func (w *world) react(p probe) (reaction string, ok bool) {
 			name = fmt.Sprint(ev.Kind)
 		}
 		parts = append(parts, "event "+name)
+	}
+	for range w.data {
+		parts = append(parts, "data")
 	}
 	if parts == nil {
 		return "nothing", true
@@ -567,7 +571,7 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 
 	// An open association, RFC 6347 section 4.2.4 state FINISHED.
 	{"*", "established", "plain *", "drop repeated|drop unauthenticated", "RFC 6347 section 4.1: the old epoch has no say"},
-	{"*", "established", "sealed ApplicationData *", "event Data", "RFC 5246 section 10"},
+	{"*", "established", "sealed ApplicationData *", "data", "RFC 5246 section 10"},
 	{"resumption*", "established", "sealed Finished behind good", "nothing", "RFC 6347 section 4.2.4: the last flight was the client's"},
 	{"*", "established", "sealed Finished behind good", "flight", "RFC 6347 section 4.2.4: the last flight is sent again"},
 	{"*", "established", "sealed ClientHello next beyond", "drop malformed", "RFC 6347 section 4.2.3"},
@@ -762,13 +766,16 @@ func exploreSteps(t *testing.T, s *scene, steps []string) (w *world, ok bool) {
 			w.play([]string{step})
 		}
 	}
-	w.events = nil
+	w.events, w.data = nil, nil
 	for i, step := range steps {
 		if ok = w.note(step); !ok {
 			return w, false
 		}
 		w.settle()
 		if !w.e.Established() {
+			if len(w.data) > 0 && !w.e.Closed() {
+				t.Fatalf("%s: data before the end of the handshake, after %q", s.name, steps[:i+1])
+			}
 			continue
 		}
 		done := steps[:i+1]
@@ -790,10 +797,6 @@ func exploreSteps(t *testing.T, s *scene, steps []string) (w *world, ok bool) {
 		switch ev.Kind {
 		case EventEstablished:
 			told++
-		case EventData:
-			if told == 0 {
-				t.Fatalf("%s: data before the end of the handshake, after %q", s.name, steps)
-			}
 		case EventClosed:
 			if i != len(w.events)-1 {
 				t.Fatalf("%s: events after the last, after %q: %v", s.name, steps, w.events)
@@ -823,14 +826,14 @@ func (w *world) fingerprint() string {
 func (w *world) note(step string) bool {
 	before, early := w.e.state, 0
 	if w.e.hs != nil {
-		early = len(w.e.hs.early)
+		early = w.e.hs.earlyRecords
 	}
 	ok := w.step(step)
 	switch {
 	case w.e.hs == nil:
-	case len(w.e.hs.early) == 0:
+	case w.e.hs.earlyRecords == 0:
 		w.kept = nil
-	case len(w.e.hs.early) > early && !slices.Contains(w.kept, step):
+	case w.e.hs.earlyRecords > early && !slices.Contains(w.kept, step):
 		w.kept = append(w.kept, step)
 		slices.Sort(w.kept)
 	}

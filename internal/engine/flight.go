@@ -5,31 +5,49 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// message is one message of a flight, unfragmented, without its header.
-type message struct {
-	typ   wire.HandshakeType
-	seq   uint16
-	epoch uint16
-	body  []byte
-	// changeCipherSpec marks the message that is none: a record of its own
-	// content type.
-	changeCipherSpec bool
-}
-
 // flight is what the server last said, kept to be said again. Each time its
 // records get new sequence numbers, so no nonce is ever used twice.
 type flight struct {
-	messages []message
-	next     int  // the message that goes out next
-	offset   int  // and from where in its body
-	held     bool // it is not whole yet
+	// bytes are the messages, each behind the header that it has unfragmented
+	// (RFC 6347 section 4.2.6).
+	bytes  []byte
+	next   int  // where in bytes the message is that goes out next
+	offset int  // and from where in its body
+	held   bool // it is not whole yet
+}
+
+// changeCipherSpec stands in a flight for the one message that is none, but a
+// record of its own content type. No message has this type.
+const changeCipherSpec wire.HandshakeType = 255
+
+var changeCipherSpecBody = []byte{1} // RFC 5246 section 7.1
+
+// epochOf is the epoch of a message of a flight.
+func epochOf(t wire.HandshakeType) uint16 {
+	if t == wire.TypeFinished {
+		return 1
+	}
+	return 0
 }
 
 func (f *flight) rewind() { f.next, f.offset = 0, 0 }
 
+// add adds a message, whose body the function appends; nil: it has none. It
+// returns the message behind its header.
+func (f *flight) add(t wire.HandshakeType, seq uint16, body func([]byte) []byte) []byte {
+	start := len(f.bytes)
+	f.bytes = append(f.bytes, make([]byte, wire.HandshakeHeaderLen)...)
+	if body != nil {
+		f.bytes = body(f.bytes)
+	}
+	length := len(f.bytes) - start - wire.HandshakeHeaderLen
+	wire.AppendHandshakeHeader(f.bytes[start:start], t, length, seq, 0, length)
+	return f.bytes[start:]
+}
+
 // Sending reports whether AppendDatagram has something to append.
 func (e *Engine) Sending() bool {
-	return e.alertPending || !e.flight.held && e.flight.next < len(e.flight.messages)
+	return e.alertPending || !e.flight.held && e.flight.next < len(e.flight.bytes)
 }
 
 // AppendDatagram appends the next datagram to send to dst, or nothing when
@@ -40,9 +58,9 @@ func (e *Engine) AppendDatagram(dst []byte) []byte {
 	if err == nil && len(out) == start && e.alertPending {
 		e.alertPending = false
 		alert := []byte{byte(e.alert.Level), byte(e.alert.Description)}
-		out, err = e.sealerOf(e.alertEpoch).Append(out, wire.ContentAlert, alert)
+		out, err = e.appendRecord(out, e.alertEpoch, wire.ContentAlert, nil, alert)
 		if e.state == closed {
-			e.sealer = nil // with its key: that was the last record
+			e.sealer = record.Sealer{} // with its key: that was the last record
 		}
 	}
 	if err != nil {
@@ -65,45 +83,58 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 	if f.held {
 		return dst, nil
 	}
-	for f.next < len(f.messages) && err == nil {
-		m := &f.messages[f.next]
-		sealer := e.sealerOf(m.epoch)
-		room := e.cfg.MTU - (len(dst) - start) - sealer.Overhead()
-		if m.changeCipherSpec {
+	for f.next < len(f.bytes) && err == nil {
+		m, rest, ok := wire.ParseFragment(f.bytes[f.next:])
+		if !ok {
+			panic("engine: a flight that add has not made")
+		}
+		epoch := epochOf(m.Type)
+		most := e.cfg.MTU - e.overhead(epoch)
+		room := most - (len(dst) - start)
+		if m.Type == changeCipherSpec {
 			if room < 1 {
 				break
 			}
-			dst, err = sealer.Append(dst, wire.ContentChangeCipherSpec, []byte{1})
-			f.next++
+			dst, err = e.appendRecord(dst, epoch, wire.ContentChangeCipherSpec, nil, changeCipherSpecBody)
+			f.next = len(f.bytes) - len(rest)
 			continue
 		}
-		limit := e.limit
-		if m.epoch == 0 {
-			limit = e.plainLimit
+		limit := int(e.limit)
+		if epoch == 0 {
+			limit = int(e.plainLimit)
 		}
 		room = min(room, limit) - wire.HandshakeHeaderLen
-		left := len(m.body) - f.offset
+		left := len(m.Body) - f.offset
 		if left > room && len(dst) > start {
 			const worthwhile = 64 // bytes of a fragment
-			fits := left <= min(e.cfg.MTU-sealer.Overhead(), limit)-wire.HandshakeHeaderLen
+			fits := left <= min(most, limit)-wire.HandshakeHeaderLen
 			if fits || room < worthwhile {
 				break
 			}
 		}
 		n := min(left, room)
 		var header [wire.HandshakeHeaderLen]byte
-		wire.AppendHandshakeHeader(header[:0], m.typ, len(m.body), m.seq, f.offset, n)
-		dst, err = sealer.AppendMessage(dst, header[:], m.body[f.offset:f.offset+n])
-		if f.offset += n; f.offset == len(m.body) {
-			f.next, f.offset = f.next+1, 0
+		wire.AppendHandshakeHeader(header[:0], m.Type, len(m.Body), m.MessageSeq, f.offset, n)
+		dst, err = e.appendRecord(dst, epoch, wire.ContentHandshake, header[:], m.Body[f.offset:f.offset+n])
+		if f.offset += n; f.offset == len(m.Body) {
+			f.next, f.offset = len(f.bytes)-len(rest), 0
 		}
 	}
 	return dst, err
 }
 
-func (e *Engine) sealerOf(epoch uint16) *record.Sealer {
+// appendRecord appends a record of an epoch.
+func (e *Engine) appendRecord(dst []byte, epoch uint16, t wire.ContentType, head, content []byte) ([]byte, error) {
 	if epoch == 0 {
-		return e.plain
+		return e.plain.Append(dst, t, head, content)
 	}
-	return e.sealer
+	return e.sealer.Append(dst, t, head, content)
+}
+
+// overhead is by how many bytes a record of an epoch is longer than its content.
+func (e *Engine) overhead(epoch uint16) int {
+	if epoch == 0 {
+		return e.plain.Overhead()
+	}
+	return e.sealer.Overhead()
 }

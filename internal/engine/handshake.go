@@ -1,42 +1,52 @@
 package engine
 
 import (
-	"bytes"
 	"crypto/ecdh"
-	"hash"
+	"errors"
 	"time"
 
-	"github.com/dtlsserver/dtlsserver/internal/record"
 	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// handshake is what only a handshake in progress needs.
+// handshake is what only a handshake in progress needs. Its memory may be lent,
+// see Config.Memory, so that one handshake works where another has.
 type handshake struct {
+	progress
+
+	// What follows forget does not reset, but for secrets: the next handshake
+	// overwrites each before it reads it.
+	hello       []byte       // the body of the client's
+	transcript  suite.Digest // from the verified hello on
+	sessionHash []byte       // RFC 7627 section 3
+	premaster   []byte       // with a pre-shared key
+	master      [suite.MasterSecretLen]byte
+	secret      suite.Secret      // the premaster secret, and then master
+	early       []byte            // records of epoch 1 that came before ChangeCipherSpec or the keys
+	opened      [maxEarlyLen]byte // what one of them holds
+	scratch     [suite.MaxHashLen]byte
+	flight      [256]byte // for Engine.flight
+	events      [2]Event  // for Engine.events
+}
+
+// progress is how far a handshake has come.
+type progress struct {
 	nextReceive uint16 // message_seq
 	nextSend    uint16 // message_seq
 	incoming    [window]reassembler
 
-	offer                      *offer // what the hello says, until it is answered
-	hello                      []byte // its body, and its message_seq
-	helloSeq                   uint16
-	clientRandom, serverRandom [wire.RandomLen]byte
-	parameters                 *Parameters
-	transcript                 hash.Hash                     // from the verified hello on
-	header                     [wire.HandshakeHeaderLen]byte // scratch
-	messages                   []byte                        // the same, for CertificateVerify; nil when none is asked for
-	sessionHash                []byte                        // RFC 7627 section 3
-	ticket                     bool                          // one is promised
-	resumed                    *wire.Session                 // nil: a full handshake
-	keyDigest                  []byte                        // of the pre-shared key, for the ticket
-	ecdh                       *ecdh.PrivateKey
-	shared                     []byte // ECDHE_PSK: the secret of ECDH, until the key is there
-	master                     []byte
-	secret                     *suite.Secret // master
+	offer     offer         // what the hello says, until it is answered
+	helloSeq  uint16        // the hello's message_seq
+	messages  []byte        // of the transcript, for CertificateVerify; nil when none is asked for
+	ticket    bool          // one is promised
+	resumed   *wire.Session // nil: a full handshake
+	keyDigest []byte        // of the pre-shared key, for the ticket
+	ecdh      *ecdh.PrivateKey
+	shared    []byte // ECDHE_PSK: the secret of ECDH, until the key is there
 
-	changeCipherSpec bool     // the client's has come
-	early            [][]byte // records of epoch 1 that came before it or the keys
-	unopened         bool     // a Finished came that did not open
+	changeCipherSpec bool // the client's has come
+	earlyRecords     int  // in early
+	unopened         bool // a Finished came that did not open
 
 	timeout  time.Duration // of the next retransmission
 	resendAt time.Time
@@ -55,7 +65,60 @@ const (
 	// room for what is forged.
 	maxEarly    = 4
 	maxEarlyLen = 256
+
+	// maxKept bounds, in bytes, what of each kind one handshake leaves to
+	// another.
+	maxKept = 1 << 10
 )
+
+// borrow returns memory for a handshake.
+func (cfg *Config) borrow() *handshake {
+	var hs *handshake
+	if cfg.Memory != nil {
+		hs, _ = cfg.Memory.Get().(*handshake)
+	}
+	if hs == nil {
+		hs = new(handshake)
+	}
+	for i := range hs.incoming {
+		hs.incoming[i].reserve = cfg.Reserve
+	}
+	return hs
+}
+
+// giveBack gives back memory that was borrowed, when forget has cleared it and
+// its events were taken.
+func (cfg *Config) giveBack(hs *handshake) {
+	clear(hs.events[:])
+	if cfg.Memory != nil {
+		cfg.Memory.Put(hs)
+	}
+}
+
+// forget clears how far the handshake has come, and its secrets.
+func (hs *handshake) forget() {
+	hs.release()
+	clear(hs.shared)
+	if hs.resumed != nil {
+		clear(hs.resumed.Master)
+	}
+	hs.progress = progress{}
+	hs.secret.Forget()
+	clear(hs.master[:])
+	clear(hs.premaster)
+	clear(hs.opened[:])
+	for _, room := range []*[]byte{&hs.hello, &hs.sessionHash, &hs.premaster, &hs.early} {
+		*room = emptied(*room)
+	}
+}
+
+// emptied returns the memory of b, if that is not too much to be kept.
+func emptied(b []byte) []byte {
+	if cap(b) > maxKept {
+		return nil
+	}
+	return b[:0]
+}
 
 // release gives back what is kept of messages.
 func (hs *handshake) release() {
@@ -86,10 +149,11 @@ func (hs *handshake) keepEarly(r Record) Drop {
 	if r.Type != wire.ContentHandshake {
 		return DropEpoch
 	}
-	if len(hs.early) == maxEarly || len(r.Raw) > maxEarlyLen {
+	if hs.earlyRecords == maxEarly || len(r.Raw) > maxEarlyLen {
 		return DropLimit
 	}
-	hs.early = append(hs.early, append([]byte(nil), r.Raw...))
+	hs.early = append(hs.early, r.Raw...)
+	hs.earlyRecords++
 	return DropNone
 }
 
@@ -98,14 +162,13 @@ func (e *Engine) receiveEarly(now time.Time) {
 	if e.state != awaitFinished || !e.hs.changeCipherSpec {
 		return
 	}
-	kept := e.hs.early
-	e.hs.early = nil
-	for _, raw := range kept {
-		if e.state != awaitFinished {
-			return
-		}
-		r, _, _ := wire.ParseRecord(raw)
-		if drop := e.receiveSealed(now, r, nil); drop != DropNone {
+	hs := e.hs
+	kept := hs.early
+	hs.early, hs.earlyRecords = hs.early[:0], 0
+	for len(kept) > 0 && e.state == awaitFinished {
+		r, rest, _ := wire.ParseRecord(kept)
+		kept = rest
+		if _, drop := e.receiveSealed(now, r, hs.opened[:0]); drop != DropNone {
 			e.raise(Event{Kind: EventDropped, Drop: drop})
 		}
 	}
@@ -201,7 +264,7 @@ func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
 }
 
 // certified reports whether the client has sent a certificate.
-func (e *Engine) certified() bool { return len(e.hs.parameters.PeerCertificates) > 0 }
+func (e *Engine) certified() bool { return len(e.parameters.PeerCertificates) > 0 }
 
 // maxLen bounds a message before memory is set aside for it.
 func (e *Engine) maxLen(t wire.HandshakeType) int {
@@ -239,51 +302,51 @@ func (e *Engine) receiveMessage(now time.Time, t wire.HandshakeType, seq uint16,
 // clears, and installs the keys.
 func (e *Engine) deriveKeys(premaster []byte) error {
 	hs := e.hs
-	hs.secret = e.suite.NewSecret(premaster)
-	if hs.parameters.ExtendedMasterSecret {
-		hs.master = bytes.Clone(hs.secret.ExtendedMasterSecret(hs.sessionHash))
-	} else {
-		hs.master = bytes.Clone(hs.secret.MasterSecret(hs.clientRandom[:], hs.serverRandom[:]))
-	}
+	hs.secret.Become(e.parameters.Suite, premaster)
 	clear(premaster)
-	hs.secret.Become(e.suite, hs.master)
+	if e.parameters.ExtendedMasterSecret {
+		copy(hs.master[:], hs.secret.ExtendedMasterSecret(hs.sessionHash))
+	} else {
+		copy(hs.master[:], hs.secret.MasterSecret(e.clientRandom[:], e.serverRandom[:]))
+	}
 	return e.installKeys()
 }
 
 // installKeys makes the record protection of epoch 1 of the master secret.
 func (e *Engine) installKeys() error {
-	hs := e.hs
-	keys := hs.secret.Keys(hs.clientRandom[:], hs.serverRandom[:])
-	opener, err := record.NewOpener(e.suite, keys.ClientKey, keys.ClientIV)
-	if err != nil {
-		return err
-	}
-	sealer, err := record.NewSealer(e.suite, 1, keys.ServerKey, keys.ServerIV)
-	if err != nil {
-		return err
-	}
-	e.opener, e.sealer = opener, sealer
-	return nil
+	secret := &e.hs.secret
+	secret.Become(e.parameters.Suite, e.hs.master[:])
+	keys := secret.Keys(e.clientRandom[:], e.serverRandom[:])
+	return errors.Join(
+		e.opener.Init(e.parameters.Suite, keys.ClientKey, keys.ClientIV),
+		e.sealer.Init(e.parameters.Suite, 1, keys.ServerKey, keys.ServerIV))
 }
 
-// say adds a message to the flight and to the transcript.
-func (e *Engine) say(t wire.HandshakeType, body []byte) {
-	hs := e.hs
-	hs.record(t, hs.nextSend, body)
-	e.flight.messages = append(e.flight.messages, message{typ: t, seq: hs.nextSend, body: body})
-	hs.nextSend++
+// say adds a message to the flight and to the transcript. Its body is what the
+// function appends; nil: it has none.
+func (e *Engine) say(t wire.HandshakeType, body func([]byte) []byte) {
+	e.hs.record(e.flight.add(t, e.hs.nextSend, body))
+	e.hs.nextSend++
 }
 
-// record adds a message to the transcript, with the header that it would have
-// had unfragmented (RFC 6347 section 4.2.6).
-func (hs *handshake) record(t wire.HandshakeType, seq uint16, body []byte) {
-	header := wire.AppendHandshakeHeader(hs.header[:0], t, len(body), seq, 0, len(body))
-	hs.transcript.Write(header)
-	hs.transcript.Write(body)
+// hear adds a message of the client's to the transcript, with the header that
+// it would have had unfragmented (RFC 6347 section 4.2.6).
+func (hs *handshake) hear(t wire.HandshakeType, seq uint16, body []byte) {
+	hs.record(wire.AppendHandshakeHeader(hs.scratch[:0], t, len(body), seq, 0, len(body)))
+	hs.record(body)
+}
+
+// record adds bytes to the transcript.
+func (hs *handshake) record(b []byte) {
+	hs.transcript.Write(b)
 	if hs.messages != nil {
-		hs.messages = append(append(hs.messages, header...), body...)
+		hs.messages = append(hs.messages, b...)
 	}
 }
+
+// transcriptHash is the hash of the transcript so far. It is good until the
+// transcript goes on.
+func (hs *handshake) transcriptHash() []byte { return hs.transcript.Sum(hs.scratch[:0]) }
 
 // gotOn notes that the client has taken the handshake on.
 func (hs *handshake) gotOn() { hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{} }

@@ -210,7 +210,7 @@ func TestEarlyRecordsAreBounded(t *testing.T) {
 		r := wire.AppendRecordHeader(nil, wire.ContentHandshake, wire.VersionDTLS12, 1, uint64(i), 100)
 		d.receive(append(r, make([]byte, 100)...))
 	}
-	if n := len(d.e.hs.early); n != maxEarly {
+	if n := d.e.hs.earlyRecords; n != maxEarly {
 		t.Errorf("%d records are kept, want %d", n, maxEarly)
 	}
 	d.receive(cke)
@@ -230,7 +230,7 @@ func FuzzEngine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, datagram []byte) {
 		d := &driver{t: t, cfg: newConfig(), client: testpeer.New(identity, []byte(key), 1)}
 		d.client.MessageSeq = 1
-		d.answer = func([]byte) []byte { return []byte(key) }
+		d.answer = func(string) []byte { return []byte(key) }
 		d.hello()
 		for len(datagram) > 0 {
 			r, rest, ok := NextRecord(datagram)

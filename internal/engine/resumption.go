@@ -45,7 +45,7 @@ func keyDigest(key []byte) []byte {
 // promisesTicket reports whether a ticket will end the full handshake.
 func (e *Engine) promisesTicket() bool {
 	return e.cfg.Tickets != nil && e.hs.offer.extensions.SessionTicket &&
-		e.suite.KeyExchange.ECDHE() && e.hs.parameters.ExtendedMasterSecret
+		e.parameters.Suite.KeyExchange.ECDHE() && e.parameters.ExtendedMasterSecret
 }
 
 // sayTicket says the NewSessionTicket that was promised. One that cannot be
@@ -59,19 +59,21 @@ func (e *Engine) sayTicket(now time.Time, s *wire.Session) {
 		clear(state)
 	}
 	left := TicketLifetime - now.Sub(time.Unix(s.Created, 0))
-	e.say(wire.TypeNewSessionTicket, wire.AppendNewSessionTicket(nil, uint32(max(left, 0)/time.Second), ticket))
+	e.say(wire.TypeNewSessionTicket, func(b []byte) []byte {
+		return wire.AppendNewSessionTicket(b, uint32(max(left, 0)/time.Second), ticket)
+	})
 }
 
 // newSession is what a full handshake's ticket holds.
 func (e *Engine) newSession(now time.Time) *wire.Session {
-	p := e.hs.parameters
+	p := &e.parameters
 	s := &wire.Session{
-		Suite:      e.suite.ID,
+		Suite:      e.parameters.Suite.ID,
 		Created:    now.Unix(),
-		Master:     e.hs.master,
+		Master:     e.hs.master[:],
 		ServerName: []byte(p.ServerName),
 		ALPN:       []byte(p.ALPN),
-		Identity:   p.Identity,
+		Identity:   []byte(p.Identity),
 		KeyDigest:  e.hs.keyDigest,
 	}
 	for _, c := range p.PeerCertificates {
@@ -104,7 +106,7 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 		return nil
 	case used == nil || !slices.Contains(e.cfg.Suites, used) || !hs.offer.hello.OffersSuite(s.Suite):
 		return nil
-	case string(s.ServerName) != hs.parameters.ServerName || string(s.ALPN) != hs.parameters.ALPN:
+	case string(s.ServerName) != e.parameters.ServerName || string(s.ALPN) != e.parameters.ALPN:
 		return nil
 	case used.KeyExchange.WithPSK() != (len(s.KeyDigest) > 0) || used.KeyExchange.WithPSK() && !e.cfg.PSK:
 		return nil
@@ -123,10 +125,10 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 	for i, der := range s.Chain {
 		c, err := x509.ParseCertificate(slices.Clone(der)) // state holds a secret
 		if err != nil || i == 0 && now.After(c.NotAfter) {
-			hs.parameters.PeerCertificates = nil
+			e.parameters.PeerCertificates = nil
 			return nil
 		}
-		hs.parameters.PeerCertificates = append(hs.parameters.PeerCertificates, c)
+		e.parameters.PeerCertificates = append(e.parameters.PeerCertificates, c)
 	}
 	return s
 }
@@ -136,12 +138,12 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 func (e *Engine) resume(now time.Time, s *wire.Session) {
 	hs := e.hs
 	hs.resumed = s
-	hs.parameters.Resumed = true
-	hs.parameters.Suite = suite.ByID(s.Suite)
-	hs.parameters.Identity = slices.Clone(s.Identity)
+	e.parameters.Resumed = true
+	e.parameters.Suite = suite.ByID(s.Suite)
+	e.parameters.Identity = string(s.Identity)
 	if len(s.KeyDigest) > 0 {
 		e.state = awaitResumptionPSK
-		e.raise(Event{Kind: EventPSKNeeded, Identity: s.Identity})
+		e.raise(Event{Kind: EventPSKNeeded, Identity: e.parameters.Identity})
 		return
 	}
 	e.askResumption(now)
@@ -151,9 +153,9 @@ func (e *Engine) resume(now time.Time, s *wire.Session) {
 // else with a full handshake.
 func (e *Engine) answerResumptionPSK(now time.Time, key []byte) {
 	if len(key) == 0 || subtle.ConstantTimeCompare(keyDigest(key), e.hs.resumed.KeyDigest) != 1 {
-		p := e.hs.parameters
+		p := &e.parameters
 		e.hs.resumed = nil
-		p.Resumed, p.Suite, p.Identity, p.PeerCertificates = false, nil, nil, nil
+		p.Resumed, p.Suite, p.Identity, p.PeerCertificates = false, nil, "", nil
 		e.raise(Event{Kind: EventStartedOver})
 		e.negotiate(now)
 		return
@@ -164,7 +166,7 @@ func (e *Engine) answerResumptionPSK(now time.Time, key []byte) {
 func (e *Engine) askResumption(now time.Time) {
 	if e.cfg.AskVerdict {
 		e.state = awaitResumptionVerdict
-		e.raise(Event{Kind: EventVerdictNeeded, Parameters: e.hs.parameters})
+		e.raise(Event{Kind: EventVerdictNeeded})
 		return
 	}
 	e.answerResumption(now)
@@ -176,31 +178,28 @@ func (e *Engine) askResumption(now time.Time) {
 func (e *Engine) answerResumption(now time.Time) {
 	hs := e.hs
 	s := hs.resumed
-	e.suite = hs.parameters.Suite
-	if _, err := io.ReadFull(e.cfg.Rand, hs.serverRandom[:]); err != nil {
+	if _, err := io.ReadFull(e.cfg.Rand, e.serverRandom[:]); err != nil {
 		e.failInside(CauseEntropy, err)
 		return
 	}
 	renew := now.Sub(time.Unix(s.Created, 0)) > TicketLifetime/2
-	hs.transcript = e.suite.Hash.New()
-	hs.record(wire.TypeClientHello, hs.helloSeq, hs.hello)
+	hs.transcript.Begin(e.parameters.Suite.Hash)
+	hs.hear(wire.TypeClientHello, hs.helloSeq, hs.hello)
 	e.sayServerHello(hs.offer.hello.SessionID, renew)
-	hs.master = slices.Clone(s.Master)
+	copy(hs.master[:], s.Master)
 	if renew {
 		// The time of the full handshake stays, and so does the end.
 		e.sayTicket(now, s)
 	}
 	clear(s.Master)
-	hs.secret = e.suite.NewSecret(hs.master)
 	if err := e.installKeys(); err != nil {
 		e.failInside(CauseInternal, err)
 		return
 	}
 	e.sayFinished()
-	hs.record(wire.TypeFinished, hs.nextSend-1, e.flight.messages[len(e.flight.messages)-1].body)
-	hs.offer, hs.hello = nil, nil
+	hs.answered()
 	hs.gotOn()
 	e.state = awaitFinished
-	e.resendFrom = now.Add(e.resendGap)
+	e.resendFrom = now.Add(e.cfg.resendGap())
 	hs.resendAt = now.Add(hs.timeout)
 }

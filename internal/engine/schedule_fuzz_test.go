@@ -271,9 +271,13 @@ func (s *schedule) give(datagram []byte) {
 			return
 		}
 		datagram = rest
-		over := s.e.Closed()
-		if drop := s.e.Receive(s.now, r, buf); over && drop != DropClosed {
+		over, opened := s.e.Closed(), s.e.Established()
+		data, drop := s.e.Receive(s.now, r, buf)
+		if over && drop != DropClosed {
 			s.t.Fatalf("drop %d after the end", drop)
+		}
+		if data != nil && !opened {
+			s.t.Fatal("data before the end of the handshake")
 		}
 		s.collect()
 	}
@@ -333,29 +337,26 @@ func (s *schedule) tell(ev Event) {
 		}
 		opened = opened || before.Kind == EventEstablished
 	}
+	p := s.e.Parameters()
 	switch ev.Kind {
-	case EventData:
-		if !opened {
-			s.t.Fatal("told of data before the end of the handshake")
-		}
 	case EventEstablished:
 		if opened {
 			s.t.Fatal("told twice to be established")
 		}
 		needs := []string{"hello", "ccs", "finished"}
-		if !ev.Parameters.Resumed {
+		if !p.Resumed {
 			needs = append(needs, "keyExchange")
-			if ev.Parameters.Suite.KeyExchange.ECDHE() {
+			if p.Suite.KeyExchange.ECDHE() {
 				needs = append(needs, "work")
 			}
 		}
-		if ev.Parameters.Suite.KeyExchange.WithPSK() {
+		if p.Suite.KeyExchange.WithPSK() {
 			needs = append(needs, "psk")
 		}
 		if s.cfg.AskVerdict {
 			needs = append(needs, "verdict")
 		}
-		if s.cfg.RequireClientCertificate && len(ev.Parameters.PeerCertificates) == 0 {
+		if s.cfg.RequireClientCertificate && len(p.PeerCertificates) == 0 {
 			s.t.Fatal("established without a certificate")
 		}
 		for _, need := range needs {
@@ -367,15 +368,22 @@ func (s *schedule) tell(ev Event) {
 	if ev.Kind == EventWork {
 		s.works = append(s.works, sync.OnceValue(ev.Work))
 	}
-	ev.Data, ev.Record = nil, nil // good until the next record only
 	s.told = append(s.told, ev)
+}
+
+// messages is how many messages a flight has.
+func messages(flight []byte) (n int) {
+	for ; len(flight) > 0; n++ {
+		_, flight, _ = wire.ParseFragment(flight)
+	}
+	return n
 }
 
 // wantBounded wants little to be kept of what a client can make up.
 func (s *schedule) wantBounded() {
 	const maxFlight = 8 // messages
-	if len(s.e.flight.messages) > maxFlight {
-		s.t.Fatalf("flight of %d messages", len(s.e.flight.messages))
+	if n := messages(s.e.flight.bytes); n > maxFlight {
+		s.t.Fatalf("flight of %d messages", n)
 	}
 	hs := s.e.hs
 	if (hs == nil) != (s.e.Established() || s.e.Closed()) {
@@ -384,13 +392,8 @@ func (s *schedule) wantBounded() {
 	if hs == nil {
 		return
 	}
-	if len(hs.early) > maxEarly {
-		s.t.Fatalf("%d records of epoch 1 are kept", len(hs.early))
-	}
-	for _, raw := range hs.early {
-		if len(raw) > maxEarlyLen {
-			s.t.Fatalf("a record of %d bytes is kept", len(raw))
-		}
+	if hs.earlyRecords > maxEarly || len(hs.early) > maxEarly*maxEarlyLen {
+		s.t.Fatalf("%d records of epoch 1 are kept, in %d bytes", hs.earlyRecords, len(hs.early))
 	}
 	for i := range hs.incoming {
 		if a := &hs.incoming[i]; len(a.pieces) > maxPieces || len(a.body) > maxClientHello {

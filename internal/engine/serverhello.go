@@ -32,7 +32,7 @@ type HelloInfo struct {
 	ALPN            []string
 }
 
-// offer is what a hello offers, which it does not alias.
+// offer is what a hello offers. It aliases the hello.
 type offer struct {
 	hello      wire.ClientHello
 	extensions wire.ClientExtensions
@@ -40,7 +40,9 @@ type offer struct {
 
 // receiveClientHello takes the verified hello (RFC 5246 section 7.4.1.2).
 func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
-	body = bytes.Clone(body) // the answer may have to wait
+	hs := e.hs
+	body = append(hs.hello[:0], body...) // the answer may have to wait
+	hs.hello = body
 	hello, ok := wire.ParseClientHello(body)
 	if !ok {
 		e.fail(wire.AlertDecodeError, "malformed ClientHello")
@@ -68,14 +70,10 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 		return
 	}
 
-	hs := e.hs
-	hs.clientRandom = [wire.RandomLen]byte(hello.Random)
-	hs.offer = &offer{hello, extensions}
-	hs.parameters = &Parameters{
-		ServerName:           extensions.ServerName,
-		ExtendedMasterSecret: extensions.ExtendedMasterSecret,
-	}
-	hs.helloSeq, hs.hello = seq, body
+	hs.offer = offer{hello, extensions}
+	hs.helloSeq = seq
+	e.parameters.ServerName = extensions.ServerName
+	e.parameters.ExtendedMasterSecret = extensions.ExtendedMasterSecret
 	if !e.limitRecords(&extensions) || !e.chooseProtocol(extensions.ALPN) {
 		return
 	}
@@ -126,7 +124,7 @@ func (e *Engine) limitRecords(x *wire.ClientExtensions) bool {
 		e.fail(wire.AlertIllegalParameter, "record_size_limit is too small")
 		return false
 	case limit != 0:
-		e.limit = min(int(limit), wire.MaxPlaintext) // of protected records only: RFC 8449 section 4
+		e.limit = min(limit, wire.MaxPlaintext) // of protected records only: RFC 8449 section 4
 		x.MaxFragmentLength = 0
 		e.hs.offer.extensions.MaxFragmentLength = 0
 	case code > 4:
@@ -147,7 +145,7 @@ func (e *Engine) chooseProtocol(offered []string) bool {
 	}
 	for _, p := range e.cfg.NextProtos {
 		if slices.Contains(offered, p) {
-			e.hs.parameters.ALPN = p
+			e.parameters.ALPN = p
 			return true
 		}
 	}
@@ -167,36 +165,35 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	hs := e.hs
 	group := e.chooseGroup()
 	scheme := e.chooseScheme(certificate)
-	e.suite = e.chooseSuite(certificate, group != 0, scheme != 0)
-	if e.suite == nil {
+	e.parameters.Suite = e.chooseSuite(certificate, group != 0, scheme != 0)
+	if e.parameters.Suite == nil {
 		e.fail(wire.AlertHandshakeFailure, "no cipher suite in common")
 		return
 	}
-	if _, err := io.ReadFull(e.cfg.Rand, hs.serverRandom[:]); err != nil {
+	if _, err := io.ReadFull(e.cfg.Rand, e.serverRandom[:]); err != nil {
 		e.failInside(CauseEntropy, err)
 		return
 	}
-	kx := e.suite.KeyExchange
+	kx := e.parameters.Suite.KeyExchange
 	request := !kx.WithPSK() && e.cfg.RequestClientCertificate
 	if request {
 		hs.messages = []byte{}
 	}
-	hs.transcript = e.suite.Hash.New()
-	hs.record(wire.TypeClientHello, hs.helloSeq, hs.hello)
-	hs.parameters.Suite = e.suite
+	hs.transcript.Begin(e.parameters.Suite.Hash)
+	hs.hear(wire.TypeClientHello, hs.helloSeq, hs.hello)
 
 	hs.ticket = e.promisesTicket()
 	e.sayServerHello(nil, hs.ticket)
 	if !kx.WithPSK() {
-		e.say(wire.TypeCertificate, wire.AppendCertificate(nil, certificate.Chain))
+		e.say(wire.TypeCertificate, func(b []byte) []byte { return wire.AppendCertificate(b, certificate.Chain) })
 	}
-	hs.offer, hs.hello = nil, nil
+	hs.answered()
 	if kx.ECDHE() {
 		e.sayECDHE(group, scheme, certificate)
 		return
 	}
 	if len(e.cfg.PSKIdentityHint) > 0 { // RFC 4279 section 2
-		e.say(wire.TypeServerKeyExchange, wire.AppendServerKeyExchangePSK(nil, e.cfg.PSKIdentityHint))
+		e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, e.cfg.PSKIdentityHint) })
 	}
 	e.sayHelloDone(now)
 }
@@ -206,14 +203,20 @@ func (e *Engine) sayHelloDone(now time.Time) {
 	hs := e.hs
 	e.state = awaitClientKeyExchange
 	if hs.messages != nil {
-		e.say(wire.TypeCertificateRequest, wire.AppendCertificateRequest(nil, suite.Schemes()))
+		e.say(wire.TypeCertificateRequest, func(b []byte) []byte { return wire.AppendCertificateRequest(b, suite.Schemes()) })
 		e.state = awaitCertificate
 	}
 	e.say(wire.TypeServerHelloDone, nil)
 	e.flight.held = false
 	hs.gotOn()
-	e.resendFrom = now.Add(e.resendGap)
+	e.resendFrom = now.Add(e.cfg.resendGap())
 	hs.resendAt = now.Add(hs.timeout)
+}
+
+// answered lets go of what was only to be answered.
+func (hs *handshake) answered() {
+	hs.offer = offer{}
+	hs.hello = emptied(hs.hello)
 }
 
 func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
@@ -221,15 +224,15 @@ func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
 	hello, x := &hs.offer.hello, &hs.offer.extensions
 	answer := wire.ServerHello{
 		Version:     wire.VersionDTLS12,
-		Random:      hs.serverRandom[:],
+		Random:      e.serverRandom[:],
 		SessionID:   sessionID,
-		CipherSuite: e.suite.ID,
+		CipherSuite: e.parameters.Suite.ID,
 		ServerExtensions: wire.ServerExtensions{
 			// RFC 5746 section 3.6
 			RenegotiationInfo:    x.RenegotiationInfo || hello.OffersSuite(wire.SuiteEmptyRenegotiationInfo),
 			ExtendedMasterSecret: x.ExtendedMasterSecret,
-			ECPointFormats:       x.ECPointFormats != nil && e.suite.KeyExchange.ECDHE(), // RFC 8422 section 5.2
-			ALPN:                 hs.parameters.ALPN,
+			ECPointFormats:       x.ECPointFormats != nil && e.parameters.Suite.KeyExchange.ECDHE(), // RFC 8422 section 5.2
+			ALPN:                 e.parameters.ALPN,
 			MaxFragmentLength:    x.MaxFragmentLength,
 			SessionTicket:        ticket,
 		},
@@ -237,7 +240,7 @@ func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
 	if x.RecordSizeLimit != 0 {
 		answer.RecordSizeLimit = wire.MaxPlaintext
 	}
-	e.say(wire.TypeServerHello, answer.Append(nil))
+	e.say(wire.TypeServerHello, answer.Append)
 }
 
 // sayECDHE has ServerKeyExchange made, with a new key pair, signed if there is a
@@ -245,10 +248,10 @@ func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
 // it. The client chooses the group: a key pair of P-384 costs ten of P-256.
 func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
 	hs := e.hs
-	hs.parameters.Group = group
+	e.parameters.Group = group
 	e.flight.held = true
-	withPSK, hint, random := e.suite.KeyExchange.WithPSK(), e.cfg.PSKIdentityHint, e.cfg.Rand
-	randoms := slices.Concat(hs.clientRandom[:], hs.serverRandom[:])
+	withPSK, hint, random := e.parameters.Suite.KeyExchange.WithPSK(), e.cfg.PSKIdentityHint, e.cfg.Rand
+	randoms := slices.Concat(e.clientRandom[:], e.serverRandom[:])
 	e.work(awaitServerKeyExchange, !withPSK && blocks(certificate.Key), func() func(time.Time) {
 		key, err := suite.Curve(group).GenerateKey(random)
 		if err != nil {
@@ -267,7 +270,7 @@ func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
 		}
 		return func(now time.Time) {
 			hs.ecdh = key
-			e.say(wire.TypeServerKeyExchange, body)
+			e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return append(b, body...) })
 			e.sayHelloDone(now)
 		}
 	})

@@ -13,12 +13,22 @@ func (e *Engine) HelloAgain(now time.Time) {
 	}
 }
 
+func (cfg *Config) firstTimeout() time.Duration {
+	if cfg.FirstTimeout == 0 {
+		return firstTimeout
+	}
+	return cfg.FirstTimeout
+}
+
+// resendGap is the least time between two answers to a peer that repeats itself.
+func (cfg *Config) resendGap() time.Duration { return cfg.firstTimeout() / 4 }
+
 // resend sends the last flight again on the peer's request.
 func (e *Engine) resend(now time.Time) {
 	if now.Before(e.resendFrom) {
 		return
 	}
-	e.resendFrom = now.Add(e.resendGap)
+	e.resendFrom = now.Add(e.cfg.resendGap())
 	e.flight.rewind()
 	if e.hs != nil {
 		e.hs.resendAt = now.Add(e.hs.timeout)
@@ -78,7 +88,7 @@ func (e *Engine) Timeout(now time.Time) {
 		return
 	}
 	if e.asking() || !now.Before(e.hs.giveUpAt()) {
-		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.suite.KeyExchange.WithPSK() && e.hs.resumed == nil, Alert: e.hs.alerted.Description})
+		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil, Alert: e.hs.alerted.Description})
 		return
 	}
 	e.flight.rewind()

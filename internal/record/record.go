@@ -31,21 +31,33 @@ const additionalLen = 13
 // protection is one direction's AEAD with its nonce. The scratch arrays live
 // here because what an interface method is given escapes.
 type protection struct {
-	suite      *suite.Suite // nil in epoch 0
-	aead       cipher.AEAD  // nil in epoch 0 and at rest
+	suite      *suite.Suite
+	aead       cipher.AEAD // nil at rest
 	key        [suite.MaxKeyLen]byte
 	iv         [suite.NonceLen]byte
 	nonce      [suite.NonceLen]byte
 	additional [additionalLen]byte
 }
 
-func newProtection(s *suite.Suite, key, iv []byte) (protection, error) {
+func (p *protection) init(s *suite.Suite, key, iv []byte) error {
+	*p = protection{} // which it stays when there is an error
+	if len(key) != s.KeyLen || len(iv) != s.FixedIVLen {
+		return errKeyLen
+	}
 	aead, err := s.NewAEAD(key)
-	p := protection{suite: s, aead: aead}
+	if err != nil {
+		return err
+	}
+	p.suite, p.aead = s, aead
 	copy(p.key[:], key)
 	copy(p.iv[:], iv)
-	return p, err
+	return nil
 }
+
+var errKeyLen = errors.New("record: key or IV is not as long as the suite's")
+
+// Keyed reports whether there is a key.
+func (p *protection) Keyed() bool { return p.suite != nil }
 
 // wake makes the AEAD again.
 func (p *protection) wake() (err error) {
@@ -76,31 +88,40 @@ func (p *protection) setAdditional(epochAndSeq uint64, t wire.ContentType, versi
 	binary.BigEndian.AppendUint16(a, uint16(length))
 }
 
-// Sealer makes the records of one epoch and numbers them.
+// Plaintext makes the records of epoch 0 and numbers them, from the number that
+// it is.
+type Plaintext uint64
+
+// Overhead is by how many bytes a record is longer than its content.
+func (p *Plaintext) Overhead() int { return wire.RecordHeaderLen }
+
+// Append is Sealer.Append.
+func (p *Plaintext) Append(dst []byte, t wire.ContentType, head, content []byte) ([]byte, error) {
+	if *p > wire.MaxSequence {
+		return dst, ErrExhausted
+	}
+	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, 0, uint64(*p), len(head)+len(content))
+	*p++
+	return append(append(dst, head...), content...), nil
+}
+
+// Sealer makes the records of one epoch with keys, and numbers them. The zero
+// Sealer has no key yet.
 type Sealer struct {
 	protection
 	epoch uint16
 	next  uint64 // sequence number
 }
 
-// NewPlaintextSealer returns the sealer of epoch 0, whose first record gets
-// the sequence number first.
-func NewPlaintextSealer(first uint64) *Sealer { return &Sealer{next: first} }
-
-// NewSealer returns the sealer of an epoch with keys.
-func NewSealer(s *suite.Suite, epoch uint16, key, iv []byte) (*Sealer, error) {
-	p, err := newProtection(s, key, iv)
-	return &Sealer{protection: p, epoch: epoch}, err
+// Init begins an epoch with keys, which are copied.
+func (s *Sealer) Init(suite *suite.Suite, epoch uint16, key, iv []byte) error {
+	s.epoch, s.next = epoch, 0
+	return s.init(suite, key, iv)
 }
 
 // Overhead is by how many bytes a record is longer than its content, header
 // included.
-func (s *Sealer) Overhead() int {
-	if s.suite == nil {
-		return wire.RecordHeaderLen
-	}
-	return wire.RecordHeaderLen + s.suite.Overhead()
-}
+func (s *Sealer) Overhead() int { return wire.RecordHeaderLen + s.suite.Overhead() }
 
 // Sealed is how many records the epoch has had.
 func (s *Sealer) Sealed() uint64 { return s.next }
@@ -113,35 +134,22 @@ func (s *Sealer) Left() uint64 {
 	return wire.MaxSequence - s.next + 1
 }
 
-// Append appends one record with the content, of at most wire.MaxPlaintext
-// bytes, to dst. Content must not overlap the free room of dst.
-func (s *Sealer) Append(dst []byte, t wire.ContentType, content []byte) ([]byte, error) {
-	return s.append(dst, t, nil, content)
-}
-
-// AppendMessage is Append for a handshake record that is made of a header and a
-// body.
-func (s *Sealer) AppendMessage(dst, header, body []byte) ([]byte, error) {
-	return s.append(dst, wire.ContentHandshake, header, body)
-}
-
-func (s *Sealer) append(dst []byte, t wire.ContentType, head, content []byte) ([]byte, error) {
+// Append appends one record to dst. It holds head and content, which together
+// have at most wire.MaxPlaintext bytes. They must not overlap the free room of
+// dst.
+func (s *Sealer) Append(dst []byte, t wire.ContentType, head, content []byte) ([]byte, error) {
 	if s.Left() == 0 {
 		return dst, ErrExhausted
 	}
-	if s.suite != nil && s.aead == nil {
+	if s.Resting() {
 		if err := s.wake(); err != nil {
 			return dst, err
 		}
 	}
 	n := len(head) + len(content)
-	length := s.Overhead() - wire.RecordHeaderLen + n
-	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, s.epoch, s.next, length)
+	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, s.epoch, s.next, s.suite.Overhead()+n)
 	epochAndSeq := uint64(s.epoch)<<48 | s.next
 	s.next++
-	if s.suite == nil {
-		return append(append(dst, head...), content...), nil
-	}
 	s.setNonce(epochAndSeq)
 	s.setAdditional(epochAndSeq, t, wire.VersionDTLS12, n)
 	dst = append(dst, s.nonce[s.suite.FixedIVLen:]...)
@@ -153,16 +161,17 @@ func (s *Sealer) append(dst []byte, t wire.ContentType, head, content []byte) ([
 	return s.aead.Seal(dst, s.nonce[:], content, s.additional[:]), nil
 }
 
-// Opener opens the records of one epoch, each at most once.
+// Opener opens the records of one epoch, each at most once. The zero Opener has
+// no key yet.
 type Opener struct {
 	protection
 	window Window
 }
 
-// NewOpener returns the opener of an epoch with keys.
-func NewOpener(s *suite.Suite, key, iv []byte) (*Opener, error) {
-	p, err := newProtection(s, key, iv)
-	return &Opener{protection: p}, err
+// Init begins an epoch with keys, which are copied.
+func (o *Opener) Init(suite *suite.Suite, key, iv []byte) error {
+	o.window = Window{}
+	return o.init(suite, key, iv)
 }
 
 // Open appends the content of r to dst. Only a record that opens marks the

@@ -30,8 +30,8 @@ func pair(tb testing.TB, s *suite.Suite) (*Sealer, *Opener) {
 
 func mustSealer(tb testing.TB, s *suite.Suite, epoch uint16) *Sealer {
 	tb.Helper()
-	sealer, err := NewSealer(s, epoch, sequence(0, s.KeyLen), sequence(0xf0, s.FixedIVLen))
-	if err != nil {
+	sealer := new(Sealer)
+	if err := sealer.Init(s, epoch, sequence(0, s.KeyLen), sequence(0xf0, s.FixedIVLen)); err != nil {
 		tb.Fatal(err)
 	}
 	return sealer
@@ -39,8 +39,8 @@ func mustSealer(tb testing.TB, s *suite.Suite, epoch uint16) *Sealer {
 
 func mustOpener(tb testing.TB, s *suite.Suite) *Opener {
 	tb.Helper()
-	opener, err := NewOpener(s, sequence(0, s.KeyLen), sequence(0xf0, s.FixedIVLen))
-	if err != nil {
+	opener := new(Opener)
+	if err := opener.Init(s, sequence(0, s.KeyLen), sequence(0xf0, s.FixedIVLen)); err != nil {
 		tb.Fatal(err)
 	}
 	return opener
@@ -48,7 +48,7 @@ func mustOpener(tb testing.TB, s *suite.Suite) *Opener {
 
 func mustAppend(tb testing.TB, s *Sealer, t wire.ContentType, content []byte) wire.Record {
 	tb.Helper()
-	b, err := s.Append(nil, t, content)
+	b, err := s.Append(nil, t, nil, content)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 		for i, n := range []int{0, 1, 15, 16, 17, 64, 1024, wire.MaxPlaintext} {
 			content := sequence(byte(n), n)
-			b, err := sealer.Append([]byte("dst"), wire.ContentApplicationData, content)
+			b, err := sealer.Append([]byte("dst"), wire.ContentApplicationData, nil, content)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,7 +147,7 @@ func TestSeveralRecordsInOneDatagram(t *testing.T) {
 		var datagram []byte
 		var err error
 		for _, content := range []string{"first", "", "third"} {
-			if datagram, err = sealer.Append(datagram, wire.ContentHandshake, []byte(content)); err != nil {
+			if datagram, err = sealer.Append(datagram, wire.ContentHandshake, nil, []byte(content)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -165,24 +165,27 @@ func TestSeveralRecordsInOneDatagram(t *testing.T) {
 	})
 }
 
-func TestPlaintextSealer(t *testing.T) {
+func TestPlaintext(t *testing.T) {
 	t.Parallel()
-	s := NewPlaintextSealer(0x0102)
-	if s.Overhead() != wire.RecordHeaderLen {
-		t.Errorf("Overhead() = %d", s.Overhead())
+	p := Plaintext(0x0102)
+	if p.Overhead() != wire.RecordHeaderLen {
+		t.Errorf("Overhead() = %d", p.Overhead())
 	}
 	for i, content := range []string{"one", "", "three"} {
-		r := mustAppend(t, s, wire.ContentHandshake, []byte(content))
-		if r.Type != wire.ContentHandshake || r.Version != wire.VersionDTLS12 || r.Epoch != 0 || r.Seq != 0x0102+uint64(i) || string(r.Payload) != content {
+		b, err := p.Append([]byte("dst"), wire.ContentHandshake, []byte("head "), []byte(content))
+		if err != nil || string(b[:3]) != "dst" {
+			t.Fatalf("Append = %x, %v", b, err)
+		}
+		r := mustParse(t, b[3:])
+		if r.Type != wire.ContentHandshake || r.Version != wire.VersionDTLS12 || r.Epoch != 0 || r.Seq != 0x0102+uint64(i) || string(r.Payload) != "head "+content {
 			t.Errorf("record %d: %+v", i, r)
 		}
 	}
-	if s.Sealed() != 0x0105 || s.Left() != 1<<48-0x0105 {
-		t.Errorf("Sealed() = %d, Left() = %d", s.Sealed(), s.Left())
+	p = wire.MaxSequence
+	if b, err := p.Append(nil, wire.ContentAlert, nil, nil); err != nil || mustParse(t, b).Seq != wire.MaxSequence {
+		t.Errorf("the last sequence number: %x, %v", b, err)
 	}
-	s.next = wire.MaxSequence
-	mustAppend(t, s, wire.ContentAlert, nil)
-	if _, err := s.Append(nil, wire.ContentAlert, nil); !errors.Is(err, ErrExhausted) {
+	if _, err := p.Append(nil, wire.ContentAlert, nil, nil); !errors.Is(err, ErrExhausted) {
 		t.Errorf("past the last sequence number: %v", err)
 	}
 }
@@ -282,7 +285,7 @@ func TestExhausted(t *testing.T) {
 			wantOpen(t, opener, r, []byte("text"))
 		}
 		for range 3 {
-			got, err := sealer.Append([]byte("dst"), wire.ContentApplicationData, []byte("text"))
+			got, err := sealer.Append([]byte("dst"), wire.ContentApplicationData, nil, []byte("text"))
 			if !errors.Is(err, ErrExhausted) || string(got) != "dst" {
 				t.Errorf("Append = %x, %v, want ErrExhausted", got, err)
 			}
@@ -391,17 +394,20 @@ func TestWrongKey(t *testing.T) {
 	eachSuite(t, func(t *testing.T, s *suite.Suite) {
 		r := mustAppend(t, mustSealer(t, s, 1), wire.ContentApplicationData, []byte("text"))
 		for _, start := range []struct{ key, iv byte }{{1, 0xf0}, {0, 0xf1}} {
-			other, err := NewOpener(s, sequence(start.key, s.KeyLen), sequence(start.iv, s.FixedIVLen))
-			if err != nil {
+			var other Opener
+			if err := other.Init(s, sequence(start.key, s.KeyLen), sequence(start.iv, s.FixedIVLen)); err != nil {
 				t.Fatal(err)
 			}
-			wantRefused(t, other, r, ErrForged)
+			wantRefused(t, &other, r, ErrForged)
 		}
-		if _, err := NewOpener(s, sequence(0, s.KeyLen-1), sequence(0, s.FixedIVLen)); err == nil {
-			t.Error("NewOpener takes a short key")
-		}
-		if _, err := NewSealer(s, 1, sequence(0, s.KeyLen-1), sequence(0, s.FixedIVLen)); err == nil {
-			t.Error("NewSealer takes a short key")
+		for _, n := range []struct{ key, iv int }{{s.KeyLen - 1, s.FixedIVLen}, {s.KeyLen, s.FixedIVLen - 1}} {
+			sealer, opener := pair(t, s)
+			if err := opener.Init(s, sequence(0, n.key), sequence(0, n.iv)); err == nil || opener.Keyed() {
+				t.Errorf("an Opener takes a key and IV of %d and %d bytes", n.key, n.iv)
+			}
+			if err := sealer.Init(s, 1, sequence(0, n.key), sequence(0, n.iv)); err == nil || sealer.Keyed() {
+				t.Errorf("a Sealer takes a key and IV of %d and %d bytes", n.key, n.iv)
+			}
 		}
 	})
 }
@@ -449,7 +455,7 @@ func TestAllocations(t *testing.T) {
 		sealed, opened := make([]byte, 0, 2048), make([]byte, 0, 2048)
 		var err error
 		if allocs := testing.AllocsPerRun(100, func() {
-			if sealed, err = sealer.Append(sealed[:0], wire.ContentApplicationData, content); err != nil {
+			if sealed, err = sealer.Append(sealed[:0], wire.ContentApplicationData, nil, content); err != nil {
 				t.Fatal(err)
 			}
 			r, _, _ := wire.ParseRecord(sealed)
@@ -529,7 +535,7 @@ func BenchmarkAppend(b *testing.B) {
 				b.SetBytes(int64(size.n))
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, err := sealer.Append(dst, wire.ContentApplicationData, content); err != nil {
+					if _, err := sealer.Append(dst, wire.ContentApplicationData, nil, content); err != nil {
 						b.Fatal(err)
 					}
 				}

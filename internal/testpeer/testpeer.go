@@ -76,11 +76,10 @@ type Client struct {
 	serverStarted bool
 	suite         *suite.Suite
 	master        []byte
-	sealer        *record.Sealer
-	opener        *record.Opener
+	sealer        record.Sealer
+	opener        record.Opener
 	public        []byte // the server's, of ECDHE
 	shared        []byte
-	plain         *record.Sealer
 }
 
 // ServerHello is what a ServerHello says.
@@ -105,10 +104,7 @@ func New(identity string, key []byte, seed uint64) *Client {
 
 // Plain returns a record of epoch 0.
 func (c *Client) Plain(t wire.ContentType, content []byte) []byte {
-	if c.plain == nil {
-		c.plain = record.NewPlaintextSealer(c.Seq)
-	}
-	r, err := c.plain.Append(nil, t, content)
+	r, err := (*record.Plaintext)(&c.Seq).Append(nil, t, nil, content)
 	if err != nil {
 		panic(err)
 	}
@@ -117,7 +113,7 @@ func (c *Client) Plain(t wire.ContentType, content []byte) []byte {
 
 // Sealed returns a record of epoch 1.
 func (c *Client) Sealed(t wire.ContentType, content []byte) []byte {
-	r, err := c.sealer.Append(nil, t, content)
+	r, err := c.sealer.Append(nil, t, nil, content)
 	if err != nil {
 		panic(err)
 	}
@@ -337,10 +333,9 @@ func (c *Client) deriveKeys() {
 func (c *Client) installKeys(master []byte) {
 	c.master, c.Master = master, bytes.Clone(master)
 	keys := c.suite.NewSecret(c.master).Keys(c.Random[:], c.ServerHello.Random)
-	var err1, err2 error
-	c.sealer, err1 = record.NewSealer(c.suite, 1, keys.ClientKey, keys.ClientIV)
-	c.opener, err2 = record.NewOpener(c.suite, keys.ServerKey, keys.ServerIV)
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(
+		c.sealer.Init(c.suite, 1, keys.ClientKey, keys.ClientIV),
+		c.opener.Init(c.suite, keys.ServerKey, keys.ServerIV)); err != nil {
 		panic(err)
 	}
 }
