@@ -267,8 +267,8 @@ func TestManyFailingHandshakes(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 	l := d.l
-	if len(l.peers) != 1 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timers.Len() != 1 || l.hookLane.asking != 0 || l.hookLane.waiting.Len() != 0 || l.workLane.asking != 0 || l.workLane.waiting.Len() != 0 {
-		t.Errorf("left: %d peers, %d timers, %d hooks, %d questions", len(l.peers), l.timers.Len(), l.hookLane.asking+l.workLane.asking, l.hookLane.waiting.Len()+l.workLane.waiting.Len())
+	if len(l.peers) != 1 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timerCount() != 1 || l.hookLane.asking != 0 || l.hookLane.waiting.Len() != 0 || l.workLane.asking != 0 || l.workLane.waiting.Len() != 0 {
+		t.Errorf("left: %d peers, %d timers, %d hooks, %d questions", len(l.peers), l.timerCount(), l.hookLane.asking+l.workLane.asking, l.hookLane.waiting.Len()+l.workLane.waiting.Len())
 	}
 }
 

@@ -344,3 +344,6 @@ type quiet struct{}
 func (quiet) NewLogger(string) logging.LeveledLogger {
 	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
 }
+
+// timerCount is how many sessions have a timer that is set.
+func (l *loop) timerCount() int { return l.pending.Len() + l.timers.Len() }

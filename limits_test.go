@@ -80,8 +80,8 @@ func TestFloods(t *testing.T) {
 			t.Errorf("%s: %+v", attacker, stats)
 		}
 		d.advance(time.Hour) // all is given up or idle
-		if stats := d.s.Stats(); stats.Sessions != 0 || stats.Handshakes != 0 || len(d.l.peers) != 0 || d.l.timers.Len() != 0 {
-			t.Errorf("%s: left: %+v, %d timers", attacker, stats, d.l.timers.Len())
+		if stats := d.s.Stats(); stats.Sessions != 0 || stats.Handshakes != 0 || len(d.l.peers) != 0 || d.l.timerCount() != 0 {
+			t.Errorf("%s: left: %+v, %d timers", attacker, stats, d.l.timerCount())
 		}
 		events := len(d.rec.events)
 		d.rec.events, d.rec.log, d.out = nil, nil, nil

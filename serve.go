@@ -36,8 +36,12 @@ type loop struct {
 	asleep   atomic.Bool    // run waits for a datagram, or is about to
 	woken    atomic.Bool    // wake has ended the wait
 
-	// The loop goroutine's own.
-	timers   timers.Queue[*Session]
+	// The loop goroutine's own. A session's timer is in one of the first two.
+	// Those of handshakes are set to what soon is, and hardly ever is due. To
+	// put them before those of many sessions, and take them out again, would
+	// be to look all over the memory.
+	pending  timers.Queue[*Session] // of handshakes
+	timers   timers.Queue[*Session] // of open sessions
 	idle     timers.Queue[*Session] // open sessions, the longest silent first
 	messages []udpio.Message
 	plain    []byte    // receives what records hold
@@ -163,15 +167,13 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 		l.schedule(a.session)
 		l.deliver()
 	}
-	for {
-		s, ok := l.timers.Expire(now)
-		if !ok {
-			break
+	for _, q := range []*timers.Queue[*Session]{&l.pending, &l.timers} {
+		for s, ok := q.Expire(now); ok; s, ok = q.Expire(now) {
+			if next, ok := s.timeout(now); ok {
+				q.Set(&s.timer, next)
+			}
+			l.deliver()
 		}
-		if next, ok := s.timeout(now); ok {
-			l.timers.Set(&s.timer, next)
-		}
-		l.deliver()
 	}
 	for { // what is told may lead to more that is folded
 		next, ok = l.outbox.flush(now, false)
@@ -180,8 +182,10 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 		}
 		l.deliver()
 	}
-	if at, set := l.timers.Next(); set && (!ok || at.Before(next)) {
-		next, ok = at, true
+	for _, q := range []*timers.Queue[*Session]{&l.pending, &l.timers} {
+		if at, set := q.Next(); set && (!ok || at.Before(next)) {
+			next, ok = at, true
+		}
 	}
 	return next, ok
 }
@@ -254,7 +258,7 @@ func (l *loop) deliver() {
 				l.timers.SetNoLater(&it.session.timer, at)
 			}
 		case it.kind == kindGone:
-			l.timers.Unset(&it.session.timer)
+			l.timersOf(it.session).Unset(&it.session.timer)
 			l.idle.Unset(&it.session.idle)
 		default:
 			tell(h, *it.event)
@@ -284,12 +288,21 @@ func (l *loop) schedule(s *Session) {
 	switch {
 	case !ok:
 	case complete:
+		l.pending.Unset(&s.timer)
 		s.settled = true
 		l.timers.Set(&s.timer, at)
 		l.makeRoom(s)
 	default:
-		l.timers.SetNoLater(&s.timer, at)
+		l.pending.SetNoLater(&s.timer, at)
 	}
+}
+
+// timersOf is where the session's timer is, if it is set.
+func (l *loop) timersOf(s *Session) *timers.Queue[*Session] {
+	if s.settled {
+		return &l.timers
+	}
+	return &l.pending
 }
 
 // sent notes what became of a datagram.

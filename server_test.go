@@ -153,8 +153,8 @@ func TestFloodKeepsNothing(t *testing.T) {
 	l.mu.Lock()
 	peers := len(l.peers)
 	l.mu.Unlock()
-	if peers != 0 || l.timers.Len() != 0 {
-		t.Errorf("%d peers, %d timers", peers, l.timers.Len())
+	if peers != 0 || l.timerCount() != 0 {
+		t.Errorf("%d peers, %d timers", peers, l.timerCount())
 	}
 	if conn.answers != n || conn.wrongSize != 0 {
 		t.Errorf("%d answers, %d not of 60 bytes", conn.answers, conn.wrongSize)
