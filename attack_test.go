@@ -828,7 +828,7 @@ func FuzzServer(f *testing.F) {
 		_ = l.stop(ErrServerClosed)
 		l.hooks.Wait()
 		_ = l.finish(ErrServerClosed)
-		if l.open != 0 || l.handshakes.count != 0 || len(l.peers) != 0 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timerCount() != 0 || l.hookLane.asking != 0 || l.workLane.asking != 0 {
+		if l.open != 0 || l.handshakes.count != 0 || len(l.peers) != 0 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timerCount() != 0 || l.hookLane.busy() || l.workLane.busy() {
 			t.Errorf("left: %d open, %d half open, %d peers, %d timers, %d hooks", l.open, l.handshakes.count, len(l.peers), l.timerCount(), l.hookLane.asking+l.workLane.asking)
 		}
 		for _, state := range o.state {

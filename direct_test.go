@@ -267,7 +267,7 @@ func TestManyFailingHandshakes(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 	l := d.l
-	if len(l.peers) != 1 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timerCount() != 1 || l.hookLane.asking != 0 || l.hookLane.waiting.Len() != 0 || l.workLane.asking != 0 || l.workLane.waiting.Len() != 0 {
+	if len(l.peers) != 1 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timerCount() != 1 || l.hookLane.busy() || l.hookLane.waiting.Len() != 0 || l.workLane.busy() || l.workLane.waiting.Len() != 0 {
 		t.Errorf("left: %d peers, %d timers, %d hooks, %d questions", len(l.peers), l.timerCount(), l.hookLane.asking+l.workLane.asking, l.hookLane.waiting.Len()+l.workLane.waiting.Len())
 	}
 }

@@ -39,35 +39,57 @@ type answer struct {
 // and the loop from running, do not hold up the hooks, which may block, nor
 // these those.
 type lane struct {
-	most    int       // questions that are asked at a time
-	asking  int       // some of which may be of handshakes that have ended
-	waiting list.List // of question, when no more may be asked
+	most     int       // questions that are asked at a time
+	asking   int       // some of which may be of handshakes that have ended
+	waiting  list.List // of *question
+	starting bool      // a goroutine that has no question yet is on its way
 }
 
-// ask asks a question in a goroutine, or has it wait.
+// busy reports whether a question is being asked, or will be.
+func (lane *lane) busy() bool { return lane.asking > 0 || lane.starting }
+
+// ask has a question asked in a goroutine.
 func (l *loop) ask(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if lane.asking < lane.most {
-		l.askingLocked(lane, q.session)
-		l.startLane(lane, q)
-	} else {
-		q.session.question = lane.waiting.PushBack(q)
+	q.session.question = lane.waiting.PushBack(&q)
+	l.startLocked(lane)
+}
+
+// startLocked starts a goroutine for the questions that wait, if there are any
+// and one more may be asked. Whoever takes a question starts the next goroutine
+// before it asks: so a question that blocks holds up no other, and of those
+// that do not, one goroutine asks many.
+func (l *loop) startLocked(lane *lane) {
+	if lane.waiting.Len() > 0 && lane.asking < lane.most && !lane.starting {
+		lane.starting = true
+		l.hooks.Add(1)
+		go l.runLane(lane)
 	}
 }
 
-// startLane asks the question in a goroutine.
-func (l *loop) startLane(lane *lane, q question) {
-	l.hooks.Add(1)
-	go l.runLane(lane, q)
+// nextLocked takes the question that has waited longest, if it may be asked.
+func (l *loop) nextLocked(lane *lane) (q *question, ok bool) {
+	first := lane.waiting.Front()
+	if first == nil || lane.asking >= lane.most {
+		return nil, false
+	}
+	q = lane.waiting.Remove(first).(*question)
+	l.askingLocked(lane, q.session)
+	l.startLocked(lane)
+	return q, true
 }
 
-// runLane asks the question, and then those that have had to wait.
-func (l *loop) runLane(lane *lane, q question) {
+// runLane asks one question after the other while there are any.
+func (l *loop) runLane(lane *lane) {
 	defer l.hooks.Done()
 	const turn = 250 * time.Microsecond // the loop takes up several answers at once for less
 	began := time.Now()
-	for more := true; more; {
+	l.mu.Lock()
+	lane.starting = false
+	q, more := l.nextLocked(lane)
+	l.mu.Unlock()
+	for more {
 		q, more = l.askNow(lane, q)
 		if now := time.Now(); more && now.Sub(began) > turn {
 			runtime.Gosched() // to the loop
@@ -79,8 +101,8 @@ func (l *loop) runLane(lane *lane, q question) {
 // askNow asks the question and returns the next one. A question that ends its
 // goroutine, as a test does by FailNow, has no answer, and the next one gets
 // another goroutine.
-func (l *loop) askNow(lane *lane, q question) (next question, more bool) {
-	var locked func(time.Time)
+func (l *loop) askNow(lane *lane, q *question) (next *question, more bool) {
+	a := answer{session: q.session}
 	returned := false
 	defer func() {
 		if q.end != nil {
@@ -88,22 +110,20 @@ func (l *loop) askNow(lane *lane, q question) (next question, more bool) {
 		}
 		l.mu.Lock()
 		if returned && !l.ended {
-			l.answers = append(l.answers, answer{q.session, locked})
+			l.answers = append(l.answers, a)
 		}
 		l.answeredLocked(lane, q.session)
-		if waiting := lane.waiting.Front(); waiting != nil {
-			next, more = lane.waiting.Remove(waiting).(question), true
-			l.askingLocked(lane, next.session)
-		}
-		if more && !returned {
-			l.startLane(lane, next)
+		if returned {
+			next, more = l.nextLocked(lane)
+		} else {
+			l.startLocked(lane)
 		}
 		l.mu.Unlock()
 		l.wake()
 	}()
-	locked = q.ask(q.ctx)
+	a.locked = q.ask(q.ctx)
 	returned = true
-	return question{}, false
+	return nil, false
 }
 
 // askingLocked notes that the session's question is being asked.
@@ -142,7 +162,8 @@ func (l *loop) takeAnswers() []answer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answers := l.answers
-	l.answers = nil
+	l.answers = l.taken[:0]
+	l.taken = answers
 	return answers
 }
 

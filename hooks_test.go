@@ -3,6 +3,8 @@ package dtlsserver
 import (
 	"context"
 	"crypto/tls"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,7 +45,7 @@ func laneBubble(t *testing.T, f func(b *bubble, p *peer, s *Session)) {
 		l := s.loop
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.hookLane.asking != 0 || l.workLane.asking != 0 || l.hookLane.waiting.Len() != 0 || l.workLane.waiting.Len() != 0 {
+		if l.hookLane.busy() || l.workLane.busy() || l.hookLane.waiting.Len() != 0 || l.workLane.waiting.Len() != 0 {
 			t.Errorf("left in the lanes: %+v, %+v", &l.hookLane, &l.workLane)
 		}
 	})
@@ -146,4 +148,44 @@ func TestHooksDelayNoWork(t *testing.T) {
 			t.Error("not complete")
 		}
 	})
+}
+
+// TestLane: of questions that are asked together, those that block hold up no
+// other while fewer than most of them do, and one that ends its goroutine none
+// at all.
+func TestLane(t *testing.T) {
+	t.Parallel()
+	for blocking, asked := range map[int]int{0: 40, 1: 40, 9: 40, 10: 10, 15: 10} {
+		laneBubble(t, func(b *bubble, open *peer, s *Session) {
+			l := s.loop
+			lane, until := &l.hookLane, make(chan struct{})
+			var begun, running, most atomic.Int32
+			for n := range 40 {
+				s.workLocked(lane, func(context.Context) func(time.Time) {
+					begun.Add(1)
+					defer running.Add(-1)
+					for now := running.Add(1); ; {
+						if was := most.Load(); now <= was || most.CompareAndSwap(was, now) {
+							break
+						}
+					}
+					if n < blocking {
+						<-until
+					} else if n == 30 {
+						runtime.Goexit()
+					}
+					return func(time.Time) {}
+				})
+			}
+			synctest.Wait()
+			if n := int(begun.Load()); n != asked {
+				t.Errorf("%d of 40 block: %d were asked, want %d", blocking, n, asked)
+			}
+			close(until)
+			synctest.Wait()
+			if n := begun.Load(); n != 40 || most.Load() > int32(lane.most) {
+				t.Errorf("%d of 40 block: %d were asked in the end, %d at a time", blocking, n, most.Load())
+			}
+		})
+	}
 }

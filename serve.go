@@ -46,6 +46,7 @@ type loop struct {
 	messages []udpio.Message
 	plain    []byte    // receives what records hold
 	request  []byte    // HelloVerifyRequest
+	taken    []answer  // room for the next answers
 	deadline time.Time // for reads; zero: none
 	// deadlineSet: the socket has the deadline, and it has not come.
 	deadlineSet bool
@@ -167,6 +168,7 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 		l.schedule(a.session)
 		l.deliver()
 	}
+	clear(answers) // they may hold keys
 	for _, q := range []*timers.Queue[*Session]{&l.pending, &l.timers} {
 		for s, ok := q.Expire(now); ok; s, ok = q.Expire(now) {
 			if next, ok := s.timeout(now); ok {
@@ -230,7 +232,7 @@ func (l *loop) wasDue() bool {
 func (l *loop) isAsking() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.hookLane.asking > 0 || l.workLane.asking > 0
+	return l.hookLane.busy() || l.workLane.busy()
 }
 
 // hasWork reports whether somebody has left work for the loop.
