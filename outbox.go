@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,6 +12,8 @@ import (
 // put something in, also while holding a session's lock; the loop alone takes
 // it out and holds no lock while it tells the handler.
 type outbox struct {
+	left atomic.Int32 // items that are not taken out yet
+
 	mu    sync.Mutex // guards all following
 	items []item
 	taken int // items already taken out
@@ -38,35 +41,39 @@ func (o *outbox) put(ev Event) {
 	}
 	told := new(Event) // only now, since most are folded away
 	*told = ev
-	o.items = append(o.items, item{kind: ev.Kind, event: told})
+	o.putLocked(item{kind: ev.Kind, event: told})
 }
 
 // putItem adds what is no Event.
 func (o *outbox) putItem(it item) {
 	o.mu.Lock()
-	o.items = append(o.items, it)
+	o.putLocked(it)
 	o.mu.Unlock()
 }
 
+func (o *outbox) putLocked(it item) {
+	o.items = append(o.items, it)
+	o.left.Add(1)
+}
+
 // take removes the first item.
-func (o *outbox) take() (item, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.taken == len(o.items) {
-		clear(o.items)
-		o.items, o.taken = o.items[:0], 0
+func (o *outbox) take() (it item, ok bool) {
+	if !o.waiting() {
 		return item{}, false
 	}
-	o.taken++
-	return o.items[o.taken-1], true
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	it = o.items[o.taken]
+	o.items[o.taken] = item{}
+	if o.taken++; o.taken == len(o.items) {
+		o.items, o.taken = o.items[:0], 0
+	}
+	o.left.Add(-1)
+	return it, true
 }
 
 // waiting reports whether there is an item.
-func (o *outbox) waiting() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.taken < len(o.items)
-}
+func (o *outbox) waiting() bool { return o.left.Load() > 0 }
 
 // flush adds the folded events that are due by now, or all of them, and says
 // when it must be called again.
@@ -78,7 +85,7 @@ func (o *outbox) flush(now time.Time, all bool) (next time.Time, ok bool) {
 		if ev == nil {
 			return next, ok
 		}
-		o.items = append(o.items, item{kind: ev.Kind, event: ev})
+		o.putLocked(item{kind: ev.Kind, event: ev})
 	}
 }
 
