@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/udpio"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -218,6 +219,134 @@ func BenchmarkDatagram(b *testing.B) {
 		c := w.establish(now)
 		run(b, w, func() []byte { return c.Sealed(wire.ContentApplicationData, make([]byte, 64)) })
 	})
+}
+
+// rush is a loop driven by hand, with a socket that is memory, on which many
+// clients shake hands at a time. Their sessions stay open.
+type rush struct {
+	*direct
+	sent  []reply // of which n count
+	n     int
+	begun int // clients
+}
+
+type reply struct {
+	to netip.AddrPort
+	b  []byte
+}
+
+func newRush(tb testing.TB) *rush {
+	tb.Helper()
+	r := &rush{direct: newDirect(tb, func(s *Server) {
+		s.Handler = nil
+		s.MaxSessions = 1 << 24
+	})}
+	var err error
+	if r.l.conn, err = udpio.New(r, r.l.sent); err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+// WriteTo keeps what is sent, and allocates nothing when there is room.
+func (r *rush) WriteTo(b []byte, to net.Addr) (int, error) {
+	if r.n == len(r.sent) {
+		r.sent = append(r.sent, reply{})
+	}
+	p := &r.sent[r.n]
+	p.to, p.b = to.(*net.UDPAddr).AddrPort(), append(p.b[:0], b...)
+	r.n++
+	return len(b), nil
+}
+
+// handshakes makes so many handshakes at a time. What the server does for them
+// is done by measure, which must call its argument.
+func (r *rush) handshakes(n int, measure func(server func())) {
+	r.t.Helper()
+	clients := make(map[netip.AddrPort]*testpeer.Client)
+	for range n {
+		clients[clientAddr(r.begun)] = testpeer.New(testIdentity, []byte(testKey), uint64(r.begun))
+		r.begun++
+	}
+	for _, flight := range []func(*testpeer.Client) []byte{(*testpeer.Client).Hello, (*testpeer.Client).Hello, (*testpeer.Client).Flight} {
+		ms := make([]udpio.Message, 0, n)
+		for addr, c := range clients {
+			b := flight(c)
+			ms = append(ms, udpio.Message{Buf: b, N: len(b), Remote: addr})
+		}
+		r.n = 0
+		measure(func() {
+			for i := range ms {
+				r.l.receive(r.now, &ms[i])
+			}
+			r.settle()
+		})
+		for _, p := range r.sent[:r.n] {
+			if err := clients[p.to].Receive(p.b); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
+	for addr, c := range clients {
+		if !c.Complete {
+			r.t.Fatalf("client %v is not connected", addr)
+		}
+	}
+}
+
+// TestHandshakeAllocations: what a handshake with plain PSK needs for itself
+// alone was needed by one before it.
+func TestHandshakeAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	const (
+		clients = 64
+		rounds  = 8
+		// 4 for two AEADs, 6 for the hook and its context, 6 for the session,
+		// its identity, last flight, event and places in lists, 6 for
+		// addresses that a socket of the system does not need. The rest are
+		// arrays that grow with the number of sessions.
+		most = 24
+	)
+	r := newRush(t)
+	var before, after runtime.MemStats
+	var mallocs, bytes uint64
+	count := func(server func()) {
+		runtime.ReadMemStats(&before)
+		server()
+		runtime.ReadMemStats(&after)
+		mallocs += after.Mallocs - before.Mallocs
+		bytes += after.TotalAlloc - before.TotalAlloc
+	}
+	r.handshakes(clients, count)
+	mallocs, bytes = 0, 0
+	for range rounds {
+		r.handshakes(clients, count)
+	}
+	const all = clients * rounds
+	t.Logf("%.1f allocations, %d bytes a handshake", float64(mallocs)/all, bytes/all)
+	if mallocs > most*all {
+		t.Errorf("%.1f allocations a handshake, more than %d", float64(mallocs)/all, most)
+	}
+}
+
+// BenchmarkHandshake is what a handshake with plain PSK and a cookie costs
+// without the system's part and the client's.
+func BenchmarkHandshake(b *testing.B) {
+	b.ReportAllocs()
+	const clients = 256
+	r := newRush(b)
+	b.StopTimer()
+	for done := 0; done < b.N; {
+		n := min(clients, b.N-done)
+		r.handshakes(n, func(server func()) {
+			b.StartTimer()
+			server()
+			b.StopTimer()
+		})
+		done += n
+	}
 }
 
 // BenchmarkSessions makes b.N sessions and reports what each holds when it is
