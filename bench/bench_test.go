@@ -162,11 +162,11 @@ func TestProfile(t *testing.T) {
 // A server with another key is not counted as a success.
 func TestWrongKey(t *testing.T) {
 	now := time.Unix(0, 0)
-	c := newClient(firstSource, pskSuite, now)
+	c := newClient(firstSource, pskSuite, newPSK(), now)
 	if send, err := c.message(wire.TypeServerHelloDone, nil, now); !send || err != nil || c.state != stateFlight {
 		t.Fatalf("send %v, error %v, state %d", send, err, c.state)
 	}
-	other, err := directions(make([]byte, masterLen), &c.hs.random, &c.hs.serverRandom)
+	other, err := directions(newPRF(make([]byte, masterLen)), &c.hs.random, &c.hs.serverRandom)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestWrongKey(t *testing.T) {
 // the same message_seq.
 func TestRetransmission(t *testing.T) {
 	now := time.Unix(0, 0)
-	c := newClient(firstSource, pskSuite, now)
+	c := newClient(firstSource, pskSuite, newPSK(), now)
 	for i, step := range []struct {
 		after time.Duration
 		due   bool
@@ -204,7 +204,7 @@ func TestRetransmission(t *testing.T) {
 }
 
 func TestAlertFailsClient(t *testing.T) {
-	c := newClient(firstSource, pskSuite, time.Unix(0, 0))
+	c := newClient(firstSource, pskSuite, newPSK(), time.Unix(0, 0))
 	alert := appendPlain(nil, wire.ContentAlert, 0, []byte{2, 40})
 	if send, err := c.handshakeDatagram(alert, time.Unix(0, 0)); send || !errors.Is(err, errAlert) || c.state != stateFailed {
 		t.Errorf("send %v, error %v, state %d", send, err, c.state)

@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash"
 	mathrand "math/rand/v2"
 	"time"
 
@@ -59,6 +60,7 @@ type client struct {
 // handshake is what a client needs until it is open.
 type handshake struct {
 	suite        *suite
+	psk          hash.Hash // newPSK, which clients of one load share
 	started      time.Time
 	sent         time.Time // the last flight
 	timeout      time.Duration
@@ -90,10 +92,11 @@ var shareKey = func() *ecdh.PrivateKey {
 	return k
 }()
 
-var (
-	premasterOfPSK = pskPremaster(pskKey)
-	sharePublic    = shareKey.PublicKey().Bytes()
-)
+var sharePublic = shareKey.PublicKey().Bytes()
+
+// newPSK returns the PRF of the premaster secret with the pre-shared key. It is
+// not safe for concurrent use.
+func newPSK() hash.Hash { return newPRF(pskPremaster(pskKey)) }
 
 // The extensions of a hello: renegotiation_info and extended_master_secret, and
 // with ECDHE supported_groups P-256, signature_algorithms ECDSA with SHA-256, and
@@ -129,8 +132,8 @@ func appendPlain(dst []byte, t wire.ContentType, seq uint64, content []byte) []b
 
 // newClient returns a client whose hello must be sent. The random numbers
 // need not be secret.
-func newClient(from source, s *suite, now time.Time) *client {
-	hs := &handshake{suite: s, started: now}
+func newClient(from source, s *suite, psk hash.Hash, now time.Time) *client {
+	hs := &handshake{suite: s, psk: psk, started: now}
 	for i := 0; i < wire.RandomLen; i += 8 {
 		binary.BigEndian.PutUint64(hs.random[i:], mathrand.Uint64())
 	}
@@ -288,16 +291,18 @@ func (c *client) message(t wire.HandshakeType, body []byte, now time.Time) (send
 // finish makes the client's last flight.
 func (c *client) finish(now time.Time) error {
 	hs := c.hs
-	premaster := premasterOfPSK
+	premaster := hs.psk
 	var kx []byte
 	if hs.suite.ecdhe {
 		public, err := ecdh.P256().NewPublicKey(hs.public)
 		if err != nil {
 			return err
 		}
-		if premaster, err = shareKey.ECDH(public); err != nil {
+		shared, err := shareKey.ECDH(public)
+		if err != nil {
 			return err
 		}
+		premaster = newPRF(shared)
 		kx = append([]byte{byte(len(sharePublic))}, sharePublic...)
 	} else {
 		kx = append([]byte{0, byte(len(pskIdentity))}, pskIdentity...)
@@ -308,15 +313,16 @@ func (c *client) finish(now time.Time) error {
 	hs.keyExchange = bytes.Clone(hs.transcript[begin:])
 
 	hash := sha256.Sum256(hs.transcript)
-	var master [masterLen]byte
-	prf(master[:], premaster, "extended master secret", hash[:])
-	pair, err := directions(master[:], &hs.random, &hs.serverRandom)
+	var secret [masterLen]byte
+	prf(secret[:], premaster, "extended master secret", hash[:])
+	master := newPRF(secret[:])
+	pair, err := directions(master, &hs.random, &hs.serverRandom)
 	if err != nil {
 		return err
 	}
 	c.writes, c.reads = pair[0], pair[1]
 	var verify [wire.VerifyDataLen]byte
-	prf(verify[:], master[:], "client finished", hash[:])
+	prf(verify[:], master, "client finished", hash[:])
 	hs.finished = wire.AppendHandshakeHeader(nil, wire.TypeFinished, len(verify), hs.messageSeq+1, 0, len(verify))
 	hs.finished = append(hs.finished, verify[:]...)
 	hs.timeout = retransmission

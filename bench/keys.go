@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash"
 
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -27,9 +28,11 @@ const (
 	recordOverhead = wire.RecordHeaderLen + explicitLen + tagLen
 )
 
+// newPRF returns the PRF of a secret, keyed once for all uses.
+func newPRF(secret []byte) hash.Hash { return hmac.New(sha256.New, secret) }
+
 // prf fills out with PRF(secret, label, seed) (RFC 5246 section 5).
-func prf(out, secret []byte, label string, seed []byte) {
-	mac := hmac.New(sha256.New, secret)
+func prf(out []byte, mac hash.Hash, label string, seed []byte) {
 	labelled := append([]byte(label), seed...)
 	a := labelled
 	var sum [2][sha256.Size]byte
@@ -61,7 +64,7 @@ type direction struct {
 }
 
 // directions makes both directions' keys of a master secret, the client's first.
-func directions(master []byte, clientRandom, serverRandom *[wire.RandomLen]byte) (pair [2]*direction, err error) {
+func directions(master hash.Hash, clientRandom, serverRandom *[wire.RandomLen]byte) (pair [2]*direction, err error) {
 	var block [2 * (keyLen + saltLen)]byte
 	prf(block[:], master, "key expansion", append(append([]byte(nil), serverRandom[:]...), clientRandom[:]...))
 	for i := range pair {

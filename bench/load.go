@@ -7,6 +7,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"hash"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/wire"
@@ -16,6 +17,7 @@ import (
 type load struct {
 	*socket
 	suite   *suite // nil: plain datagrams
+	psk     hash.Hash
 	now     time.Time
 	next    source              // of the next client
 	clients [maxClients]*client // by the low bits of their source
@@ -37,7 +39,7 @@ func newLoad(p *process, s *suite) (*load, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &load{socket: sock, suite: s, next: firstSource, now: time.Now()}, nil
+	return &load{socket: sock, suite: s, psk: newPSK(), next: firstSource, now: time.Now()}, nil
 }
 
 // nextSource returns a source that was not used for longest.
@@ -57,7 +59,7 @@ func (l *load) open() *client {
 		l.clients[from%maxClients] = c
 		return c
 	}
-	c := newClient(from, l.suite, l.now)
+	c := newClient(from, l.suite, l.psk, l.now)
 	l.clients[from%maxClients] = c
 	l.send(from, c.hs.flight)
 	return c

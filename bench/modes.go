@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	concurrentHandshakes = 64
+	// concurrentHandshakes are so many that the server hardly ever waits.
+	concurrentHandshakes = 128
 	// window is how many echoes or hellos are on their way: so many that the
 	// server always finds some, so few that no socket overflows.
 	window = 256
