@@ -93,9 +93,9 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 	hs.sessionHash = hs.transcript.Sum(hs.sessionHash[:0])
 	hs.gotOn()
 	hs.resendAt = now.Add(hs.timeout)
-	e.parameters.Identity = string(identity)
+	claim := string(identity)
 	if !kx.ECDHE() {
-		e.askPSK(now)
+		e.askPSK(now, claim)
 		return
 	}
 	key := hs.ecdh
@@ -109,7 +109,7 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 				e.fail(wire.AlertIllegalParameter, "the client's ECDHE key is no point of the group")
 			case kx.WithPSK():
 				hs.shared = shared
-				e.askPSK(now)
+				e.askPSK(now, claim)
 			default:
 				e.haveKeys(now, shared)
 			}
@@ -127,8 +127,8 @@ func agree(key *ecdh.PrivateKey, public []byte) ([]byte, error) {
 }
 
 // askPSK asks for the key of the client's identity.
-func (e *Engine) askPSK(now time.Time) {
-	identity := e.parameters.Identity
+func (e *Engine) askPSK(now time.Time, identity string) {
+	e.parameters.Identity = identity
 	e.state = awaitPSK
 	e.raise(Event{Kind: EventPSKNeeded, Identity: identity})
 	if len(identity) > e.cfg.MaxPSKIdentity {
