@@ -12,15 +12,20 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// occupy takes all places of a lane until the channel is closed. The session
-// is any.
-func occupy(lane *lane, s *Session, until chan struct{}) {
-	for range lane.most {
-		s.workLocked(lane, func(context.Context) func(time.Time) {
+// occupy takes all places of a lane until the channel is closed.
+func (l *loop) occupy(lane *lane, until chan struct{}) {
+	for n := range lane.most {
+		l.bareSession(n).workLocked(lane, func(context.Context) func(time.Time) {
 			<-until
 			return func(time.Time) {}
 		})
 	}
+}
+
+// bareSession returns a session that is good only to ask one question for, or
+// more one after the other.
+func (l *loop) bareSession(n int) *Session {
+	return &Session{loop: l, remote: clientAddr(n), settled: true}
 }
 
 func (l *loop) waitingIn(lane *lane) int {
@@ -45,8 +50,8 @@ func laneBubble(t *testing.T, f func(b *bubble, p *peer, s *Session)) {
 		l := s.loop
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.hookLane.busy() || l.workLane.busy() || l.hookLane.waiting.Len() != 0 || l.workLane.waiting.Len() != 0 {
-			t.Errorf("left in the lanes: %+v, %+v", &l.hookLane, &l.workLane)
+		if l.hookLane.busy() || l.workLane.busy() || l.hookLane.waiting.Len() != 0 || l.workLane.waiting.Len() != 0 || len(l.orphans) != 0 {
+			t.Errorf("left in the lanes: %+v, %+v, orphans %v", &l.hookLane, &l.workLane, l.orphans)
 		}
 	})
 }
@@ -69,7 +74,7 @@ func TestWorkDelaysNobody(t *testing.T) {
 		agrees := b.peer(2)
 		agrees.greet(ecdheCert)
 		computed := make(chan struct{})
-		occupy(&l.workLane, s, computed)
+		l.occupy(&l.workLane, computed)
 		agrees.send(agrees.Flight())
 		b.peer(3).establish()
 		if agrees.receive() != 0 {
@@ -81,7 +86,7 @@ func TestWorkDelaysNobody(t *testing.T) {
 		}
 
 		computed = make(chan struct{})
-		occupy(&l.workLane, s, computed)
+		l.occupy(&l.workLane, computed)
 		var last *peer
 		for n := range 30 {
 			last = b.peer(100 + n)
@@ -118,7 +123,7 @@ func TestWorkOfTheGoneIsNotDone(t *testing.T) {
 		l := s.loop
 		computed := make(chan struct{})
 		defer close(computed)
-		occupy(&l.workLane, s, computed)
+		l.occupy(&l.workLane, computed)
 		for n := range 5 {
 			b.peer(100 + n).greet(ecdheCert)
 		}
@@ -142,7 +147,7 @@ func TestHooksDelayNoWork(t *testing.T) {
 		p.greet(ecdheCert)
 		answered := make(chan struct{})
 		defer close(answered)
-		occupy(&s.loop.hookLane, s, answered)
+		s.loop.occupy(&s.loop.hookLane, answered)
 		p.send(p.Flight())
 		if p.receive(); !p.Complete {
 			t.Error("not complete")
@@ -161,7 +166,7 @@ func TestLane(t *testing.T) {
 			lane, until := &l.hookLane, make(chan struct{})
 			var begun, running, most atomic.Int32
 			for n := range 40 {
-				s.workLocked(lane, func(context.Context) func(time.Time) {
+				l.bareSession(n).workLocked(lane, func(context.Context) func(time.Time) {
 					begun.Add(1)
 					defer running.Add(-1)
 					for now := running.Add(1); ; {

@@ -197,23 +197,100 @@ func TestOneSourceFillsNoHooks(t *testing.T) {
 }
 
 // TestSecretsAreCleared: a session that is over keeps no keys, however long
-// somebody holds it.
+// somebody holds it, and what was settled can still be asked for.
 func TestSecretsAreCleared(t *testing.T) {
 	t.Parallel()
-	d := newDirect(t, nil)
-	c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
-	d.establish(c, from)
-	s, _ := d.s.Session(from)
-	eng := reflect.ValueOf(&s.eng).Elem()
-	for _, name := range []string{"master", "sealer", "opener"} {
-		if eng.FieldByName(name).IsZero() {
-			t.Errorf("an open session has no %s", name)
+	for end, by := range map[string]func(d *direct, c *testpeer.Client, s *Session){
+		"close_notify": func(d *direct, c *testpeer.Client, s *Session) {
+			d.receive(s.RemoteAddr(), c.Sealed(wire.ContentAlert, []byte{1, 0}))
+		},
+		"fatal alert": func(d *direct, c *testpeer.Client, s *Session) {
+			d.receive(s.RemoteAddr(), c.Sealed(wire.ContentAlert, []byte{2, 80}))
+		},
+		"Close":   func(d *direct, c *testpeer.Client, s *Session) { s.Close() },
+		"silence": func(d *direct, c *testpeer.Client, s *Session) { d.advance(DefaultIdleTimeout) },
+		"re-connect": func(d *direct, c *testpeer.Client, s *Session) {
+			d.establish(testpeer.New(testIdentity, []byte(testKey), 2), s.RemoteAddr())
+		},
+	} {
+		d := newDirect(t, nil)
+		c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
+		d.establish(c, from)
+		s, _ := d.s.Session(from)
+		state := s.ConnectionState()
+		if !state.HandshakeComplete || state.PSKIdentity != testIdentity {
+			t.Errorf("the session's state is %+v", state)
+		}
+		eng := reflect.ValueOf(&s.eng).Elem()
+		for _, name := range []string{"master", "sealer", "opener"} {
+			if eng.FieldByName(name).IsZero() {
+				t.Errorf("an open session has no %s", name)
+			}
+		}
+		by(d, c, s)
+		for _, name := range []string{"master", "sealer", "opener"} {
+			if !eng.FieldByName(name).IsZero() {
+				t.Errorf("%s: a closed session has its %s", end, name)
+			}
+		}
+		if after := s.ConnectionState(); !reflect.DeepEqual(after, state) {
+			t.Errorf("%s: the state is %+v, and was %+v", end, after, state)
 		}
 	}
-	d.exchange(c, from, c.Sealed(wire.ContentAlert, []byte{1, 0}))
-	for _, name := range []string{"master", "sealer", "opener"} {
-		if !eng.FieldByName(name).IsZero() {
-			t.Errorf("a closed session has its %s", name)
+}
+
+// TestClaimedIdentity: before the handshake is complete a session's state is
+// the identity that the client claims, cut off when it is too long, and nothing
+// else. One that fails has learnt no more.
+func TestClaimedIdentity(t *testing.T) {
+	t.Parallel()
+	for identity, told := range map[string]string{"device": "device", "0123456789": "0123456789", "0123456789a": "0123456789"} {
+		d := newDirect(t, func(s *Server) { s.MaxPSKIdentity = 10 })
+		c, from := testpeer.New(identity, []byte("a wrong key"), 1), clientAddr(1)
+		d.exchange(c, from, c.Hello())
+		d.exchange(c, from, c.Hello())
+		verified := d.rec.of(KindHelloVerified)
+		if len(verified) != 1 {
+			t.Fatalf("%d verified hellos", len(verified))
 		}
+		s := verified[0].Session
+		if state := s.ConnectionState(); !reflect.DeepEqual(state, ConnectionState{}) {
+			t.Errorf("%q: before the client has said it, the state is %+v", identity, state)
+		}
+		d.receive(from, c.Flight())
+		want := ConnectionState{PSKIdentity: told}
+		if state := s.ConnectionState(); !reflect.DeepEqual(state, want) {
+			t.Errorf("%q: the state is %+v", identity, state)
+		}
+		d.advance(DefaultHandshakeTimeout)
+		failed := d.rec.of(KindHandshakeFailed)
+		if len(failed) != 1 || failed[0].Identity != told {
+			t.Errorf("%q: failures %v", identity, failed)
+		}
+		if state := s.ConnectionState(); !reflect.DeepEqual(state, want) {
+			t.Errorf("%q: in the end the state is %+v", identity, state)
+		}
+		unknown := d.rec.of(KindUnknownPSKIdentity)
+		if len(unknown) != 1 || unknown[0].Identity != told || (unknown[0].Err != nil) != (identity != told) {
+			t.Errorf("%q: unknown identities %v", identity, unknown)
+		}
+	}
+}
+
+// TestHookContextEnds with the hook.
+func TestHookContextEnds(t *testing.T) {
+	t.Parallel()
+	var hook context.Context
+	d := newDirect(t, func(s *Server) {
+		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+			if hook = ctx; ctx.Err() != nil {
+				t.Errorf("the context is over before the hook: %v", ctx.Err())
+			}
+			return testPSK(ctx, req)
+		}
+	})
+	d.establish(testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1))
+	if hook.Err() == nil {
+		t.Error("the context is good after the hook")
 	}
 }
