@@ -40,7 +40,7 @@ func main() {
 	servers := flag.String("servers", strings.Join(allServers, ","), "which servers")
 	names := flag.String("modes", strings.Join(modeNames(modes), ","), "which modes")
 	flag.Float64Var(&o.seconds, "seconds", 2, "how long a sample is")
-	flag.IntVar(&o.repetitions, "reps", 3, "how many samples are taken; their median counts")
+	flag.IntVar(&o.repetitions, "reps", 5, "how many samples are taken; their median counts")
 	flag.IntVar(&o.sessions, "sessions", 100_000, "how many idle sessions there are, and the most of any mode")
 	flag.DurationVar(&o.quiet, "quiet", 35*time.Second, "how long they are idle")
 	flag.StringVar(&o.profiles, "cpuprofile", "", "a `directory` for CPU profiles of ours, one a mode")
@@ -213,7 +213,7 @@ func (b *bench) run(ctx context.Context, chosen []mode) (err error) {
 }
 
 // measure measures a mode of all servers. Their samples are taken in turns, so
-// that what else the machine does strikes all alike.
+// that what else the machine does strikes all alike. The others are suspended.
 func (b *bench) measure(ctx context.Context, m mode) {
 	var runs []*run
 	for _, server := range b.servers {
@@ -229,16 +229,18 @@ func (b *bench) measure(ctx context.Context, m mode) {
 			b.add(r.end())
 			continue
 		}
+		r.result.err = r.process.suspend()
 		runs = append(runs, r)
 	}
 	for range b.repetitions {
 		for _, r := range runs {
 			if r.result.err == nil && ctx.Err() == nil {
-				r.result.err = r.measure()
+				r.result.err = r.turn()
 			}
 		}
 	}
 	for _, r := range runs {
+		r.result.err = errors.Join(r.result.err, r.process.resume())
 		b.add(r.end())
 	}
 }

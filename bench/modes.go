@@ -5,6 +5,7 @@ package main
 // What is measured.
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -138,6 +139,14 @@ func (r *run) warm() error {
 		err = fmt.Errorf("%s", answer)
 	}
 	return err
+}
+
+// turn takes one sample while nobody else's server runs.
+func (r *run) turn() error {
+	if err := r.process.resume(); err != nil {
+		return err
+	}
+	return errors.Join(r.measure(), r.process.suspend())
 }
 
 // measure takes one sample.

@@ -125,9 +125,17 @@ func (p *process) command(line string) (string, error) {
 	return p.answer()
 }
 
-// stop ends the process and waits for it.
+// suspend lets the process not run until resume, so that what it still does by
+// itself, such as to retransmit, is not done in another's samples. Should the
+// load be killed, the system resumes and ends it.
+func (p *process) suspend() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+func (p *process) resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// stop ends the process, also one that is suspended, and waits for it.
 func (p *process) stop() {
 	p.in.Close()
+	_ = p.resume()
 	killer := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
 	defer killer.Stop()
 	p.cmd.Wait()
