@@ -17,7 +17,8 @@ func (l *loop) receiveBatch(now time.Time, ms []udpio.Message) {
 		defer l.conn.Release()
 	}
 	for i := range ms {
-		if i > 0 {
+		if i > 0 && l.told { // and what handlers do may have taken its time
+			l.told = false
 			if l.isClosing() {
 				break
 			}

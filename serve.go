@@ -47,6 +47,7 @@ type loop struct {
 	plain    []byte    // receives what records hold
 	request  []byte    // HelloVerifyRequest
 	taken    []answer  // room for the next answers
+	told     bool      // the handler was told something of the batch
 	deadline time.Time // for reads; zero: none
 	// deadlineSet: the socket has the deadline, and it has not come.
 	deadlineSet bool
@@ -255,6 +256,7 @@ func (l *loop) deliver() {
 		case it.kind == kindData:
 			l.counters.messagesReceived.Add(1)
 			h.DatagramReceived(it.session, it.cipherText, it.plainText)
+			l.told = true
 		case it.kind == kindAwake:
 			if at, _, ok := it.session.deadline(); ok {
 				l.timers.SetNoLater(&it.session.timer, at)
@@ -264,6 +266,7 @@ func (l *loop) deliver() {
 			l.idle.Unset(&it.session.idle)
 		default:
 			tell(h, *it.event)
+			l.told = true
 		}
 	}
 }

@@ -273,12 +273,17 @@ func (e *Engine) complete(now time.Time) {
 	e.establish()
 }
 
-// sayFinished adds ChangeCipherSpec and Finished to the flight.
+// sayFinished adds ChangeCipherSpec and Finished to the flight. The client's
+// Finished covers ours only if that comes first (RFC 5246 section 7.4.9).
 func (e *Engine) sayFinished() {
 	hs := e.hs
 	verifyData := hs.secret.ServerVerifyData(hs.transcriptHash())
 	e.flight.add(changeCipherSpec, 0, nil)
-	e.say(wire.TypeFinished, func(b []byte) []byte { return append(b, verifyData...) })
+	finished := e.flight.add(wire.TypeFinished, hs.nextSend, func(b []byte) []byte { return append(b, verifyData...) })
+	if hs.resumed != nil {
+		hs.record(finished)
+	}
+	hs.nextSend++
 	e.alertEpoch = 1
 }
 
