@@ -39,8 +39,8 @@ func main() {
 	var o options
 	servers := flag.String("servers", strings.Join(allServers, ","), "which servers")
 	names := flag.String("modes", strings.Join(modeNames(modes), ","), "which modes")
-	flag.Float64Var(&o.seconds, "seconds", 2, "how long a sample is")
-	flag.IntVar(&o.repetitions, "reps", 5, "how many samples are taken; their median counts")
+	flag.Float64Var(&o.seconds, "seconds", 1, "how long a sample is")
+	flag.IntVar(&o.repetitions, "reps", 9, "how many samples are taken; their median counts")
 	flag.IntVar(&o.sessions, "sessions", 100_000, "how many idle sessions there are, and the most of any mode")
 	flag.DurationVar(&o.quiet, "quiet", 35*time.Second, "how long they are idle")
 	flag.StringVar(&o.profiles, "cpuprofile", "", "a `directory` for CPU profiles of ours, one a mode")
