@@ -72,26 +72,6 @@ func (s *Session) LocalAddr() netip.AddrPort {
 // String returns the peer's address.
 func (s *Session) String() string { return s.remote.String() }
 
-// ConnectionState returns what the handshake has settled. Until it is complete
-// all is zero but the PSK identity, which is then no more than a claim.
-func (s *Session) ConnectionState() ConnectionState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.complete {
-		return ConnectionState{PSKIdentity: s.identityLocked()}
-	}
-	state := newConnectionState(s.eng.Parameters())
-	state.HandshakeComplete = true
-	return state
-}
-
-// identityLocked is the PSK identity as it is told. What is longer than it may
-// be is cut off.
-func (s *Session) identityLocked() string {
-	identity := s.eng.Parameters().Identity
-	return identity[:min(len(identity), s.loop.cfg.maxPSKIdentity)]
-}
-
 // Stats returns the session's figures.
 func (s *Session) Stats() SessionStats {
 	s.mu.Lock()

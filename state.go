@@ -44,6 +44,26 @@ func newConnectionState(p *engine.Parameters) ConnectionState {
 	}
 }
 
+// ConnectionState returns what the handshake has settled. Until it is complete
+// all is zero but the PSK identity, which is then no more than a claim.
+func (s *Session) ConnectionState() ConnectionState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.complete {
+		return ConnectionState{PSKIdentity: s.identityLocked()}
+	}
+	state := newConnectionState(s.eng.Parameters())
+	state.HandshakeComplete = true
+	return state
+}
+
+// identityLocked is the PSK identity as it is told. What is longer than it may
+// be is cut off.
+func (s *Session) identityLocked() string {
+	identity := s.eng.Parameters().Identity
+	return identity[:min(len(identity), s.loop.cfg.maxPSKIdentity)]
+}
+
 // CipherSuiteName returns the suite's registered name, for example
 // "TLS_PSK_WITH_AES_128_GCM_SHA256". Before the handshake is complete it is
 // empty.
