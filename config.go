@@ -10,7 +10,6 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
@@ -59,18 +58,20 @@ type config struct {
 	verifier       *Verifier
 	idleTimeout    time.Duration
 
-	chooseCertificate func(*engine.HelloInfo) *engine.Certificate
-	getCertificate    func(*ClientHelloInfo) (*tls.Certificate, error)
-	clientAuth        tls.ClientAuthType
-	clientCAs         *x509.CertPool
-	verifyConnection  func(ConnectionState) error
-	maxSessions       int
-	maxHandshakes     int
-	maxPerSource      int // negative: no limit
-	maxMemory         int // bytes
-	readBuffer        int
-	writeBuffer       int
-	engine            *engine.Config
+	chooseCertificate      func(*engine.HelloInfo) *engine.Certificate
+	getCertificate         func(*ClientHelloInfo) (*tls.Certificate, error)
+	clientAuth             tls.ClientAuthType
+	clientCAs              *x509.CertPool
+	verifyConnection       func(ConnectionState) error
+	maxSessions            int
+	maxSessionsPerSource   int // zero: no limit
+	maxSessionsPerIdentity int // zero: no limit
+	maxHandshakes          int
+	maxPerSource           int // negative: no limit
+	maxMemory              int // bytes
+	readBuffer             int
+	writeBuffer            int
+	engine                 *engine.Config
 }
 
 // config checks the fields and returns what they come to, or all that is
@@ -81,21 +82,23 @@ func (s *Server) config() (*config, error) {
 		wrong = append(wrong, errors.New("dtlsserver: Server has no credentials: set PSK, Certificates or GetCertificate"))
 	}
 	cfg := &config{
-		handler:          s.Handler,
-		psk:              s.PSK,
-		maxPSKIdentity:   wrong.count("MaxPSKIdentity", s.MaxPSKIdentity, DefaultMaxPSKIdentity),
-		verifier:         s.Verifier,
-		idleTimeout:      wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
-		getCertificate:   s.GetCertificate,
-		clientAuth:       s.ClientAuth,
-		clientCAs:        s.ClientCAs,
-		verifyConnection: s.VerifyConnection,
-		maxSessions:      wrong.count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
-		maxHandshakes:    wrong.count("MaxHandshakes", s.MaxHandshakes, DefaultMaxHandshakes),
-		maxPerSource:     cmp.Or(s.MaxHandshakesPerSource, DefaultMaxHandshakesPerSource),
-		maxMemory:        wrong.count("MaxHandshakeMemory", s.MaxHandshakeMemory, DefaultMaxHandshakeMemory),
-		readBuffer:       wrong.count("ReadBuffer", s.ReadBuffer, DefaultReadBuffer),
-		writeBuffer:      wrong.count("WriteBuffer", s.WriteBuffer, DefaultWriteBuffer),
+		handler:                s.Handler,
+		psk:                    s.PSK,
+		maxPSKIdentity:         wrong.count("MaxPSKIdentity", s.MaxPSKIdentity, DefaultMaxPSKIdentity),
+		verifier:               s.Verifier,
+		idleTimeout:            wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
+		getCertificate:         s.GetCertificate,
+		clientAuth:             s.ClientAuth,
+		clientCAs:              s.ClientCAs,
+		verifyConnection:       s.VerifyConnection,
+		maxSessions:            wrong.count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
+		maxSessionsPerSource:   wrong.count("MaxSessionsPerSource", s.MaxSessionsPerSource, 0),
+		maxSessionsPerIdentity: wrong.count("MaxSessionsPerIdentity", s.MaxSessionsPerIdentity, 0),
+		maxHandshakes:          wrong.count("MaxHandshakes", s.MaxHandshakes, DefaultMaxHandshakes),
+		maxPerSource:           cmp.Or(s.MaxHandshakesPerSource, DefaultMaxHandshakesPerSource),
+		maxMemory:              wrong.count("MaxHandshakeMemory", s.MaxHandshakeMemory, DefaultMaxHandshakeMemory),
+		readBuffer:             wrong.count("ReadBuffer", s.ReadBuffer, DefaultReadBuffer),
+		writeBuffer:            wrong.count("WriteBuffer", s.WriteBuffer, DefaultWriteBuffer),
 	}
 	if cfg.handler == nil {
 		cfg.handler = NopHandler{}
@@ -121,7 +124,6 @@ func (s *Server) config() (*config, error) {
 		HandshakeTimeout: wrong.duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout),
 		Rand:             rand.Reader,
 		KeyLog:           s.keyLog(),
-		Reserve:          reserver(cfg.maxMemory),
 		Memory:           new(sync.Pool),
 
 		AskCertificate: s.GetCertificate != nil,
@@ -250,19 +252,6 @@ func (s *Server) requestCertificates(wrong *fieldErrors, eng *engine.Config) {
 	eng.MaxClientCertificates = wrong.count("MaxClientCertificates", s.MaxClientCertificates, DefaultMaxClientCertificates)
 	if eng.MaxClientCertificates > maxHandshakeMessage {
 		wrong.add("MaxClientCertificates", "is %d, more than %d", eng.MaxClientCertificates, maxHandshakeMessage)
-	}
-}
-
-// reserver returns a function that hands out bytes up to a bound, and takes them
-// back as negative ones.
-func reserver(bound int) func(int) bool {
-	var used atomic.Int64
-	return func(bytes int) bool {
-		if used.Add(int64(bytes)) > int64(bound) && bytes > 0 {
-			used.Add(int64(-bytes))
-			return false
-		}
-		return true
 	}
 }
 

@@ -207,7 +207,7 @@ func TestTenThousandSessions(t *testing.T) {
 	for n, c := range clients {
 		from := clientAddr(n)
 		d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("still there")))
-		session, ok := d.s.Session(from)
+		session, ok := d.s.Session(from, anyLocal)
 		if !ok {
 			t.Fatalf("%v has no session", from)
 		}
@@ -266,9 +266,10 @@ func TestManyFailingHandshakes(t *testing.T) {
 	if stats.HandshakesStarted != uint64(n)+1 || stats.HandshakesFailed != uint64(n) || stats.Handshakes != 0 || stats.Sessions != 1 {
 		t.Errorf("%+v", stats)
 	}
-	l := d.l
-	if len(l.peers) != 1 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timerCount() != 1 || l.hookLane.busy() || l.hookLane.waiting.Len() != 0 || l.workLane.busy() || l.workLane.waiting.Len() != 0 {
-		t.Errorf("left: %d peers, %d timers, %d hooks, %d questions", len(l.peers), l.timerCount(), l.hookLane.asking+l.workLane.asking, l.hookLane.waiting.Len()+l.workLane.waiting.Len())
+	d.s.Close()
+	d.settle()
+	if left := d.l.left(); left != "" {
+		t.Errorf("left: %s", left)
 	}
 }
 
@@ -337,7 +338,7 @@ func TestKeyWornOut(t *testing.T) {
 	d := newDirect(t, nil)
 	c := testpeer.New(testIdentity, []byte(testKey), 1)
 	d.establish(c, clientAddr(1))
-	session, _ := d.s.Session(clientAddr(1))
+	session, _ := d.s.Session(clientAddr(1), anyLocal)
 	setSealed(session, maxSealed-3)
 	for range 6 {
 		if _, err := session.Write(nil); err != nil {
@@ -481,7 +482,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 			if c.Complete {
 				d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("data")))
 			}
-			if session, ok := d.s.Session(from); ok {
+			if session, ok := d.s.Session(from, anyLocal); ok {
 				fmt.Fprintf(&out, "%v %+v %+v %+v", session, session.ConnectionState(), session.Stats(), d.s.Stats())
 			}
 			d.advance(time.Hour)

@@ -33,6 +33,8 @@ func (l *loop) receiveBatch(now time.Time, ms []udpio.Message) {
 
 // receive routes one datagram.
 func (l *loop) receive(now time.Time, m *udpio.Message) {
+	l.now = now
+	l.datagram++
 	l.counters.datagramsReceived.Add(1)
 	l.counters.bytesReceived.Add(uint64(m.N))
 	if m.Truncated {
@@ -92,13 +94,13 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	s := &Session{
 		loop:    l,
 		remote:  m.Remote,
-		started: now,
+		started: l.since(now),
 	}
 	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {
 		s.local = netip.AddrPortFrom(m.Local, l.conn.LocalAddr().Port())
 	}
-	l.findIdler(now)
+	l.findIdler()
 	evicted, err := l.admit(now, s, hello)
 	if err != nil {
 		l.counters.drop(dropRefused)
@@ -109,9 +111,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		stale.end(ErrHandshakeTimeout, false)
 	}
 	if evicted != nil && evicted != stale {
-		l.counters.drop(dropEvicted)
-		evicted.end(ErrEvicted, false)
-		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: evicted.remote, Local: evicted.LocalAddr(), Err: errMaxHandshakes})
+		l.evict(evicted, errMaxHandshakes)
 	}
 	l.counters.handshakesStarted.Add(1)
 	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
@@ -124,7 +124,7 @@ func (l *loop) admit(now time.Time, s *Session, hello *engine.Hello) (evicted *S
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if evicted, err = l.add(s); err == nil {
-		s.eng.Begin(l.cfg.engine, now, hello)
+		s.eng.Begin(l.cfg.engine, (*memory)(s), now, hello)
 	}
 	return evicted, err
 }
@@ -153,6 +153,7 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 		if !l.receiveRecord(now, s, r) {
 			bad++
 		}
+		l.endGivingWay()
 		l.deliver()
 	}
 }

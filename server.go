@@ -107,12 +107,25 @@ type Server struct {
 	// closed. Zero: DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
-	// MaxSessions bounds the open sessions. At the bound, a new one takes the
-	// place of the one whose peer has been silent longest, if that is a minute
-	// or more; else hellos of new peers are refused. Handshakes that have
-	// begun are still completed, so that up to MaxHandshakes more may be open.
-	// Zero: DefaultMaxSessions.
+	// MaxSessions bounds the open sessions. At the bound, one of them gives way
+	// when a new handshake is complete. It is the longest silent of the
+	// identity (see Session.Identity) that has most sessions at one source, an
+	// IPv4 address or an IPv6 /64, if it has more than one there; else of the
+	// identity that has most, if that is twice what the new one's has; else of
+	// all, if its peer has been silent for a minute; else the new one. Hellos
+	// of new peers are refused while none could give way. Zero:
+	// DefaultMaxSessions.
 	MaxSessions int
+	// MaxSessionsPerSource bounds the open sessions of one source. At the
+	// bound, the longest silent of the same identity there gives way to a new
+	// session, else the longest silent of the source, if its peer has been
+	// silent for a minute, else the new one. Zero: no limit per source.
+	MaxSessionsPerSource int
+	// MaxSessionsPerIdentity bounds the open sessions of one identity. At the
+	// bound, its longest silent gives way to a new one. Sessions of peers
+	// that have shown no identity are not bounded by it. Zero: no limit per
+	// identity.
+	MaxSessionsPerIdentity int
 	// MaxHandshakes bounds the handshakes in progress. At the bound, the
 	// oldest of the source that has most of them gives way to the newest. It
 	// also bounds how many hooks run at a time. Zero: DefaultMaxHandshakes.
@@ -123,8 +136,12 @@ type Server struct {
 	// source.
 	MaxHandshakesPerSource int
 	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
-	// together keep of messages that have come in part. At the bound, parts
-	// are dropped, which clients send again. Zero: DefaultMaxHandshakeMemory.
+	// together keep of messages that have come in part and of client
+	// certificates. At the bound, a handshake of the source that holds most
+	// for the number of its open sessions gives way, if that is twice what
+	// the newer one's holds, or one that has held memory for more than 5 s;
+	// else what is newer is dropped, and clients send it again. Zero:
+	// DefaultMaxHandshakeMemory.
 	MaxHandshakeMemory int
 
 	// MTU is the largest UDP payload sent in a handshake, in bytes, from 128
@@ -364,15 +381,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Session returns the open session of the peer at remote. On a wildcard socket
-// a peer may have one for each local address that it writes to; then it is any
-// of them.
-func (s *Server) Session(remote netip.AddrPort) (*Session, bool) {
+// Session returns the open session of the peer that writes from remote to
+// local. On a wildcard socket a peer may have a session for each local address
+// that it writes to; if local is zero, Session returns the newest.
+func (s *Server) Session(remote, local netip.AddrPort) (*Session, bool) {
 	if l := s.current(); l != nil {
-		return l.openSession(netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()))
+		return l.openSession(unmapped(remote), unmapped(local))
 	}
 	return nil, false
 }
+
+// unmapped is an address as sessions have it.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // Sessions returns the sessions that are open when it is called, in no order.
 func (s *Server) Sessions() iter.Seq[*Session] {
@@ -388,7 +408,7 @@ func (s *Server) Stats() Stats {
 	stats := s.counters.stats()
 	if l := s.current(); l != nil {
 		l.mu.Lock()
-		stats.Sessions, stats.Handshakes = l.open, l.handshakes.count
+		stats.Sessions, stats.Handshakes = l.open.count, l.handshakes.count
 		l.mu.Unlock()
 	}
 	return stats

@@ -45,8 +45,8 @@ type Drops struct {
 	Closed          uint64 // records for a session that has just ended
 	ReplayedHellos  uint64 // hellos with a right cookie that were used before
 	Refused         uint64 // hellos with a right cookie at MaxSessions or while shutting down
-	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes or MaxHandshakesPerSource
-	EvictedIdle     uint64 // open sessions that gave way at MaxSessions
+	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
+	EvictedSessions uint64 // open sessions that gave way at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
 	SendFull        uint64 // datagrams that the socket had no room for
 	SendFailed      uint64 // datagrams that the socket refused
 }
@@ -71,7 +71,7 @@ const (
 	dropReplayedHello
 	dropRefused
 	dropEvicted
-	dropIdler
+	dropEvictedSession
 	dropSendFull
 	dropSendFailed
 	numDrops
@@ -109,7 +109,7 @@ func (c *counters) stats() Stats {
 			ReplayedHellos:  dropped(dropReplayedHello),
 			Refused:         dropped(dropRefused),
 			Evicted:         dropped(dropEvicted),
-			EvictedIdle:     dropped(dropIdler),
+			EvictedSessions: dropped(dropEvictedSession),
 			SendFull:        dropped(dropSendFull),
 			SendFailed:      dropped(dropSendFailed),
 		},

@@ -66,7 +66,7 @@ func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
 		return
 	}
 	e.hs.hear(wire.TypeCertificate, seq, body)
-	e.hs.gotOn()
+	e.hs.gotOn(now)
 	e.state = awaitClientKeyExchange
 }
 
@@ -91,7 +91,7 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 	hs := e.hs
 	hs.hear(wire.TypeClientKeyExchange, seq, body)
 	hs.sessionHash = hs.transcript.Sum(hs.sessionHash[:0])
-	hs.gotOn()
+	hs.gotOn(now)
 	hs.resendAt = now.Add(hs.timeout)
 	claim := string(identity)
 	if !kx.ECDHE() {
@@ -173,7 +173,7 @@ func (e *Engine) haveKeys(now time.Time, premaster []byte) {
 		e.failInside(CauseInternal, err)
 		return
 	}
-	e.hs.gotOn()
+	e.hs.gotOn(now)
 	e.hs.onSchedule(now)
 	if e.certified() {
 		e.state = awaitCertificateVerify
@@ -203,7 +203,7 @@ func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte
 				e.fail(wire.AlertDecryptError, "wrong signature in CertificateVerify")
 				return
 			}
-			hs.gotOn()
+			hs.gotOn(now)
 			hs.onSchedule(now)
 			e.expectFinished(now)
 		}

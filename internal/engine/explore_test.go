@@ -191,7 +191,7 @@ func (w *world) begin() {
 		w.t.Fatal("the hello does not parse")
 	}
 	w.e = new(Engine)
-	w.e.Begin(w.cfg, w.now, &hello)
+	w.e.Begin(w.cfg, nil, w.now, &hello)
 }
 
 // play takes the steps, which those that fall out of place survive.

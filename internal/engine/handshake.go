@@ -34,6 +34,8 @@ type progress struct {
 	nextReceive uint16 // message_seq
 	nextSend    uint16 // message_seq
 	incoming    [window]reassembler
+	datagram    uint64 // that the record under way is of
+	pieces      int    // of plaintext and of messages that have come with it
 
 	offer     offer         // what the hello says, until it is answered
 	helloSeq  uint16        // the hello's message_seq
@@ -51,6 +53,7 @@ type progress struct {
 	timeout  time.Duration // of the next retransmission
 	resendAt time.Time
 	giveUp   time.Time
+	gotOnAt  time.Time
 
 	alerted      wire.Alert // in plaintext, since the handshake last got on
 	alertedUntil time.Time  // zero: none
@@ -66,13 +69,19 @@ const (
 	maxEarly    = 4
 	maxEarlyLen = 256
 
+	// maxPieces bounds how many fragments, and other records of epoch 0, of one
+	// datagram are looked at. Each is work for whoever sends it, and a client's
+	// longest flight has a dozen.
+	maxPieces = 64
+
 	// maxKept bounds, in bytes, what of each kind one handshake leaves to
 	// another.
 	maxKept = 1 << 10
 )
 
-// borrow returns memory for a handshake.
-func (cfg *Config) borrow() *handshake {
+// borrow returns memory for a handshake, which takes what else it needs from
+// the budget.
+func (cfg *Config) borrow(budget Budget) *handshake {
 	var hs *handshake
 	if cfg.Memory != nil {
 		hs, _ = cfg.Memory.Get().(*handshake)
@@ -81,7 +90,7 @@ func (cfg *Config) borrow() *handshake {
 		hs = new(handshake)
 	}
 	for i := range hs.incoming {
-		hs.incoming[i].reserve = cfg.Reserve
+		hs.incoming[i].budget = budget
 	}
 	return hs
 }
@@ -186,12 +195,22 @@ func (e *Engine) receiveFragments(now time.Time, content []byte, epoch uint16) D
 		if !ok {
 			return DropMalformed
 		}
+		if !e.hs.mayTake() {
+			return DropLimit
+		}
 		content = rest
 		if drop := e.receiveFragment(now, f, epoch); drop != DropNone {
 			result = drop
 		}
 	}
 	return result
+}
+
+// mayTake counts a piece of the datagram, and reports whether it is to be looked
+// at.
+func (hs *handshake) mayTake() bool {
+	hs.pieces++
+	return hs.pieces <= maxPieces
 }
 
 func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) Drop {
@@ -203,7 +222,7 @@ func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) D
 	case !e.expects(f.Type, ahead, epoch):
 		return DropUnexpected
 	}
-	body, drop := hs.incoming[ahead].add(f, e.maxLen(f.Type))
+	body, drop := hs.incoming[ahead].add(f, e.maxLen(f.Type), hs.datagram)
 	switch {
 	case body == nil:
 		return drop
@@ -220,7 +239,7 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 	hs := e.hs
 	hs.incoming[0].reset() // the message itself lives on
 	copy(hs.incoming[:], hs.incoming[1:])
-	hs.incoming[window-1] = reassembler{reserve: e.cfg.Reserve}
+	hs.incoming[window-1] = reassembler{budget: hs.incoming[0].budget}
 	hs.nextReceive++
 	e.receiveMessage(now, t, hs.nextReceive-1, body)
 }
@@ -228,8 +247,8 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 // receiveKept takes the messages that were kept and whose turn it is.
 func (e *Engine) receiveKept(now time.Time) {
 	for e.hs != nil && !e.asking() {
-		t, body := e.hs.incoming[0].kept()
-		if body == nil || !e.expects(t, 0, 0) {
+		t, body, ok := e.hs.incoming[0].kept()
+		if !ok || !e.expects(t, 0, 0) {
 			return
 		}
 		e.receiveNext(now, t, body)
@@ -348,5 +367,8 @@ func (hs *handshake) record(b []byte) {
 // transcript goes on.
 func (hs *handshake) transcriptHash() []byte { return hs.transcript.Sum(hs.scratch[:0]) }
 
-// gotOn notes that the client has taken the handshake on.
-func (hs *handshake) gotOn() { hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{} }
+// gotOn notes that the handshake has been taken on.
+func (hs *handshake) gotOn(now time.Time) {
+	hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{}
+	hs.gotOnAt = now
+}

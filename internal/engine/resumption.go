@@ -198,7 +198,7 @@ func (e *Engine) answerResumption(now time.Time) {
 	}
 	e.sayFinished()
 	hs.answered()
-	hs.gotOn()
+	hs.gotOn(now)
 	e.state = awaitFinished
 	e.resendFrom = now.Add(e.cfg.resendGap())
 	hs.resendAt = now.Add(hs.timeout)

@@ -208,7 +208,7 @@ func (e *Engine) sayHelloDone(now time.Time) {
 	}
 	e.say(wire.TypeServerHelloDone, nil)
 	e.flight.held = false
-	hs.gotOn()
+	hs.gotOn(now)
 	e.resendFrom = now.Add(e.cfg.resendGap())
 	hs.resendAt = now.Add(hs.timeout)
 }

@@ -8,7 +8,7 @@ import "time"
 // HelloAgain tells the engine that its verified hello came again: the answer
 // was lost. It is sent again, at a bounded rate and from the cache.
 func (e *Engine) HelloAgain(now time.Time) {
-	if e.AwaitsClient() && e.state != awaitClientHello {
+	if e.awaitsClient() && e.state != awaitClientHello {
 		e.resend(now)
 	}
 }

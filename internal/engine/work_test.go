@@ -101,8 +101,6 @@ func TestOrderOfClientFlightWhileWorking(t *testing.T) {
 	t.Parallel()
 	run := func(order []int, at int, fragments bool) {
 		d := holding(t, ecdheCert, true)
-		reserved := 0
-		d.cfg.Reserve = func(n int) bool { reserved += n; return true }
 		d.toFlight()
 		records := d.client.Records()
 		where := fmt.Sprintf("order %v, work at %d, fragments %v", order, at, fragments)
@@ -123,8 +121,8 @@ func TestOrderOfClientFlightWhileWorking(t *testing.T) {
 		d.work()
 		d.work()
 		d.wantEstablished(where)
-		if reserved != 0 {
-			t.Errorf("%s: %d bytes are still reserved", where, reserved)
+		if d.reserved != 0 {
+			t.Errorf("%s: %d bytes are still reserved", where, d.reserved)
 		}
 		if d.toClient(); !d.client.Complete {
 			t.Errorf("%s: the client is not complete", where)
@@ -149,8 +147,6 @@ func TestOrderOfClientFlightWhileWorking(t *testing.T) {
 func TestForgedWhileWorking(t *testing.T) {
 	t.Parallel()
 	d := holding(t, ecdheCert, true)
-	reserved := 0
-	d.cfg.Reserve = func(n int) bool { reserved += n; return true }
 	d.toFlight()
 	records := d.client.Records()
 	r, _, _ := wire.ParseRecord(records[2])
@@ -189,8 +185,8 @@ func TestForgedWhileWorking(t *testing.T) {
 	d.wantSilent("while working")
 	d.work()
 	d.wantEstablished("after what was forged")
-	if reserved != 0 {
-		t.Errorf("%d bytes are still reserved", reserved)
+	if d.reserved != 0 {
+		t.Errorf("%d bytes are still reserved", d.reserved)
 	}
 }
 
@@ -307,8 +303,6 @@ func TestEndWhileWorking(t *testing.T) {
 	for _, s := range workingStates {
 		for _, tt := range ends {
 			d := holding(t, ecdheCert, true)
-			reserved := 0
-			d.cfg.Reserve = func(n int) bool { reserved += n; return true }
 			s.reach(d)
 			if d.e.state != s.state {
 				t.Fatalf("in state %s, want %s", stateNames[d.e.state], stateNames[s.state])
@@ -325,8 +319,8 @@ func TestEndWhileWorking(t *testing.T) {
 			d.sent = nil
 			d.work()
 			d.wantSilent(where)
-			if d.wantClosed(tt.cause, where); len(d.events) != told || reserved != 0 {
-				t.Errorf("%s: %d events after the end, %d bytes are still reserved", where, len(d.events)-told, reserved)
+			if d.wantClosed(tt.cause, where); len(d.events) != told || d.reserved != 0 {
+				t.Errorf("%s: %d events after the end, %d bytes are still reserved", where, len(d.events)-told, d.reserved)
 			}
 		}
 	}
