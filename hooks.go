@@ -205,8 +205,12 @@ func (s *Session) askPSKLocked(now time.Time, identity string) {
 
 // answerPSKLocked takes what the PSK hook said.
 func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
-	if err == nil && len(psk.Key) > maxPSK {
+	switch {
+	case err != nil || len(psk.Key) == 0:
+	case len(psk.Key) > maxPSK:
 		err = fmt.Errorf("dtlsserver: PSK of %d bytes is longer than %d", len(psk.Key), maxPSK)
+	case isZero(psk.Key):
+		err = errZeroPSK
 	}
 	switch {
 	case errors.Is(err, ErrUnknownPSKIdentity), err == nil && len(psk.Key) == 0:
@@ -284,6 +288,9 @@ func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
 
 // errIdentityTooLong says why an identity was not looked up.
 var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentity, cut off here")
+
+// errZeroPSK says why a key is taken for none.
+var errZeroPSK = errors.New("dtlsserver: PSK has only zero bytes: was it ever set?")
 
 // maxPSK is the longest pre-shared key (RFC 4279 section 2).
 const maxPSK = 1<<16 - 1

@@ -24,7 +24,8 @@ type Server struct {
 	// Handler is told what happens. Nil: nobody is.
 	Handler EventHandler
 
-	// PSK finds the pre-shared key of a client. Nil: no pre-shared keys, and
+	// PSK finds the pre-shared key of a client. It must not panic: nothing
+	// recovers it, and the program ends. Nil: no pre-shared keys, and
 	// Certificates or GetCertificate are required.
 	PSK PSKFunc
 	// PSKIdentityHint is sent to clients to help them choose their identity
@@ -57,7 +58,8 @@ type Server struct {
 	// GetCertificate, when not nil, is asked for the certificate for a client.
 	// It may block, as PSK may. When it returns nil, Certificates are chosen
 	// from; when it returns an error, the client gets no certificate. It is not
-	// asked when a session is resumed: VerifyConnection is.
+	// asked when a session is resumed: VerifyConnection is. It must not panic:
+	// nothing recovers it, and the program ends.
 	GetCertificate func(*ClientHelloInfo) (*tls.Certificate, error)
 	// ClientAuth says whether clients must have a certificate of their own,
 	// and whether it is verified, in suites with certificates. What is refused
@@ -74,7 +76,7 @@ type Server struct {
 	// complete; with an error the client is refused. It may block, as PSK may.
 	// It is asked about clients with a pre-shared key too: their
 	// PeerCertificates are empty, so look at len(PeerCertificates) first. It
-	// must not panic: nothing recovers it. When a session is resumed
+	// must not panic: nothing recovers it, and the program ends. When a session is resumed
 	// (ConnectionState.DidResume) it is asked before the client has proven
 	// anything in this handshake: a ticket can be repeated by whoever has seen
 	// it, to no other effect.

@@ -462,7 +462,7 @@ func failureVariant(reason error) uint16 {
 		if alert.Sent {
 			return 1<<8 | uint16(alert.Code)
 		}
-		return uint16(alert.Code)
+		return 0 // whatever the code, which is the peer's choice
 	}
 	return 2<<8 | uint16(slices.Index(failures, reason)+1)
 }
