@@ -31,7 +31,10 @@ type direct struct {
 	l   *loop
 	rec *recorder
 	now time.Time
-	out [][]byte // what was sent since it was last looked at
+	out [][]byte         // what was sent since it was last looked at
+	to  []netip.AddrPort // and where
+
+	connected uint64 // clients of connect
 }
 
 // ReadFrom makes direct a net.PacketConn, of which only writes are used.
@@ -42,7 +45,7 @@ func (d *direct) SetDeadline(time.Time) error            { return nil }
 func (d *direct) SetReadDeadline(time.Time) error        { return nil }
 func (d *direct) SetWriteDeadline(time.Time) error       { return nil }
 func (d *direct) WriteTo(b []byte, to net.Addr) (int, error) {
-	d.out = append(d.out, bytes.Clone(b))
+	d.out, d.to = append(d.out, bytes.Clone(b)), append(d.to, to.(*net.UDPAddr).AddrPort())
 	return len(b), nil
 }
 
@@ -65,10 +68,26 @@ func newDirect(t testing.TB, edit func(*Server)) *direct {
 
 // receive gives the loop a datagram and returns what it sends.
 func (d *direct) receive(from netip.AddrPort, b []byte) [][]byte {
-	d.out = nil
-	d.l.receive(d.now, &udpio.Message{Buf: b, N: len(b), Remote: from})
+	d.out, d.to = nil, nil
+	d.l.receive(d.now, message(from, b))
 	d.settle()
 	return d.out
+}
+
+// message is a datagram as the loop is given it.
+func message(from netip.AddrPort, b []byte) *udpio.Message {
+	return &udpio.Message{Buf: b, N: len(b), Remote: from}
+}
+
+// outTo takes what was sent, and returns what was sent to an address.
+func (d *direct) outTo(to netip.AddrPort) (sent [][]byte) {
+	for i, b := range d.out {
+		if d.to[i] == to {
+			sent = append(sent, b)
+		}
+	}
+	d.out, d.to = nil, nil
+	return sent
 }
 
 // settle waits for hooks, and for those that their answers lead to.

@@ -208,6 +208,93 @@ func TestHandshakeMemory(t *testing.T) {
 	}
 }
 
+// partialHello is a hello without its last bytes, which declares so many.
+func partialHello(c *testpeer.Client, declared, last int) []byte {
+	body := c.HelloBody()
+	body = body[:len(body)-2]
+	h := append(wire.AppendHandshakeHeader(nil, wire.TypeClientHello, declared, c.MessageSeq, 0, len(body)), body...)
+	if last > 0 { // and bytes of its end, for which room is made in front of them
+		h = append(wire.AppendHandshakeHeader(h, wire.TypeClientHello, declared, c.MessageSeq, declared-last, last-1), make([]byte, last-1)...)
+	}
+	return c.Plain(wire.ContentHandshake, h)
+}
+
+// TestHandshakeMemoryIsShared: whoever takes all handshake memory keeps nobody
+// out: neither a source that holds more than others, nor many that hold as
+// much as each other for long.
+func TestHandshakeMemoryIsShared(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name             string
+		sources, ports   int
+		declared, pieces int
+	}{
+		{"six sources", 6, 200, 16384, 0},
+		{"six sources that make room for the end", 6, 200, 16384, 20},
+		{"many sources", 1200, 1, 16384, 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			d := newDirect(t, nil)
+			d.l.cfg.handler = NopHandler{}
+			take := func() {
+				for n := range tt.sources * tt.ports {
+					from := host(203, n%tt.sources, n/tt.sources)
+					c := d.verifiedPart(uint64(n), from)
+					d.receive(from, partialHello(c, tt.declared, tt.pieces))
+					if got := d.l.handshakes.memory; got > DefaultMaxHandshakeMemory {
+						t.Fatalf("%d bytes are reserved", got)
+					}
+				}
+			}
+			take()
+			connected := 0
+			for n := range 50 {
+				c, from := testpeer.New(testIdentity, []byte(testKey), uint64(1<<40+n)), clientAddr(n)
+				c.More = make([]byte, 4+2500)
+				c.More[0], c.More[2], c.More[3] = 0xfa, 2500>>8, 2500&0xff // an unknown extension
+				first, second := split(c, c.Hello(), 1200)
+				d.exchange(c, from, first)
+				d.receive(from, second)
+				first, second = split(c, c.Hello(), 1200)
+				for range 5 { // at once, and after 1, 2, 4 and 8 s
+					d.exchange(c, from, first)
+					d.exchange(c, from, second)
+					if c.HelloDone {
+						break
+					}
+					take()
+					d.advance(2 * time.Second)
+				}
+				if c.HelloDone {
+					d.exchange(c, from, c.Flight())
+				}
+				if c.Complete {
+					connected++
+				}
+			}
+			t.Logf("%d of 50 connected, %+v", connected, d.s.Stats().Dropped)
+			if connected != 50 {
+				t.Errorf("%d of 50 honest peers are connected", connected)
+			}
+			d.s.Close()
+			d.settle()
+			if left := d.l.left(); left != "" {
+				t.Errorf("left: %s", left)
+			}
+		})
+	}
+}
+
+// verifiedPart makes the cookie exchange of a client whose second hello is the
+// caller's to send.
+func (d *direct) verifiedPart(n uint64, from netip.AddrPort) *testpeer.Client {
+	d.t.Helper()
+	c := testpeer.New("", nil, n)
+	d.exchange(c, from, c.Hello())
+	return c
+}
+
 // split cuts a datagram with one handshake message in two, the first with n
 // bytes of its body.
 func split(c *testpeer.Client, datagram []byte, n int) (first, second []byte) {

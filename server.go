@@ -109,14 +109,15 @@ type Server struct {
 	// closed. Zero: DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
-	// MaxSessions bounds the open sessions. At the bound, one of them gives way
-	// when a new handshake is complete. It is the longest silent of the
-	// identity (see Session.Identity) that has most sessions at one source, an
-	// IPv4 address or an IPv6 /64, if it has more than one there; else of the
-	// identity that has most, if that is twice what the new one's has; else of
-	// all, if its peer has been silent for a minute; else the new one. Hellos
-	// of new peers are refused while none could give way. Zero:
-	// DefaultMaxSessions.
+	// MaxSessions bounds the open sessions. At the bound, one gives way when a
+	// new handshake is complete: the longest silent of the identity (see
+	// Session.Identity) that has most sessions at one source, an IPv4 address
+	// or an IPv6 /64, if it has more than one there; else of the identity
+	// that has most, if that is twice what the new one's has; else, if its
+	// peer has been silent for a minute, of the new one's identity, or of all
+	// if that has no other; else the new one. Of many sessions of an identity,
+	// only some are looked at for the longest silent. Hellos of new peers are
+	// refused while no session could give way. Zero: DefaultMaxSessions.
 	MaxSessions int
 	// MaxSessionsPerSource bounds the open sessions of one source. At the
 	// bound, the longest silent of the same identity there gives way to a new

@@ -236,26 +236,34 @@ func (l *loop) beyondSource(s *Session) (*Session, error) {
 // beyondAll returns the session that gives way at MaxSessions. It is the longest
 // silent of the identity that has most at one source, if that has more than
 // one there; or of the identity that has most, if that is twice what the
-// newcomer's has; or of all, if that is evictIdle or more. Else it is the
-// newcomer. So whoever has one key closes its own sessions, wherever they are,
-// and many keys at one address do not close those of others there.
+// newcomer's has. Else nobody has more than a share, and whoever gives way must
+// have been silent for evictIdle: one of the newcomer's identity if that has
+// another, or else of all; or the newcomer gives way itself. So whoever has one
+// key closes its own sessions, wherever they are.
 func (l *loop) beyondAll(s *Session) (*Session, error) {
 	idler := l.findIdler()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	o := &l.open
-	switch {
-	case s.pair == nil || o.count <= l.cfg.maxSessions:
+	if s.pair == nil || o.count <= l.cfg.maxSessions {
 		return nil, nil
+	}
+	who, own := s.pair.identity, int32(1)
+	if who != nil {
+		own = who.count
+	}
+	switch {
 	case len(o.mostOfPair) > 0:
 		return o.mostOfPair[0].longest(s), errMaxSessions
-	case len(o.mostOfPeople) > 0 && (s.pair.identity == nil || o.mostOfPeople[0].count >= 2*s.pair.identity.count):
+	case len(o.mostOfPeople) > 0 && o.mostOfPeople[0].count >= 2*own:
 		return longestOf(&o.mostOfPeople[0].pairs, inIdentity, s), errMaxSessions
-	case idler != nil && idler != s:
-		return idler, errMaxSessions
-	default:
+	case own > 1:
+		idler = longestOf(&who.pairs, inIdentity, s)
+	}
+	if idler == nil || idler == s || l.silentFor(idler) < evictIdle {
 		return s, errMaxSessions
 	}
+	return idler, errMaxSessions
 }
 
 // mayOpenLocked reports whether a handshake of the source may lead to an open
