@@ -18,7 +18,7 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// host is the address of a port of the n-th host of a network.
+// host is a port of the n-th host of a network.
 func host(network byte, n, port int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{network, byte(n >> 16), byte(n >> 8), byte(n)}), uint16(1+port))
 }
@@ -42,110 +42,6 @@ func (d *direct) connect(identity string, from netip.AddrPort) *testpeer.Client 
 		}
 	}
 	return c
-}
-
-// people are groups of peers with sessions.
-type people struct {
-	name     string
-	identity func(i int) string
-	from     func(i int) netip.AddrPort
-	n        int
-}
-
-// TestWhoGivesWay: at MaxSessions those give way who have most; figures of
-// who was closed. Sessions of honest peers, silent for a minute, stand first.
-func TestWhoGivesWay(t *testing.T) {
-	t.Parallel()
-	own := func(i int) string { return fmt.Sprint("device ", i) }
-	spread := func(i int) netip.AddrPort { return host(10, i, 0) }
-	nat := func(i int) netip.AddrPort { return host(9, 1, i) }
-	const most = 200
-	tests := []struct {
-		name     string
-		honest   people
-		attacker people
-		closed   int // at most, of the honest
-		refused  int // at most, of 20 further honest peers
-	}{
-		{
-			"one key at one address",
-			people{identity: own, from: spread, n: 150},
-			people{identity: func(int) string { return "mallory" }, from: func(i int) netip.AddrPort { return host(203, 1, i) }, n: 500}, 0, 0,
-		},
-		{
-			"one key at many addresses",
-			people{identity: own, from: spread, n: 150},
-			people{identity: func(int) string { return "mallory" }, from: func(i int) netip.AddrPort { return host(203, i, 0) }, n: 500}, 0, 0,
-		},
-		{
-			"two keys at many addresses",
-			people{identity: own, from: spread, n: 150},
-			people{identity: func(i int) string { return fmt.Sprint("mallory ", i%2) }, from: func(i int) netip.AddrPort { return host(203, i, 0) }, n: 500}, 0, 0,
-		},
-		{
-			"many keys at one address",
-			people{identity: own, from: spread, n: 150},
-			people{identity: func(i int) string { return fmt.Sprint("mallory ", i%20) }, from: func(i int) netip.AddrPort { return host(203, 1, i) }, n: 500}, 0, 0,
-		},
-		{
-			"one key, and honest peers behind one address",
-			people{identity: own, from: nat, n: 150},
-			people{identity: func(int) string { return "mallory" }, from: func(i int) netip.AddrPort { return host(203, i%7, i) }, n: 500}, 0, 0,
-		},
-		{
-			"one key behind the address of the honest",
-			people{identity: own, from: nat, n: 150},
-			people{identity: func(int) string { return "mallory" }, from: func(i int) netip.AddrPort { return host(9, 1, 1000+i) }, n: 500}, 0, 0,
-		},
-		{
-			"honest peers that share a key, at an address each",
-			people{identity: func(int) string { return "fleet" }, from: spread, n: 150},
-			people{identity: func(int) string { return "mallory" }, from: func(i int) netip.AddrPort { return host(203, 1, i) }, n: 500}, 0, 0,
-		},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			d := newDirect(t, func(s *Server) { s.MaxSessions, s.PSK = most, anyPSK })
-			d.l.cfg.handler = NopHandler{}
-			honest := make(map[*Session]bool)
-			for i := range tt.honest.n {
-				from := tt.honest.from(i)
-				if c := d.connect(tt.honest.identity(i), from); !c.Complete {
-					t.Fatalf("honest peer %d is not connected", i)
-				}
-				s, _ := d.s.Session(from, anyLocal)
-				honest[s] = true
-			}
-			d.advance(70 * time.Second)
-			for i := range tt.attacker.n {
-				d.connect(tt.attacker.identity(i), tt.attacker.from(i))
-				if n := d.s.Stats().Sessions; n > most {
-					t.Fatalf("%d sessions are open", n)
-				}
-			}
-			closed, refused := 0, 0
-			for s := range honest {
-				if s.isOver() {
-					closed++
-				}
-			}
-			for i := range 20 {
-				if c := d.connect(fmt.Sprint("late ", i), host(11, i, 0)); !c.Complete {
-					refused++
-				}
-			}
-			t.Logf("%d of %d honest sessions closed, %d of 20 more honest peers refused", closed, tt.honest.n, refused)
-			if closed > tt.closed || refused > tt.refused {
-				t.Errorf("want at most %d and %d", tt.closed, tt.refused)
-			}
-			d.s.Close()
-			d.settle()
-			if left := d.l.left(); left != "" {
-				t.Errorf("left: %s", left)
-			}
-		})
-	}
 }
 
 // TestNewestGivesWay: where no session may give way for it, the new one does,
