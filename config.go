@@ -59,18 +59,18 @@ type config struct {
 	verifier       *Verifier
 	idleTimeout    time.Duration
 
-	chooseCertificate func(*engine.HelloInfo) *engine.Certificate
-	getCertificate    func(*ClientHelloInfo) (*tls.Certificate, error)
-	clientAuth        tls.ClientAuthType
-	clientCAs         *x509.CertPool
-	verifyConnection  func(ConnectionState) error
-	maxSessions       int
-	maxHandshakes     int
-	maxPerSource      int // negative: no limit
-	maxMemory         int // bytes
-	readBuffer        int
-	writeBuffer       int
-	engine            *engine.Config
+	certificates     *certificateIndex
+	getCertificate   func(*ClientHelloInfo) (*tls.Certificate, error)
+	clientAuth       tls.ClientAuthType
+	clientCAs        *x509.CertPool
+	verifyConnection func(ConnectionState) error
+	maxSessions      int
+	maxHandshakes    int
+	maxPerSource     int // negative: no limit
+	maxMemory        int // bytes
+	readBuffer       int
+	writeBuffer      int
+	engine           *engine.Config
 }
 
 // config checks the fields and returns what they come to, or all that is
@@ -110,7 +110,7 @@ func (s *Server) config() (*config, error) {
 		wrong.add("Verifier", "is not from NewVerifier")
 	}
 	certificates := s.certificates(&wrong)
-	cfg.chooseCertificate = chooseCertificate(certificates)
+	cfg.certificates = newCertificateIndex(certificates)
 
 	eng := &engine.Config{
 		Suites:           s.suites(&wrong, certificates),
@@ -137,7 +137,7 @@ func (s *Server) config() (*config, error) {
 		eng.Tickets = &s.tickets
 	}
 	if s.hasCertificates() {
-		eng.Certificate = cfg.chooseCertificate
+		eng.Certificate = cfg.certificates.choose
 	}
 	cfg.engine = eng
 	if err := errors.Join(wrong...); err != nil {

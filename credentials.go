@@ -53,26 +53,6 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 	return &engine.Certificate{Chain: c.Certificate, Key: key, Leaf: leaf}, nil
 }
 
-// chooseCertificate returns the function that chooses among certificates: the
-// first that is for the client's server name and that it can verify, or else
-// the first that it can verify.
-func chooseCertificate(certificates []*engine.Certificate) func(*engine.HelloInfo) *engine.Certificate {
-	return func(hello *engine.HelloInfo) (chosen *engine.Certificate) {
-		for _, c := range certificates {
-			if !c.Suits(hello) {
-				continue
-			}
-			if hello.ServerName == "" || c.Leaf.VerifyHostname(hello.ServerName) == nil {
-				return c
-			}
-			if chosen == nil {
-				chosen = c
-			}
-		}
-		return chosen
-	}
-}
-
 // askCertificate asks GetCertificate, and falls back on Certificates.
 func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, error) {
 	cfg := s.loop.cfg
@@ -94,7 +74,7 @@ func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, 
 	case err != nil:
 		return nil, err
 	case c == nil:
-		return cfg.chooseCertificate(hello), nil
+		return cfg.certificates.choose(hello), nil
 	}
 	chosen, err := newCertificate(c)
 	if err != nil {

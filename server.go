@@ -50,8 +50,8 @@ type Server struct {
 
 	// Certificates are what the server authenticates with in suites without a
 	// pre-shared key. A client gets the first that is for the server name that
-	// it asks for, and whose kind of key it supports, or else the first that it
-	// supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
+	// it asks for, by its DNS names and IP addresses, and whose kind of key it
+	// supports, or else the first that it supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
 	// used.
 	Certificates []tls.Certificate
 	// GetCertificate, when not nil, is asked for the certificate for a client.
