@@ -1,7 +1,6 @@
 package dtlsserver
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -22,6 +21,10 @@ type question struct {
 	ask     ask
 	ctx     context.Context // for ask: nil when it only computes
 	end     context.CancelCauseFunc
+
+	lane          *lane
+	asker         *asker
+	before, after *question // of the asker's, that wait
 }
 
 // ask is called in a goroutine without a lock. What it returns is called on the
@@ -34,15 +37,16 @@ type answer struct {
 	locked  func(now time.Time)
 }
 
-// lane is where questions of a kind are asked. There are two, so that those that
+// lane is where questions of a kind are asked. There are three, so that those that
 // only compute, of which more than there are processors would keep each other
 // and the loop from running, do not hold up the hooks, which may block, nor
-// these those.
+// these those, and the certificates of some clients not the others' key
+// exchange.
 type lane struct {
-	most     int       // questions that are asked at a time
-	asking   int       // some of which may be of handshakes that have ended
-	waiting  list.List // of *question
-	starting bool      // a goroutine that has no question yet is on its way
+	most     int   // questions that are asked at a time
+	asking   int   // some of which may be of handshakes that have ended
+	waiting  turns // the others
+	starting bool  // a goroutine that has no question yet is on its way
 }
 
 // busy reports whether a question is being asked, or will be.
@@ -52,7 +56,8 @@ func (lane *lane) busy() bool { return lane.asking > 0 || lane.starting }
 func (l *loop) ask(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q.session.question = lane.waiting.PushBack(&q)
+	q.lane, q.session.question = lane, &q
+	lane.waiting.push(&q)
 	l.startLocked(lane)
 }
 
@@ -68,16 +73,16 @@ func (l *loop) startLocked(lane *lane) {
 	}
 }
 
-// nextLocked takes the question that has waited longest, if it may be asked.
+// nextLocked takes the question whose turn it is, if it may be asked.
 func (l *loop) nextLocked(lane *lane) (q *question, ok bool) {
-	first := lane.waiting.Front()
-	if first == nil || lane.asking >= lane.most {
+	if lane.asking >= lane.most {
 		return nil, false
 	}
-	q = lane.waiting.Remove(first).(*question)
-	l.askingLocked(lane, q.session)
-	l.startLocked(lane)
-	return q, true
+	if q, ok = lane.waiting.pop(); ok {
+		l.askingLocked(lane, q.session)
+		l.startLocked(lane)
+	}
+	return q, ok
 }
 
 // runLane asks one question after the other while there are any.
@@ -112,7 +117,7 @@ func (l *loop) askNow(lane *lane, q *question) (next *question, more bool) {
 		if returned && !l.ended {
 			l.answers = append(l.answers, a)
 		}
-		l.answeredLocked(lane, q.session)
+		l.answeredLocked(lane, q)
 		if returned {
 			next, more = l.nextLocked(lane)
 		} else {
@@ -133,8 +138,10 @@ func (l *loop) askingLocked(lane *lane, s *Session) {
 }
 
 // answeredLocked notes that it no longer is.
-func (l *loop) answeredLocked(lane *lane, s *Session) {
+func (l *loop) answeredLocked(lane *lane, q *question) {
+	s := q.session
 	lane.asking--
+	lane.waiting.answered(q)
 	if lane == &l.hookLane && !s.hooked { // the session has ended meanwhile
 		source := sourceOf(s.remote.Addr())
 		if l.orphans[source]--; l.orphans[source] == 0 {
@@ -151,9 +158,8 @@ func (l *loop) unaskLocked(s *Session) {
 		s.hooked = false
 		l.orphans[sourceOf(s.remote.Addr())]++
 	}
-	if s.question != nil {
-		l.hookLane.waiting.Remove(s.question) // in one of them
-		l.workLane.waiting.Remove(s.question)
+	if q := s.question; q != nil {
+		q.lane.waiting.remove(q)
 		s.question = nil
 	}
 }
@@ -171,7 +177,7 @@ func (l *loop) takeAnswers() []answer {
 func (s *Session) askLocked(ask ask) {
 	ctx, end := context.WithCancelCause(context.Background())
 	s.abort = end
-	s.loop.ask(&s.loop.hookLane, question{s, ask, ctx, end})
+	s.loop.ask(&s.loop.hookLane, question{session: s, ask: ask, ctx: ctx, end: end})
 }
 
 // workLocked has something computed off the loop.
@@ -241,7 +247,7 @@ func (s *Session) askVerdictLocked(now time.Time) {
 		s.askConnectionLocked(now, state)
 		return
 	}
-	s.workLocked(&s.loop.workLane, func(context.Context) func(time.Time) {
+	s.workLocked(&s.loop.chainLane, func(context.Context) func(time.Time) {
 		chains, alert, err := cfg.verifyChain(state.PeerCertificates)
 		return func(now time.Time) {
 			if err != nil {

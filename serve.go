@@ -60,6 +60,7 @@ type loop struct {
 	idler      bool               // a session could give way at MaxSessions
 	hookLane   lane               // hooks, and keys that may block
 	workLane   lane               // what only computes
+	chainLane  lane               // the same, about clients' certificates
 	orphans    map[netip.Addr]int // hooks that run for handshakes that have ended, by source
 	answers    []answer
 	closing    bool
@@ -99,7 +100,9 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		peers:    make(map[netip.AddrPort]*Session),
 		hookLane: lane{most: cfg.maxHandshakes},
 		workLane: lane{most: runtime.GOMAXPROCS(0)},
-		orphans:  make(map[netip.Addr]int),
+		// Clients decide how much there is to do.
+		chainLane: lane{most: 1},
+		orphans:   make(map[netip.Addr]int),
 	}
 	var err error
 	if l.conn, err = udpio.New(pc, l.sent); err != nil {
@@ -233,7 +236,7 @@ func (l *loop) wasDue() bool {
 func (l *loop) isAsking() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.hookLane.busy() || l.workLane.busy()
+	return l.hookLane.busy() || l.workLane.busy() || l.chainLane.busy()
 }
 
 // hasWork reports whether somebody has left work for the loop.

@@ -36,8 +36,8 @@ type Session struct {
 	halfOpen    bool     // it is a handshake, in loop.handshakes
 	source      *source  // of loop.handshakes
 	inSource    *list.Element
-	question    *list.Element // that waits in a lane of the loop
-	hooked      bool          // a hook is being asked
+	question    *question // that waits in a lane of the loop
+	hooked      bool      // a hook is being asked
 
 	mu       sync.Mutex // guards all following
 	eng      engine.Engine
