@@ -127,7 +127,7 @@ func (s *Server) config() (*config, error) {
 		AskCertificate: s.GetCertificate != nil,
 		Groups:         s.groups(&wrong),
 		NextProtos:     s.nextProtos(&wrong),
-		AskVerdict:     s.VerifyConnection != nil || s.ClientAuth >= tls.VerifyClientCertIfGiven,
+		AskVerdict:     s.VerifyConnection != nil || s.ClientAuth != tls.NoClientCert,
 	}
 	s.requestCertificates(&wrong, eng)
 	if eng.MTU >= 0 && (eng.MTU < engine.MinMTU || eng.MTU > maxMTU) {

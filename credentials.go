@@ -83,21 +83,28 @@ func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, 
 	return chosen, err
 }
 
-// verifyChain verifies the client's certificates. It returns the alert that
-// tells the client why not.
-func (cfg *config) verifyChain(certificates []*x509.Certificate) (chains [][]*x509.Certificate, alert uint8, err error) {
-	options := x509.VerifyOptions{
-		Roots:         cfg.clientCAs,
-		Intermediates: x509.NewCertPool(),
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+// judge parses a client's certificates, and verifies them if they are to be. It
+// returns the alert that tells the client why not.
+func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8, err error) {
+	certificates, err := chain.Parse()
+	if err != nil { // but it was parsed before
+		return nil, alertBadCertificate, fmt.Errorf("dtlsserver: client certificate: %w", err)
 	}
-	for _, c := range certificates[1:] {
-		options.Intermediates.AddCert(c)
+	var verified [][]*x509.Certificate
+	if cfg.clientAuth >= tls.VerifyClientCertIfGiven {
+		options := x509.VerifyOptions{
+			Roots:         cfg.clientCAs,
+			Intermediates: x509.NewCertPool(),
+			KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}
+		for _, c := range certificates[1:] {
+			options.Intermediates.AddCert(c)
+		}
+		if verified, err = certificates[0].Verify(options); err != nil {
+			return nil, certificateAlert(err), fmt.Errorf("dtlsserver: client certificate: %w", err)
+		}
 	}
-	if chains, err = certificates[0].Verify(options); err != nil {
-		return nil, certificateAlert(err), fmt.Errorf("dtlsserver: client certificate: %w", err)
-	}
-	return chains, 0, nil
+	return newClientCertificates(chain, certificates, verified), 0, nil
 }
 
 const (

@@ -2,7 +2,6 @@ package dtlsserver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"runtime"
@@ -188,8 +187,11 @@ func (s *Session) workLocked(lane *lane, ask ask) {
 // engineWorkLocked has the engine's work done off the loop.
 func (s *Session) engineWorkLocked(ev engine.Event) {
 	lane := &s.loop.workLane
-	if ev.Blocks {
+	switch {
+	case ev.Blocks:
 		lane = &s.loop.hookLane
+	case ev.OnChain:
+		lane = &s.loop.chainLane
 	}
 	s.workLocked(lane, func(context.Context) func(time.Time) { return ev.Work() })
 }
@@ -242,19 +244,20 @@ func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
 // askVerdictLocked has the client verified: its certificates, as ClientAuth
 // says, which is work and can be much of it, and then by VerifyConnection.
 func (s *Session) askVerdictLocked(now time.Time) {
-	state, cfg := newConnectionState(s.eng.Parameters()), s.loop.cfg
-	if len(state.PeerCertificates) == 0 || cfg.clientAuth < tls.VerifyClientCertIfGiven {
+	state, chain, cfg := newConnectionState(s.eng.Parameters()), s.eng.PeerChain(), s.loop.cfg
+	if len(chain) == 0 {
 		s.askConnectionLocked(now, state)
 		return
 	}
 	s.workLocked(&s.loop.chainLane, func(context.Context) func(time.Time) {
-		chains, alert, err := cfg.verifyChain(state.PeerCertificates)
+		certificates, alert, err := cfg.judge(chain)
 		return func(now time.Time) {
 			if err != nil {
-				s.eng.AnswerVerdict(now, nil, err, alert)
+				s.eng.AnswerVerdict(now, err, alert)
 				return
 			}
-			state.VerifiedChains = chains
+			s.clientCertificates = certificates
+			certificates.fill(&state, certificates.held)
 			s.askConnectionLocked(now, state)
 		}
 	})
@@ -264,7 +267,7 @@ func (s *Session) askVerdictLocked(now time.Time) {
 func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 	verify := s.loop.cfg.verifyConnection
 	if verify == nil {
-		s.eng.AnswerVerdict(now, state.VerifiedChains, nil, 0)
+		s.eng.AnswerVerdict(now, nil, 0)
 		return
 	}
 	s.askLocked(func(context.Context) func(time.Time) {
@@ -273,7 +276,7 @@ func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 		if len(state.PeerCertificates) == 0 {
 			alert = alertAccessDenied
 		}
-		return func(now time.Time) { s.eng.AnswerVerdict(now, state.VerifiedChains, err, alert) }
+		return func(now time.Time) { s.eng.AnswerVerdict(now, err, alert) }
 	})
 }
 

@@ -270,6 +270,9 @@ func (l *loop) deliver() {
 		default:
 			tell(h, *it.event)
 			l.told = true
+			if it.kind == KindHandshakeComplete {
+				it.event.Session.releaseCertificates()
+			}
 		}
 	}
 }

@@ -68,7 +68,9 @@ type Server struct {
 	// Nil: those of the system.
 	ClientCAs *x509.CertPool
 	// MaxClientCertificates is the length in bytes of the longest certificate
-	// chain that a client may send. Zero: DefaultMaxClientCertificates.
+	// chain that a client may send. A session keeps as many bytes of it, and
+	// parses them when Session.ConnectionState is called. Zero:
+	// DefaultMaxClientCertificates.
 	MaxClientCertificates int
 	// VerifyConnection, when not nil, is asked last, before the handshake is
 	// complete; with an error the client is refused. It may block, as PSK may.
@@ -123,8 +125,10 @@ type Server struct {
 	// source.
 	MaxHandshakesPerSource int
 	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
-	// together keep of messages that have come in part. At the bound, parts
-	// are dropped, which clients send again. Zero: DefaultMaxHandshakeMemory.
+	// together keep of messages that have come in part and of client
+	// certificates, which while VerifyConnection is asked are held parsed. At
+	// the bound, messages and parts are dropped, which clients send again. Zero:
+	// DefaultMaxHandshakeMemory.
 	MaxHandshakeMemory int
 
 	// MTU is the largest UDP payload sent in a handshake, in bytes, from 128

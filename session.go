@@ -46,13 +46,15 @@ type Session struct {
 	heard    time.Time // when the peer last said something of use
 	value    any
 	pskValue any // value once the key is proven
-	reason   error
-	ctx      context.Context // nil until somebody asks
-	cancel   context.CancelCauseFunc
-	abort    context.CancelCauseFunc // of the hook that runs
-	worn     bool                    // KindKeyWornOut was told
-	written  bool                    // since restAt was set
-	restAt   time.Time               // when to see whether to rest; zero: at rest, or not open
+	// clientCertificates are the client's, once they were found good; nil: none.
+	clientCertificates *clientCertificates
+	reason             error
+	ctx                context.Context // nil until somebody asks
+	cancel             context.CancelCauseFunc
+	abort              context.CancelCauseFunc // of the hook that runs
+	worn               bool                    // KindKeyWornOut was told
+	written            bool                    // since restAt was set
+	restAt             time.Time               // when to see whether to rest; zero: at rest, or not open
 
 	messagesReceived, messagesSent, recordsDropped uint64
 }
@@ -404,6 +406,9 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	}
 	if s.abort != nil {
 		s.abort(s.reason)
+	}
+	if !s.complete {
+		s.clientCertificates = nil
 	}
 	kind := KindSessionClosed
 	switch {

@@ -2,12 +2,15 @@ package dtlsserver
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // questionOf returns a question of a source.
@@ -115,4 +118,53 @@ func TestLanesTakeTurns(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestChainsDelayNobody: while the certificates of clients are looked at, or wait
+// for that, handshakes without get on, and those with certificates wait.
+func TestChainsDelayNobody(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	server := ca.issue("localhost", newKey(t, "P-256"))
+	key := newKey(t, "P-256")
+	chain := ca.issue("client", key).Certificate
+	inBubble(t, func(s *Server) {
+		s.Certificates = append(s.Certificates, server)
+		s.ClientAuth, s.ClientCAs = tls.VerifyClientCertIfGiven, ca.pool
+	}, func(b *bubble) {
+		first := b.peer(1)
+		first.establish()
+		session, _ := b.server.Session(first.pipe.addr)
+		l := session.loop
+		until := make(chan struct{})
+		l.occupy(&l.chainLane, until)
+		certified, junk := b.peer(2), b.peer(3)
+		certified.Chain, certified.Signer = chain, key
+		junk.Chain, junk.Signer = [][]byte{[]byte("junk")}, key
+		for _, p := range []*peer{certified, junk} {
+			p.greet(ecdheCert)
+			p.send(p.Flight())
+		}
+		for n := range 10 {
+			p := b.peer(10 + n)
+			p.greet([]uint16{ecdheCert, ecdhePSK}[n%2])
+			p.send(p.Flight())
+			if p.receive(); !p.Complete {
+				t.Fatalf("client %d without certificates is not complete", n)
+			}
+		}
+		if certified.receive(); certified.Complete {
+			t.Error("complete before its certificate was looked at")
+		}
+		if junk.receive(); len(junk.Alerts) > 0 {
+			t.Error("a certificate was looked at on the loop")
+		}
+		close(until)
+		if certified.receive(); !certified.Complete {
+			t.Error("not complete in the end")
+		}
+		if junk.receive(); len(junk.Alerts) != 1 || junk.Alerts[0].Description != wire.AlertBadCertificate {
+			t.Errorf("junk: alerts %v", junk.Alerts)
+		}
+	})
 }

@@ -16,6 +16,8 @@
 //	           |                          [CertificateRequest], ServerHelloDone
 //	    [awaitCertificate]      flight 4 resent at 1, 3, 7, 15 ... s
 //	           |
+//	      [awaitParsing]        EventWork: the client's certificates
+//	           |
 //	awaitClientKeyExchange      and here
 //	           |
 //	      [awaitSecret]         EventWork: ECDH
@@ -84,8 +86,10 @@ type Config struct {
 	Memory Memory
 
 	// Reserve, when not nil, is asked before bytes are set aside for messages
-	// that come in parts, by all engines together, and told with a negative
-	// number when they are given back.
+	// that come in parts and for clients' certificates, by all engines
+	// together, and told with a negative number when they are given back. With
+	// AskVerdict, what the parsed certificates hold is reserved from the
+	// client's Finished on: whoever gives the verdict may hold them that long.
 	Reserve func(bytes int) bool
 
 	// KeyLog, when not nil, is told the secrets of each handshake that
@@ -134,11 +138,13 @@ type state uint8
 
 const (
 	awaitClientHello state = iota
+	awaitResumptionParsing
 	awaitResumptionPSK
 	awaitResumptionVerdict
 	awaitCredential
 	awaitServerKeyExchange
 	awaitCertificate
+	awaitParsing
 	awaitClientKeyExchange
 	awaitSecret
 	awaitPSK
@@ -471,6 +477,7 @@ func (e *Engine) close(ev Event) {
 // letGo lets go of what only the handshake has needed.
 func (e *Engine) letGo() {
 	if e.hs != nil {
+		e.unreserve()
 		e.hs.forget()
 		e.hs, e.spent = nil, e.hs
 	}
