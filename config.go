@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -61,8 +60,7 @@ type config struct {
 
 	certificates     *certificateIndex
 	getCertificate   func(*ClientHelloInfo) (*tls.Certificate, error)
-	clientAuth       tls.ClientAuthType
-	clientCAs        *x509.CertPool
+	chains           *chainVerifier // nil: clients' certificates are not verified
 	verifyConnection func(ConnectionState) error
 	maxSessions      int
 	maxHandshakes    int
@@ -87,8 +85,6 @@ func (s *Server) config() (*config, error) {
 		verifier:         s.Verifier,
 		idleTimeout:      wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
 		getCertificate:   s.GetCertificate,
-		clientAuth:       s.ClientAuth,
-		clientCAs:        s.ClientCAs,
 		verifyConnection: s.VerifyConnection,
 		maxSessions:      wrong.count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
 		maxHandshakes:    wrong.count("MaxHandshakes", s.MaxHandshakes, DefaultMaxHandshakes),
@@ -111,6 +107,9 @@ func (s *Server) config() (*config, error) {
 	}
 	certificates := s.certificates(&wrong)
 	cfg.certificates = newCertificateIndex(certificates)
+	if s.ClientAuth >= tls.VerifyClientCertIfGiven {
+		cfg.chains = newChainVerifier(s.ClientCAs)
+	}
 
 	eng := &engine.Config{
 		Suites:           s.suites(&wrong, certificates),

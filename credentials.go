@@ -91,16 +91,8 @@ func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8
 		return nil, alertBadCertificate, fmt.Errorf("dtlsserver: client certificate: %w", err)
 	}
 	var verified [][]*x509.Certificate
-	if cfg.clientAuth >= tls.VerifyClientCertIfGiven {
-		options := x509.VerifyOptions{
-			Roots:         cfg.clientCAs,
-			Intermediates: x509.NewCertPool(),
-			KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		}
-		for _, c := range certificates[1:] {
-			options.Intermediates.AddCert(c)
-		}
-		if verified, err = certificates[0].Verify(options); err != nil {
+	if cfg.chains != nil {
+		if verified, _, err = cfg.chains.verify(certificates); err != nil {
 			return nil, certificateAlert(err), fmt.Errorf("dtlsserver: client certificate: %w", err)
 		}
 	}

@@ -65,7 +65,11 @@ type Server struct {
 	// pre-shared key is asked for none, whatever ClientAuth says.
 	ClientAuth tls.ClientAuthType
 	// ClientCAs are the authorities that client certificates are verified by.
-	// Nil: those of the system.
+	// Nil: those of the system. A client may send up to ten certificates, in any
+	// order behind its own. The signatures between them are verified from the
+	// authorities of ClientCAs down, 16 at most, so a constraint of the pool (see
+	// x509.CertPool.AddCertWithConstraint) is also asked about what an authority
+	// has signed by itself.
 	ClientCAs *x509.CertPool
 	// MaxClientCertificates is the length in bytes of the longest certificate
 	// chain that a client may send. A session keeps as many bytes of it, and
