@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -58,10 +57,9 @@ type config struct {
 	verifier       *Verifier
 	idleTimeout    time.Duration
 
-	chooseCertificate      func(*engine.HelloInfo) *engine.Certificate
+	certificates           *certificateIndex
 	getCertificate         func(*ClientHelloInfo) (*tls.Certificate, error)
-	clientAuth             tls.ClientAuthType
-	clientCAs              *x509.CertPool
+	chains                 *chainVerifier // nil: clients' certificates are not verified
 	verifyConnection       func(ConnectionState) error
 	maxSessions            int
 	maxSessionsPerSource   int // zero: no limit
@@ -88,8 +86,6 @@ func (s *Server) config() (*config, error) {
 		verifier:               s.Verifier,
 		idleTimeout:            wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
 		getCertificate:         s.GetCertificate,
-		clientAuth:             s.ClientAuth,
-		clientCAs:              s.ClientCAs,
 		verifyConnection:       s.VerifyConnection,
 		maxSessions:            wrong.count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
 		maxSessionsPerSource:   wrong.count("MaxSessionsPerSource", s.MaxSessionsPerSource, 0),
@@ -113,7 +109,10 @@ func (s *Server) config() (*config, error) {
 		wrong.add("Verifier", "is not from NewVerifier")
 	}
 	certificates := s.certificates(&wrong)
-	cfg.chooseCertificate = chooseCertificate(certificates)
+	cfg.certificates = newCertificateIndex(certificates)
+	if s.ClientAuth >= tls.VerifyClientCertIfGiven {
+		cfg.chains = newChainVerifier(s.ClientCAs)
+	}
 
 	eng := &engine.Config{
 		Suites:           s.suites(&wrong, certificates),
@@ -129,7 +128,7 @@ func (s *Server) config() (*config, error) {
 		AskCertificate: s.GetCertificate != nil,
 		Groups:         s.groups(&wrong),
 		NextProtos:     s.nextProtos(&wrong),
-		AskVerdict:     s.VerifyConnection != nil || s.ClientAuth >= tls.VerifyClientCertIfGiven,
+		AskVerdict:     s.VerifyConnection != nil || s.ClientAuth != tls.NoClientCert,
 	}
 	s.requestCertificates(&wrong, eng)
 	if eng.MTU >= 0 && (eng.MTU < engine.MinMTU || eng.MTU > maxMTU) {
@@ -139,7 +138,7 @@ func (s *Server) config() (*config, error) {
 		eng.Tickets = &s.tickets
 	}
 	if s.hasCertificates() {
-		eng.Certificate = cfg.chooseCertificate
+		eng.Certificate = cfg.certificates.choose
 	}
 	cfg.engine = eng
 	if err := errors.Join(wrong...); err != nil {

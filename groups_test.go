@@ -6,33 +6,33 @@ import (
 	"testing"
 )
 
-// member is in a ring and in a heap.
-type member struct {
+// linked is in a ring and in a heap.
+type linked struct {
 	n      int
-	link   ring[member]
+	link   ring[linked]
 	placed int32
 }
 
-func (m *member) before(o *member) bool { return m.n > o.n }
-func (m *member) place() *int32         { return &m.placed }
+func (m *linked) before(o *linked) bool { return m.n > o.n }
+func (m *linked) place() *int32         { return &m.placed }
 
-var inRing at[member] = func(m *member) *ring[member] { return &m.link }
+var inRing at[linked] = func(m *linked) *ring[linked] { return &m.link }
 
 // TestRing holds rings against slices.
 func TestRing(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
-	var first *member
-	var want []*member
+	var first *linked
+	var want []*linked
 	for i := range 10_000 {
 		if len(want) == 0 || rng.IntN(2) == 0 && len(want) < 20 {
-			m := &member{n: i}
+			m := &linked{n: i}
 			inRing.push(&first, m)
 			want = append(want, m)
 		} else {
 			k := rng.IntN(len(want))
 			inRing.remove(&first, want[k])
-			if want[k].link != (ring[member]{}) {
+			if want[k].link != (ring[linked]{}) {
 				t.Fatal("what was removed has links left")
 			}
 			want = slices.Delete(want, k, k+1)
@@ -54,12 +54,12 @@ func TestRing(t *testing.T) {
 func TestRanking(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, 4))
-	var h ranking[*member]
-	var all []*member
+	var h ranking[*linked]
+	var all []*linked
 	for range 20_000 {
 		switch k := rng.IntN(4); {
 		case k == 0 && len(all) < 100:
-			all = append(all, &member{n: rng.IntN(1000)})
+			all = append(all, &linked{n: rng.IntN(1000)})
 			h.set(all[len(all)-1])
 		case k == 1 && len(all) > 0:
 			i := rng.IntN(len(all))
@@ -79,7 +79,7 @@ func TestRanking(t *testing.T) {
 				t.Fatalf("the %d. in the heap says that it is the %d.", i+1, m.placed)
 			}
 		}
-		if len(all) > 0 && h[0].n != slices.MaxFunc(all, func(a, b *member) int { return a.n - b.n }).n {
+		if len(all) > 0 && h[0].n != slices.MaxFunc(all, func(a, b *linked) int { return a.n - b.n }).n {
 			t.Fatal("the first has not most")
 		}
 	}

@@ -73,8 +73,8 @@ func (s *Session) provenLocked() Identity {
 	switch {
 	case !engine.UsesCertificate(p.Suite):
 		return PSKIdentity(p.Identity)
-	case len(p.PeerCertificates) > 0:
-		return CertificateIdentity(p.PeerCertificates[0])
+	case p.PeerKeyHash != [sha256.Size]byte{}:
+		return Identity{IdentityCertificate, string(p.PeerKeyHash[:])}
 	default:
 		return Identity{}
 	}

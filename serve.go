@@ -65,6 +65,7 @@ type loop struct {
 	idler      bool               // a session is idle enough to give way at MaxSessions
 	hookLane   lane               // hooks, and keys that may block
 	workLane   lane               // what only computes
+	chainLane  lane               // the same, about clients' certificates
 	orphans    map[netip.Addr]int // hooks that run for handshakes that have ended, by source
 	answers    []answer
 	closing    bool
@@ -107,7 +108,9 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		open:     openSessions{identities: make(map[Identity]*identity)},
 		hookLane: lane{most: cfg.maxHandshakes},
 		workLane: lane{most: runtime.GOMAXPROCS(0)},
-		orphans:  make(map[netip.Addr]int),
+		// Clients decide how much there is to do.
+		chainLane: lane{most: 1},
+		orphans:   make(map[netip.Addr]int),
 	}
 	l.handshakes.coin = newCoin()
 	var err error
@@ -249,7 +252,7 @@ func (l *loop) wasDue() bool {
 func (l *loop) isAsking() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.hookLane.busy() || l.workLane.busy()
+	return l.hookLane.busy() || l.workLane.busy() || l.chainLane.busy()
 }
 
 // hasWork reports whether somebody has left work for the loop.
@@ -283,6 +286,9 @@ func (l *loop) deliver() {
 		default:
 			tell(h, *it.event)
 			l.told = true
+			if it.kind == KindHandshakeComplete {
+				it.event.Session.releaseCertificates()
+			}
 		}
 	}
 }

@@ -51,8 +51,8 @@ type Server struct {
 
 	// Certificates are what the server authenticates with in suites without a
 	// pre-shared key. A client gets the first that is for the server name that
-	// it asks for, and whose kind of key it supports, or else the first that it
-	// supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
+	// it asks for, by its DNS names and IP addresses, and whose kind of key it
+	// supports, or else the first that it supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
 	// used.
 	Certificates []tls.Certificate
 	// GetCertificate, when not nil, is asked for the certificate for a client.
@@ -67,10 +67,16 @@ type Server struct {
 	// pre-shared key is asked for none, whatever ClientAuth says.
 	ClientAuth tls.ClientAuthType
 	// ClientCAs are the authorities that client certificates are verified by.
-	// Nil: those of the system.
+	// Nil: those of the system. A client may send up to ten certificates, in any
+	// order behind its own. The signatures between them are verified from the
+	// authorities of ClientCAs down, 16 at most, so a constraint of the pool (see
+	// x509.CertPool.AddCertWithConstraint) is also asked about what an authority
+	// has signed by itself.
 	ClientCAs *x509.CertPool
 	// MaxClientCertificates is the length in bytes of the longest certificate
-	// chain that a client may send. Zero: DefaultMaxClientCertificates.
+	// chain that a client may send. A session keeps as many bytes of it, and
+	// parses them when Session.ConnectionState is called. Zero:
+	// DefaultMaxClientCertificates.
 	MaxClientCertificates int
 	// VerifyConnection, when not nil, is asked last, before the handshake is
 	// complete; with an error the client is refused. It may block, as PSK may.
@@ -140,10 +146,11 @@ type Server struct {
 	MaxHandshakesPerSource int
 	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
 	// together keep of messages that have come in part and of client
-	// certificates. At the bound, a handshake of the source that holds most
-	// for the number of its open sessions gives way, if that is twice what
-	// the newer one's holds, or one that has held memory for more than 5 s;
-	// else what is newer is dropped, and clients send it again. Zero:
+	// certificates, which while VerifyConnection is asked are held parsed. At
+	// the bound, a handshake of the source that holds most for the number of
+	// its open sessions gives way, if that is twice what the newer one's
+	// holds, or one that has held memory for more than 5 s; else what is newer
+	// is dropped, and clients send it again. Zero:
 	// DefaultMaxHandshakeMemory.
 	MaxHandshakeMemory int
 

@@ -2,7 +2,6 @@ package dtlsserver
 
 import (
 	"bytes"
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ type Session struct {
 	halfOpen     bool          // it is a handshake, in loop.handshakes
 	givesWay     bool          // for its memory, as soon as may be
 	hooked       bool          // a hook is being asked
-	question     *list.Element // that waits in a lane of the loop
+	question     *question     // that waits in a lane of the loop
 	source       *source       // of loop.sources
 	pair         *pair         // of loop.open; nil while halfOpen
 	inGroup      ring[Session] // in the handshakes of source, or in pair
@@ -53,13 +52,15 @@ type Session struct {
 	complete bool // the handshake is, or was before the end
 	value    any
 	pskValue any // value once the key is proven
-	reason   error
-	ctx      context.Context // nil until somebody asks
-	cancel   context.CancelCauseFunc
-	abort    context.CancelCauseFunc // of the hook that runs
-	worn     bool                    // KindKeyWornOut was told
-	written  bool                    // since restAt was set
-	restAt   time.Duration           // since loop.base: when to see whether to rest; zero: at rest, or not open
+	// clientCertificates are the client's, once they were found good; nil: none.
+	clientCertificates *clientCertificates
+	reason             error
+	ctx                context.Context // nil until somebody asks
+	cancel             context.CancelCauseFunc
+	abort              context.CancelCauseFunc // of the hook that runs
+	worn               bool                    // KindKeyWornOut was told
+	written            bool                    // since restAt was set
+	restAt             time.Duration           // since loop.base: when to see whether to rest; zero: at rest, or not open
 
 	messagesReceived, messagesSent, recordsDropped uint64
 }
@@ -436,6 +437,9 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	}
 	if s.abort != nil {
 		s.abort(s.reason)
+	}
+	if !s.complete {
+		s.clientCertificates = nil
 	}
 	kind := KindSessionClosed
 	switch {

@@ -16,6 +16,8 @@
 //	           |                          [CertificateRequest], ServerHelloDone
 //	    [awaitCertificate]      flight 4 resent at 1, 3, 7, 15 ... s
 //	           |
+//	      [awaitParsing]        EventWork: the client's certificates
+//	           |
 //	awaitClientKeyExchange      and here
 //	           |
 //	      [awaitSecret]         EventWork: ECDH
@@ -129,11 +131,13 @@ type state uint8
 
 const (
 	awaitClientHello state = iota
+	awaitResumptionParsing
 	awaitResumptionPSK
 	awaitResumptionVerdict
 	awaitCredential
 	awaitServerKeyExchange
 	awaitCertificate
+	awaitParsing
 	awaitClientKeyExchange
 	awaitSecret
 	awaitPSK
@@ -484,6 +488,7 @@ func (e *Engine) close(ev Event) {
 // letGo lets go of what only the handshake has needed.
 func (e *Engine) letGo() {
 	if e.hs != nil {
+		e.unreserve()
 		e.hs.forget()
 		e.hs, e.spent = nil, e.hs
 	}

@@ -38,6 +38,7 @@ type driver struct {
 	hold      bool
 	works     []func() (done func(time.Time))
 	datagrams uint64   // that the engine was given
+	budget    Budget   // nil: reserved
 	reserved  reserved // bytes
 }
 
@@ -116,6 +117,11 @@ func (n *reserved) Reserve(bytes int) bool {
 	return true
 }
 
+// budgetFunc is a Budget.
+type budgetFunc func(bytes int) bool
+
+func (f budgetFunc) Reserve(bytes int) bool { return f(bytes) }
+
 func newDriver(t *testing.T, cfg *Config) *driver {
 	start := time.Unix(1_700_000_000, 0)
 	d := &driver{t: t, cfg: cfg, client: testpeer.New(identity, []byte(key), 1), now: start, start: start}
@@ -142,7 +148,10 @@ func (d *driver) helloDatagram(datagram []byte) {
 		d.t.Fatal("the hello does not parse")
 	}
 	d.e = new(Engine)
-	d.e.Begin(d.cfg, &d.reserved, d.now, &hello)
+	if d.budget == nil {
+		d.budget = &d.reserved
+	}
+	d.e.Begin(d.cfg, d.budget, d.now, &hello)
 	d.receive(datagram)
 }
 

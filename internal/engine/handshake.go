@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto"
 	"crypto/ecdh"
 	"errors"
 	"time"
@@ -39,12 +40,19 @@ type progress struct {
 
 	offer     offer         // what the hello says, until it is answered
 	helloSeq  uint16        // the hello's message_seq
-	messages  []byte        // of the transcript, for CertificateVerify; nil when none is asked for
+	messages  []byte        // of the transcript, for CertificateVerify, but for the body of Certificate; nil when none is asked for
+	chainAt   int           // where in messages that belongs
 	ticket    bool          // one is promised
 	resumed   *wire.Session // nil: a full handshake
 	keyDigest []byte        // of the pre-shared key, for the ticket
 	ecdh      *ecdh.PrivateKey
 	shared    []byte // ECDHE_PSK: the secret of ECDH, until the key is there
+
+	chain    Chain            // the client's certificates
+	peerKey  crypto.PublicKey // the leaf's, for CertificateVerify
+	parsed   int              // bytes that the chain holds when it is parsed
+	reserved int              // bytes of the budget, for the chain
+	budget   Budget
 
 	changeCipherSpec bool // the client's has come
 	earlyRecords     int  // in early
@@ -54,6 +62,9 @@ type progress struct {
 	resendAt time.Time
 	giveUp   time.Time
 	gotOnAt  time.Time
+	// keyExchangeAt is when the first ClientKeyExchange came that had to wait; zero: none
+	// had.
+	keyExchangeAt time.Time
 
 	alerted      wire.Alert // in plaintext, since the handshake last got on
 	alertedUntil time.Time  // zero: none
@@ -89,6 +100,7 @@ func (cfg *Config) borrow(budget Budget) *handshake {
 	if hs == nil {
 		hs = new(handshake)
 	}
+	hs.budget = budget
 	for i := range hs.incoming {
 		hs.incoming[i].budget = budget
 	}
@@ -227,7 +239,12 @@ func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) D
 	case body == nil:
 		return drop
 	case ahead > 0 || e.asking():
+		if f.Type == wire.TypeClientKeyExchange && hs.keyExchangeAt.IsZero() {
+			hs.keyExchangeAt = now
+		}
 		return hs.incoming[ahead].keep(f.Type, body)
+	case !e.affords(f.Type, body):
+		return DropLimit
 	}
 	e.receiveNext(now, f.Type, body)
 	e.receiveKept(now)
@@ -239,7 +256,7 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 	hs := e.hs
 	hs.incoming[0].reset() // the message itself lives on
 	copy(hs.incoming[:], hs.incoming[1:])
-	hs.incoming[window-1] = reassembler{budget: hs.incoming[0].budget}
+	hs.incoming[window-1] = reassembler{budget: hs.budget}
 	hs.nextReceive++
 	e.receiveMessage(now, t, hs.nextReceive-1, body)
 }
@@ -270,7 +287,7 @@ func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
 		return t == wire.TypeCertificate && ahead == 0 ||
 			t == wire.TypeClientKeyExchange && ahead == 1 ||
 			t == wire.TypeCertificateVerify && ahead == 2
-	case awaitClientKeyExchange:
+	case awaitClientKeyExchange, awaitParsing:
 		return t == wire.TypeClientKeyExchange && ahead == 0 ||
 			t == wire.TypeCertificateVerify && ahead == 1 && e.certified()
 	case awaitCertificateVerify:
@@ -281,9 +298,6 @@ func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
 		return false
 	}
 }
-
-// certified reports whether the client has sent a certificate.
-func (e *Engine) certified() bool { return len(e.parameters.PeerCertificates) > 0 }
 
 // maxLen bounds a message before memory is set aside for it.
 func (e *Engine) maxLen(t wire.HandshakeType) int {
@@ -353,6 +367,14 @@ func (e *Engine) say(t wire.HandshakeType, body func([]byte) []byte) {
 func (hs *handshake) hear(t wire.HandshakeType, seq uint16, body []byte) {
 	hs.record(wire.AppendHandshakeHeader(hs.scratch[:0], t, len(body), seq, 0, len(body)))
 	hs.record(body)
+}
+
+// hearChain adds the client's certificates, which stay in chain, and so do not
+// go into messages.
+func (hs *handshake) hearChain(seq uint16) {
+	hs.record(wire.AppendHandshakeHeader(hs.scratch[:0], wire.TypeCertificate, len(hs.chain), seq, 0, len(hs.chain)))
+	hs.chainAt = len(hs.messages)
+	hs.transcript.Write(hs.chain)
 }
 
 // record adds bytes to the transcript.

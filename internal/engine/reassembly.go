@@ -16,7 +16,10 @@ const (
 	minRoom = 128
 )
 
-// Budget grants one engine the memory for messages that come in parts.
+// Budget grants one engine the memory for messages that come in parts and for
+// the client's certificates. With Config.AskVerdict, what the parsed certificates
+// hold is reserved from the client's Finished on: whoever gives the verdict may
+// hold them that long.
 type Budget interface {
 	// Reserve is asked before bytes are set aside, and called with a negative
 	// number when they are given back, which it must allow.

@@ -161,9 +161,9 @@ func (s *schedule) take(name string) {
 	case "unknown psk":
 		s.e.AnswerPSK(s.now, nil)
 	case "verdict":
-		s.e.AnswerVerdict(s.now, nil, nil, 0)
+		s.e.AnswerVerdict(s.now, nil, 0)
 	case "refusal":
-		s.e.AnswerVerdict(s.now, nil, errors.New("unwelcome"), uint8(wire.AlertBadCertificate))
+		s.e.AnswerVerdict(s.now, errors.New("unwelcome"), uint8(wire.AlertBadCertificate))
 	case "hello again":
 		s.e.HelloAgain(s.now)
 	case "timeout":
@@ -359,7 +359,7 @@ func (s *schedule) tell(ev Event) {
 		if s.cfg.AskVerdict {
 			needs = append(needs, "verdict")
 		}
-		if s.cfg.RequireClientCertificate && len(p.PeerCertificates) == 0 {
+		if s.cfg.RequireClientCertificate && p.PeerKeyHash == [32]byte{} {
 			s.t.Fatal("established without a certificate")
 		}
 		for _, need := range needs {

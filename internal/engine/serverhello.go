@@ -32,6 +32,9 @@ type HelloInfo struct {
 	ALPN            []string
 }
 
+// maxServerName is the length of the longest host name, in bytes.
+const maxServerName = 255
+
 // offer is what a hello offers. It aliases the hello.
 type offer struct {
 	hello      wire.ClientHello
@@ -55,6 +58,12 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 	extensions, ok := wire.ParseClientExtensions(hello.Extensions)
 	if !ok {
 		e.fail(wire.AlertDecodeError, "malformed extensions in ClientHello")
+		return
+	}
+	// A name of the DNS has at most 255 octets (RFC 1035 section 2.3.4). What is
+	// longer is no host's, and nobody recognizes it (RFC 6066 section 3).
+	if len(extensions.ServerName) > maxServerName {
+		e.fail(wire.AlertUnrecognizedName, "server_name is longer than a host's name can be")
 		return
 	}
 	if hello.Version > wire.VersionDTLS12 { // the higher, the older
@@ -155,8 +164,10 @@ func (e *Engine) chooseProtocol(offered []string) bool {
 
 // offersCertificateSuite reports whether a certificate could be of use.
 func (e *Engine) offersCertificateSuite() bool {
+	var offered numbers
+	offered.add(e.hs.offer.hello.CipherSuites)
 	return slices.ContainsFunc(e.cfg.Suites, func(s *suite.Suite) bool {
-		return !s.KeyExchange.WithPSK() && e.hs.offer.hello.OffersSuite(s.ID)
+		return !s.KeyExchange.WithPSK() && offered.has(s.ID)
 	})
 }
 
@@ -288,10 +299,12 @@ func blocks(key crypto.Signer) bool {
 // chooseSuite returns the first of the server's suites that the client offers
 // and that both have the means for.
 func (e *Engine) chooseSuite(certificate *Certificate, group, scheme bool) *suite.Suite {
+	var offered numbers
+	offered.add(e.hs.offer.hello.CipherSuites)
 	for _, s := range e.cfg.Suites {
 		kx := s.KeyExchange
 		switch {
-		case !e.hs.offer.hello.OffersSuite(s.ID):
+		case !offered.has(s.ID):
 		case kx.WithPSK() && !e.cfg.PSK:
 		case kx.ECDHE() && !group:
 		case !kx.WithPSK() && (certificate == nil || !scheme || suite.KeyExchangeOf(certificate.Key.Public()) != kx):
@@ -331,15 +344,39 @@ func (e *Engine) chooseScheme(certificate *Certificate) uint16 {
 
 // firstOf returns the first of ours that is among theirs, or zero.
 func firstOf(ours []uint16, theirs []byte, all bool) uint16 {
+	var offered numbers
+	offered.add(theirs)
 	for _, v := range ours {
-		if all || slices.Contains(uint16s(theirs), v) {
+		if all || offered.has(v) {
 			return v
 		}
 	}
 	return 0
 }
 
-func uint16s(b []byte) (list []uint16) {
+// numbers is a set of what lists of a hello hold, which may be thousands.
+type numbers [1 << 16 / 64]uint64
+
+func (n *numbers) add(list []byte) {
+	for ; len(list) >= 2; list = list[2:] {
+		v := binary.BigEndian.Uint16(list)
+		n[v/64] |= 1 << (v % 64)
+	}
+}
+
+func (n *numbers) addAll(list []uint16) {
+	for _, v := range list {
+		n[v/64] |= 1 << (v % 64)
+	}
+}
+
+func (n *numbers) has(v uint16) bool { return n[v/64]&(1<<(v%64)) != 0 }
+
+func uint16s(b []byte) []uint16 {
+	if len(b) < 2 {
+		return nil
+	}
+	list := make([]uint16, 0, len(b)/2)
 	for ; len(b) >= 2; b = b[2:] {
 		list = append(list, binary.BigEndian.Uint16(b))
 	}

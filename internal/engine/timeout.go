@@ -55,7 +55,7 @@ func (e *Engine) Deadline() time.Time {
 // asking reports whether the engine waits for its caller, and not for the client.
 func (e *Engine) asking() bool {
 	switch e.state {
-	case awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitServerKeyExchange, awaitSecret, awaitPSK, awaitVerification, awaitVerdict:
+	case awaitResumptionParsing, awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitServerKeyExchange, awaitParsing, awaitSecret, awaitPSK, awaitVerification, awaitVerdict:
 		return true
 	}
 	return false
