@@ -67,16 +67,12 @@ type peer struct {
 	parsed   int       // bytes that the parsed certificates hold, at most
 }
 
-// examine parses the certificates of a chain that is not empty. It returns the
-// alert for what cannot be used, and why.
+// examine parses the certificates of a chain, which has one to MaxClientChain. It
+// returns the alert for what cannot be used, and why.
 func (c Chain) examine() (p *peer, alert wire.AlertDescription, why string) {
-	list := c.list()
-	if len(list) > MaxClientChain {
-		return nil, wire.AlertBadCertificate, "too many client certificates"
-	}
 	p = new(peer)
 	subjects := make(map[string]int)
-	for i, der := range list {
+	for i, der := range c.list() {
 		certificate, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, wire.AlertBadCertificate, "malformed client certificate"

@@ -19,17 +19,21 @@ const pskLen = 32
 // and has them parsed. Whether they will do is asked when the client has proven
 // that they are its.
 func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
-	chain, ok := wire.ParseCertificate(body)
+	count, ok := wire.CountCertificates(body, MaxClientChain)
 	if !ok {
 		e.fail(wire.AlertDecodeError, "malformed Certificate")
 		return
 	}
-	if len(chain) == 0 && e.cfg.RequireClientCertificate {
+	if count == 0 && e.cfg.RequireClientCertificate {
 		e.fail(wire.AlertHandshakeFailure, "the client sent no certificate")
 		return
 	}
+	if count > MaxClientChain {
+		e.fail(wire.AlertBadCertificate, "too many client certificates")
+		return
+	}
 	hs := e.hs
-	if len(chain) == 0 {
+	if count == 0 {
 		hs.messages = nil // nothing will be signed
 		hs.hear(wire.TypeCertificate, seq, body)
 		hs.gotOn(now)

@@ -111,6 +111,8 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 		return nil
 	case len(s.Identity) > e.cfg.MaxPSKIdentity:
 		return nil
+	case len(s.Chain) > MaxClientChain:
+		return nil
 	case len(s.Chain) == 0 && e.cfg.RequireClientCertificate && !used.KeyExchange.WithPSK():
 		return nil
 	case len(s.Chain) > 0 && !e.cfg.RequestClientCertificate:

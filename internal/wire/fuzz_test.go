@@ -331,6 +331,12 @@ func FuzzKeyExchange(f *testing.F) {
 		if ok != naiveCertificate(body) {
 			t.Fatalf("Certificate: ok = %v", ok)
 		}
+		for _, most := range []int{0, 1, 10, 1 << 24} {
+			n, counted := CountCertificates(body, most)
+			if ok && (!counted || n != min(len(chain), most+1)) || !ok && counted && n <= most {
+				t.Errorf("counted %d certificates up to %d, ok = %v, of %d", n, most, counted, len(chain))
+			}
+		}
 		if ok {
 			for _, c := range chain {
 				wantWithin(t, "certificate", body, c)
