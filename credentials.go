@@ -57,17 +57,13 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, error) {
 	cfg := s.loop.cfg
 	info := &ClientHelloInfo{
-		ServerName:      hello.ServerName,
-		Remote:          s.remote,
-		Local:           s.LocalAddr(),
-		CipherSuites:    hello.CipherSuites,
-		SupportedProtos: hello.ALPN,
-	}
-	for _, g := range hello.SupportedGroups {
-		info.SupportedCurves = append(info.SupportedCurves, tls.CurveID(g))
-	}
-	for _, scheme := range hello.Schemes {
-		info.SignatureSchemes = append(info.SignatureSchemes, tls.SignatureScheme(scheme))
+		ServerName:       hello.ServerName,
+		Remote:           s.remote,
+		Local:            s.LocalAddr(),
+		CipherSuites:     engine.Numbers[uint16](hello.CipherSuites),
+		SupportedCurves:  engine.Numbers[tls.CurveID](hello.SupportedGroups),
+		SignatureSchemes: engine.Numbers[tls.SignatureScheme](hello.Schemes),
+		SupportedProtos:  engine.Names(hello.ALPN),
 	}
 	c, err := cfg.getCertificate(info)
 	switch {

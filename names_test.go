@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -16,6 +17,14 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
+
+// numbers is a list of a hello.
+func numbers(all []uint16) (list []byte) {
+	for _, n := range all {
+		list = binary.BigEndian.AppendUint16(list, n)
+	}
+	return list
+}
 
 // named is a certificate for names of which those that are IP addresses are for
 // them.
@@ -61,7 +70,7 @@ func TestIndexAsByTrial(t *testing.T) {
 	t.Parallel()
 	ec, rsaKey := newKey(t, "P-256"), newKey(t, "RSA")
 	hello := func(name string, suites ...uint16) *engine.HelloInfo {
-		return &engine.HelloInfo{ServerName: name, CipherSuites: suites, Schemes: suite.Schemes()}
+		return &engine.HelloInfo{ServerName: name, CipherSuites: numbers(suites), Schemes: numbers(suite.Schemes())}
 	}
 	other := named(ec, "elsewhere.example")
 	for _, name := range oddNames {
@@ -101,7 +110,7 @@ func FuzzCertificateIndex(f *testing.F) {
 	}
 	key := newKey(f, "P-256")
 	f.Fuzz(func(t *testing.T, first, second, host string) {
-		hello := &engine.HelloInfo{ServerName: host, CipherSuites: []uint16{ecdheCert}, Schemes: suite.Schemes()}
+		hello := &engine.HelloInfo{ServerName: host, CipherSuites: numbers([]uint16{ecdheCert}), Schemes: numbers(suite.Schemes())}
 		certificates := []*engine.Certificate{named(key), named(key, first), named(key, second, first)}
 		if newCertificateIndex(certificates).choose(hello) != chooseByTrial(certificates, hello) {
 			t.Errorf("certificates for %q and %q, a client that asks for %q", first, second, host)
@@ -165,8 +174,8 @@ func BenchmarkChooseCertificate(b *testing.B) {
 		}
 		x := newCertificateIndex(certificates)
 		for _, suites := range []int{1, 2000} {
-			hello := &engine.HelloInfo{ServerName: strings.Repeat("a.", 127), CipherSuites: make([]uint16, suites), Schemes: suite.Schemes()}
-			hello.CipherSuites[0] = ecdheCert
+			hello := &engine.HelloInfo{ServerName: strings.Repeat("a.", 127), CipherSuites: make([]byte, 2*suites), Schemes: numbers(suite.Schemes())}
+			binary.BigEndian.PutUint16(hello.CipherSuites, ecdheCert)
 			b.Run(fmt.Sprintf("%d certificates, %d suites", count, suites), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {

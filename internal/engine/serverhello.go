@@ -23,17 +23,43 @@ type Certificate struct {
 	Leaf  *x509.Certificate
 }
 
-// HelloInfo is what a certificate is chosen by.
+// HelloInfo is what a certificate is chosen by. Its lists are as they stand in the
+// hello: numbers of two bytes each, and in ALPN names behind their lengths. Those
+// of a client that does not say are nil.
 type HelloInfo struct {
 	ServerName      string
-	CipherSuites    []uint16
-	SupportedGroups []uint16
-	Schemes         []uint16
-	ALPN            []string
+	CipherSuites    []byte
+	SupportedGroups []byte
+	Schemes         []byte
+	ALPN            []byte
 }
 
 // maxServerName is the length of the longest host name, in bytes.
 const maxServerName = 255
+
+// clone returns a copy that outlasts the hello.
+func (h *HelloInfo) clone() *HelloInfo {
+	return &HelloInfo{
+		h.ServerName, bytes.Clone(h.CipherSuites), bytes.Clone(h.SupportedGroups), bytes.Clone(h.Schemes), bytes.Clone(h.ALPN),
+	}
+}
+
+// Numbers returns the numbers of a list, converted.
+func Numbers[T ~uint16](list []byte) (numbers []T) {
+	for ; len(list) >= 2; list = list[2:] {
+		numbers = append(numbers, T(binary.BigEndian.Uint16(list)))
+	}
+	return numbers
+}
+
+// Names returns the names of a list.
+func Names(list []byte) (names []string) {
+	for len(list) > 0 {
+		name := list[1:][:list[0]]
+		names, list = append(names, string(name)), list[1+len(name):]
+	}
+	return names
+}
 
 // offer is what a hello offers. It aliases the hello.
 type offer struct {
@@ -100,19 +126,19 @@ func (e *Engine) negotiate(now time.Time) {
 		e.answerHello(now, nil)
 		return
 	}
-	info := &HelloInfo{
+	info := HelloInfo{
 		ServerName:      extensions.ServerName,
-		CipherSuites:    uint16s(hello.CipherSuites),
-		SupportedGroups: uint16s(extensions.SupportedGroups),
-		Schemes:         uint16s(extensions.SignatureAlgorithms),
+		CipherSuites:    hello.CipherSuites,
+		SupportedGroups: extensions.SupportedGroups,
+		Schemes:         extensions.SignatureAlgorithms,
 		ALPN:            extensions.ALPN,
 	}
 	if !e.cfg.AskCertificate {
-		e.answerHello(now, e.cfg.Certificate(info))
+		e.answerHello(now, e.cfg.Certificate(&info))
 		return
 	}
 	e.state = awaitCredential
-	e.raise(Event{Kind: EventCertificateNeeded, Hello: info})
+	e.raise(Event{Kind: EventCertificateNeeded, Hello: info.clone()})
 }
 
 // AnswerCertificate answers EventCertificateNeeded. Nil: there is none for
@@ -148,18 +174,27 @@ func (e *Engine) limitRecords(x *wire.ClientExtensions) bool {
 
 // chooseProtocol chooses the application protocol, if both peers have any (RFC
 // 7301 section 3.2).
-func (e *Engine) chooseProtocol(offered []string) bool {
+func (e *Engine) chooseProtocol(offered []byte) bool {
 	if len(offered) == 0 || len(e.cfg.NextProtos) == 0 {
 		return true
 	}
-	for _, p := range e.cfg.NextProtos {
-		if slices.Contains(offered, p) {
-			e.parameters.ALPN = p
-			return true
+	best := len(e.cfg.NextProtos)
+	for len(offered) > 0 {
+		name := offered[1:][:offered[0]]
+		offered = offered[1+len(name):]
+		for i, p := range e.cfg.NextProtos[:best] {
+			if p == string(name) {
+				best = i
+				break
+			}
 		}
 	}
-	e.fail(wire.AlertNoALPN, "no application protocol in common")
-	return false
+	if best == len(e.cfg.NextProtos) {
+		e.fail(wire.AlertNoALPN, "no application protocol in common")
+		return false
+	}
+	e.parameters.ALPN = e.cfg.NextProtos[best]
+	return true
 }
 
 // offersCertificateSuite reports whether a certificate could be of use.
@@ -364,21 +399,4 @@ func (n *numbers) add(list []byte) {
 	}
 }
 
-func (n *numbers) addAll(list []uint16) {
-	for _, v := range list {
-		n[v/64] |= 1 << (v % 64)
-	}
-}
-
 func (n *numbers) has(v uint16) bool { return n[v/64]&(1<<(v%64)) != 0 }
-
-func uint16s(b []byte) []uint16 {
-	if len(b) < 2 {
-		return nil
-	}
-	list := make([]uint16, 0, len(b)/2)
-	for ; len(b) >= 2; b = b[2:] {
-		list = append(list, binary.BigEndian.Uint16(b))
-	}
-	return list
-}

@@ -47,8 +47,8 @@ func (c *Certificate) Kind() Kind {
 // kind. It reads the hello's lists once, however many kinds there are.
 func (hello *HelloInfo) Suits(kinds []Kind) []bool {
 	var suites, schemes numbers
-	suites.addAll(hello.CipherSuites)
-	schemes.addAll(hello.Schemes)
+	suites.add(hello.CipherSuites)
+	schemes.add(hello.Schemes)
 	var can uint16
 	for i, scheme := range suite.Schemes() {
 		if schemes.has(scheme) {

@@ -252,11 +252,11 @@ func naiveExtensions(block []byte) (e ClientExtensions, ok bool) {
 	if data, sent := found[16]; sent {
 		list, ok := naiveList(data, 2, 1)
 		check(ok)
+		e.ALPN = list
 		for ok && len(list) > 0 {
 			var name []byte
 			name, list, ok = naiveVector(list, 1)
 			check(ok && len(name) > 0)
-			e.ALPN = append(e.ALPN, string(name))
 		}
 	}
 	if data, sent := found[23]; sent {
