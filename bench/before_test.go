@@ -151,7 +151,10 @@ func TestParse(t *testing.T) {
 	if a := parsed("-before", "HEAD", "-seconds", "1", "-modes", "ecdhepsk"); len(a.modes) != 1 || a.seconds != 1 {
 		t.Errorf("%+v", a)
 	}
-	for _, line := range [][]string{{"-modes", "x"}, {"-modes", "ecdhepsk"}, {"x"}} {
+	if a := parsed("-attacks", "-only", "junk,hellos"); len(a.attacks) != 2 || a.attacks[0].name != "junk" || a.serverCPU != -1 {
+		t.Errorf("%+v", a)
+	}
+	for _, line := range [][]string{{"-modes", "x"}, {"-modes", "ecdhepsk"}, {"-attacks", "-only", "x"}, {"-before", "x", "-attacks"}, {"x"}} {
 		flags := flag.NewFlagSet("", flag.ContinueOnError)
 		flags.SetOutput(io.Discard)
 		if _, err := parse(flags, line); err == nil {

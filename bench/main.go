@@ -5,25 +5,21 @@
 //
 //	cd bench && go run .
 //
-// or with itself at another commit:
+// or with itself at another commit, or under attack:
 //
 //	go run . -before HEAD~1
+//	go run . -attacks
 //
 // docs/BENCHMARKS.md says what is measured and how.
 package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
-	"math/big"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -79,14 +75,17 @@ func main() {
 // do does what the arguments ask for. It reports whether nothing has failed
 // that the program judges.
 func (b *bench) do(ctx context.Context, a *arguments) (ok bool, err error) {
-	if a.before == "" {
-		return true, b.run(ctx, a.modes)
+	switch {
+	case a.before != "":
+		c, err := b.newCompared(ctx, a.before, a.rounds)
+		if err != nil {
+			return false, err
+		}
+		return c.run(ctx, os.Stdout, a.modes)
+	case a.attack:
+		return b.runAttacks(ctx, os.Stdout, a.attacks)
 	}
-	c, err := b.newCompared(ctx, a.before, a.rounds)
-	if err != nil {
-		return false, err
-	}
-	return c.run(ctx, os.Stdout, a.modes)
+	return true, b.run(ctx, a.modes)
 }
 
 // arguments are those of the command line.
@@ -97,35 +96,44 @@ type arguments struct {
 	serverCPU, loadCPU int
 	before             string // a commit
 	rounds             int
+	attack             bool
+	attacks            []*attack
 }
 
-// parse parses the command line. What has another default with -before has it
-// where it is not given.
+// parse parses the command line. What has another default with -before or
+// -attacks has it where it is not given.
 func parse(flags *flag.FlagSet, line []string) (*arguments, error) {
 	a := &arguments{}
 	servers := flags.String("servers", strings.Join(allServers, ","), "which servers")
 	names := flags.String("modes", "", "which modes; none: all of "+strings.Join(modeNames(modes), ",")+", or with -before "+
 		strings.Join(modeNames(pairedModes), ","))
-	flags.Float64Var(&a.seconds, "seconds", 1, "how long a sample is, with -before 0.1")
+	flags.Float64Var(&a.seconds, "seconds", 1, "how long a sample is, with -before 0.1, or a phase of -attacks, 2")
 	flags.IntVar(&a.repetitions, "reps", 9, "how many samples are taken; their median counts. With -before the pairs of a round, 10")
 	flags.IntVar(&a.sessions, "sessions", 100_000, "how many idle sessions there are, with -before 10,000, and the most of any mode")
 	flags.DurationVar(&a.quiet, "quiet", 35*time.Second, "how long they are idle")
 	flags.StringVar(&a.profiles, "cpuprofile", "", "a `directory` for CPU profiles of ours, one a mode")
-	flags.IntVar(&a.serverCPU, "server-cpu", 0, "the `core` of the server; negative: any")
-	flags.IntVar(&a.loadCPU, "load-cpu", 1, "the `core` of the load; negative: any")
+	flags.IntVar(&a.serverCPU, "server-cpu", 0, "the `core` of the server; negative: any, as with -attacks")
+	flags.IntVar(&a.loadCPU, "load-cpu", 1, "the `core` of the load; negative: any, as with -attacks")
 	flags.StringVar(&a.before, "before", "", "compare our server with that of a `commit`")
 	flags.IntVar(&a.rounds, "rounds", 10, "with -before, how many times both servers are started")
+	flags.BoolVar(&a.attack, "attacks", false, "attack our server")
+	only := flags.String("only", "", "with -attacks, which `attacks`; none: all of "+strings.Join(attackNames(attacks), ","))
 	if err := flags.Parse(line); err != nil {
 		return nil, err
 	}
 	given := make(map[string]bool)
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	all := modes
-	if a.before != "" {
+	switch {
+	case a.before != "":
 		all, a.paired = pairedModes, true
 		setDefault(given["seconds"], &a.seconds, 0.1)
 		setDefault(given["reps"], &a.repetitions, 10)
 		setDefault(given["sessions"], &a.sessions, 10_000)
+	case a.attack:
+		setDefault(given["seconds"], &a.seconds, 2)
+		setDefault(given["server-cpu"], &a.serverCPU, -1)
+		setDefault(given["load-cpu"], &a.loadCPU, -1)
 	}
 	if cores() == 1 {
 		a.serverCPU, a.loadCPU = -1, -1
@@ -135,8 +143,11 @@ func parse(flags *flag.FlagSet, line []string) (*arguments, error) {
 	if a.modes, err = choose(all, a.servers, *names); err != nil {
 		return nil, err
 	}
+	if a.attacks, err = chooseAttacks(*only); err != nil {
+		return nil, err
+	}
 	if flags.NArg() > 0 || a.seconds <= 0 || a.repetitions < 1 || a.sessions < 1 || a.sessions > maxClients || a.quiet < 0 ||
-		a.rounds < 1 {
+		a.rounds < 1 || a.attack && a.before != "" {
 		return nil, errors.New("bad arguments")
 	}
 	return a, nil
@@ -342,28 +353,13 @@ func (b *bench) prepare(m mode, server string) (*run, error) {
 
 // writeCertificate makes the servers' certificate, for a P-256 key.
 func writeCertificate(certFile, keyFile string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "bench"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		DNSNames:     []string{"localhost"},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	server := newIdentity("localhost", nil)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(server.key)
 	if err != nil {
 		return err
 	}
 	for file, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: der},
+		certFile: {Type: "CERTIFICATE", Bytes: server.chain[0]},
 		keyFile:  {Type: "PRIVATE KEY", Bytes: pkcs8},
 	} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {

@@ -100,7 +100,11 @@ func serve(name string, c credentials, in io.Reader, out io.Writer) error {
 			pprof.StopCPUProfile()
 			fmt.Fprintln(out, "profile", profile.Close())
 		default:
-			return fmt.Errorf("unknown command %q", command)
+			more, ok := s.(interface{ command(name string) string })
+			if !ok {
+				return fmt.Errorf("unknown command %q", command)
+			}
+			fmt.Fprintln(out, more.command(command))
 		}
 	}
 	return lines.Err()

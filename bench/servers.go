@@ -5,6 +5,7 @@ package main
 // goServers are the servers written in Go.
 var goServers = map[string]func(credentials) (service, error){
 	"ours":         serveOurs,
+	"attacked":     serveAttacked,
 	"pion2":        servePion2,
 	"pion3":        servePion3,
 	"echo":         serveEcho,
