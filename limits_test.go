@@ -314,20 +314,20 @@ func TestFragmentedHello(t *testing.T) {
 	t.Parallel()
 	c := testpeer.New(testIdentity, []byte(testKey), 1)
 	length := len(c.HelloBody())
-	fixed := 2 + 32 + 1 + 1 + 2 + 2 + 2 // without cookie
+	head := 2 + 32 + 1 + 1 // without cookie
 	for n := 1; n < length; n++ {
 		d := newDirect(t, nil)
 		c := testpeer.New(testIdentity, []byte(testKey), 1)
 		from := clientAddr(1)
 		first, second := split(c, c.Hello(), n)
 		answer := d.receive(from, first)
-		if answered := len(answer) == 1; answered != (n >= fixed) {
+		if answered := len(answer) == 1; answered != (n >= head) {
 			t.Errorf("a first fragment of %d bytes: answered %v", n, answered)
 		}
 		if len(d.receive(from, second)) != 0 || len(d.l.peers.byRemote) != 0 {
 			t.Errorf("%d bytes: the second fragment is answered, or something is kept", n)
 		}
-		if n < fixed {
+		if n < head {
 			continue
 		}
 		if len(answer[0]) != 60 || len(answer[0]) >= len(first) {

@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -63,11 +64,16 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 // address: without a right cookie it gets a new one and changes nothing (RFC
 // 6347 sections 4.2.1 and 4.2.8).
 func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
-	verdict, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
-	if verdict == VerdictAnswer {
+	verdict, _, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
+	switch verdict {
+	case VerdictAnswer:
 		l.counters.helloVerifyRequests.Add(1)
 		_ = l.conn.Send(request, m.Remote, m.Local) // counted; the client asks again
 		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
+		return
+	case VerdictWrongCookie:
+		l.counters.drop(dropWrongCookie)
+		l.outbox.put(Event{Kind: KindHelloRefused, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr(), Err: errWrongCookie})
 		return
 	}
 	var handshake, open *Session
@@ -87,6 +93,9 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 		l.counters.drop(dropReplayedHello)
 	}
 }
+
+// errWrongCookie says why a hello was not answered.
+var errWrongCookie = errors.New("dtlsserver: returns a new cookie, but not with the hello or from the address that it is for")
 
 // startHandshake makes a session for a verified hello, in the place of a stale
 // one if there is one, and lets it answer.
