@@ -64,7 +64,7 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 // address: without a right cookie it gets a new one and changes nothing (RFC
 // 6347 sections 4.2.1 and 4.2.8).
 func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
-	verdict, _, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
+	verdict, roundTrip, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
 	switch verdict {
 	case VerdictAnswer:
 		l.counters.helloVerifyRequests.Add(1)
@@ -84,11 +84,11 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 	case open != nil && open.sameHello(hello):
 		l.counters.drop(dropReplayedHello)
 	case handshake == nil:
-		l.startHandshake(now, m, hello, nil)
+		l.startHandshake(now, m, hello, roundTrip, nil)
 	case handshake.sameHello(hello):
 		handshake.helloAgain(now)
 	case handshake.stale(now.Add(-staleHandshake)):
-		l.startHandshake(now, m, hello, handshake)
+		l.startHandshake(now, m, hello, roundTrip, handshake)
 	default:
 		l.counters.drop(dropReplayedHello)
 	}
@@ -99,11 +99,12 @@ var errWrongCookie = errors.New("dtlsserver: returns a new cookie, but not with 
 
 // startHandshake makes a session for a verified hello, in the place of a stale
 // one if there is one, and lets it answer.
-func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, stale *Session) {
+func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, roundTrip time.Duration, stale *Session) {
 	s := &Session{
-		loop:    l,
-		remote:  m.Remote,
-		started: l.since(now),
+		loop:      l,
+		remote:    m.Remote,
+		started:   l.since(now),
+		roundTrip: classOf(roundTrip),
 	}
 	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {
