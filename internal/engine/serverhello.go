@@ -92,7 +92,7 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 		e.fail(wire.AlertUnrecognizedName, "server_name is longer than a host's name can be")
 		return
 	}
-	if hello.Version > wire.VersionDTLS12 { // the higher, the older
+	if !offersDTLS12(hello.Version, extensions.SupportedVersions) {
 		e.fail(wire.AlertProtocolVersion, "ClientHello offers no DTLS 1.2")
 		return
 	}

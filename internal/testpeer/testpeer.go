@@ -6,6 +6,7 @@ package testpeer
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"encoding/binary"
@@ -24,6 +25,7 @@ type Client struct {
 	Key      []byte
 	Suites   []uint16 // nil: TLS_PSK_WITH_AES_128_GCM_SHA256
 	Random   [wire.RandomLen]byte
+	Version  uint16 // client_version; zero: DTLS 1.2
 	NoEMS    bool
 	// Extensions, when not nil, replaces the extensions block's content.
 	Extensions []byte
@@ -140,7 +142,7 @@ func (c *Client) next(t wire.HandshakeType, body []byte) []byte {
 // has.
 func (c *Client) HelloBody() []byte {
 	b := cryptobyte.NewBuilder(nil)
-	b.AddUint16(wire.VersionDTLS12)
+	b.AddUint16(cmp.Or(c.Version, wire.VersionDTLS12))
 	b.AddBytes(c.Random[:])
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.SessionID) })
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.Cookie) })
