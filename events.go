@@ -246,8 +246,8 @@ func (e Event) String() string {
 }
 
 // maxText is how many bytes are shown of a text in which a peer has a hand, so
-// that lines of a log stay short.
-const maxText = 512
+// that lines of a log stay short, also when each byte is quoted.
+const maxText = 400
 
 // clip returns s, cut off if it is longer than maxText.
 func clip(s string) string {

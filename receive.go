@@ -145,7 +145,8 @@ func (l *loop) admit(now time.Time, s *Session, hello *engine.Hello) (evicted *S
 // leads to to the handler before the next is opened.
 //
 // A bad record costs that record and not the datagram, but a datagram made of
-// bad records is not read to its end.
+// bad records is not read to its end: of long ones, which take as long to find
+// out, fewer are read.
 func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 	const maxBad = 16
 	again := false
@@ -163,7 +164,7 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 		}
 		again = true
 		if !l.receiveRecord(now, s, r) {
-			bad++
+			bad += 1 + len(r.Payload)>>10
 		}
 		l.endGivingWay()
 		l.deliver()
