@@ -89,6 +89,8 @@ func newKey(t testing.TB, kind string) crypto.Signer {
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	case "P-384":
 		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "P-521":
+		key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	case "RSA":
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
 	case "Ed25519":
@@ -125,13 +127,13 @@ func TestCertificateSuites(t *testing.T) {
 				name := fmt.Sprintf("%s/%s/%v", s.Name, kind, tls.CurveID(group))
 				ems := group != suite.GroupX25519 // each once
 				d := newDirect(t, func(server *Server) {
-					server.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP384, tls.CurveP256}
+					server.CurvePreferences = []tls.CurveID{tls.CurveID(group)}
 					if kind != "" {
 						server.Certificates = []tls.Certificate{certificates[kind]}
 					}
 				})
 				c := testpeer.New(testIdentity, []byte(testKey), 1)
-				c.Suites, c.Groups, c.NoEMS = []uint16{s.ID}, []uint16{group}, !ems
+				c.Suites, c.NoEMS = []uint16{s.ID}, !ems // and all groups, that of the certificate's key too
 				d.establish(c, clientAddr(1))
 				session, ok := d.s.Session(clientAddr(1), anyLocal)
 				if !ok {

@@ -41,7 +41,8 @@ type Client struct {
 	SessionID []byte
 	AskTicket bool
 
-	Groups     []uint16 // nil: all
+	Groups     []uint16 // nil: all; empty: not said
+	Schemes    []uint16 // of signatures; nil: all
 	ServerName string   // empty: none
 	Protocols  []string // of ALPN
 	More       []byte   // further extensions
@@ -62,6 +63,7 @@ type Client struct {
 	ServerChain [][]byte
 	Requested   bool   // a certificate
 	Group       uint16 // of the server's key
+	SignedWith  uint16 // the scheme of ServerKeyExchange
 	NewTicket   []byte
 	Resuming    bool // the server resumes
 	Complete    bool // its Finished was right
@@ -185,8 +187,14 @@ func (c *Client) HelloBody() []byte {
 		if groups == nil {
 			groups = suite.Groups()
 		}
-		list(10, groups)
-		list(13, suite.Schemes())
+		schemes := c.Schemes
+		if schemes == nil {
+			schemes = suite.Schemes()
+		}
+		if len(groups) > 0 {
+			list(10, groups)
+		}
+		list(13, schemes)
 		b.AddBytes([]byte{0, 11, 0, 2, 1, 0})
 	})
 	return b.BytesOrPanic()
