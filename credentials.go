@@ -53,6 +53,9 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 	if !public.Equal(leaf.PublicKey) {
 		return nil, errors.New("has a private key that is not its certificate's")
 	}
+	if !engine.MaySign(leaf) {
+		return nil, errors.New("has a leaf whose keyUsage lacks digitalSignature, which clients refuse")
+	}
 	certificate := &engine.Certificate{Chain: c.Certificate, Key: key, Leaf: leaf}
 	for _, scheme := range c.SupportedSignatureAlgorithms {
 		certificate.Schemes = append(certificate.Schemes, uint16(scheme))
@@ -107,10 +110,11 @@ func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8
 }
 
 const (
-	alertBadCertificate     = 42
-	alertCertificateExpired = 45
-	alertUnknownCA          = 48
-	alertAccessDenied       = 49
+	alertBadCertificate         = 42
+	alertUnsupportedCertificate = 43
+	alertCertificateExpired     = 45
+	alertUnknownCA              = 48
+	alertAccessDenied           = 49
 )
 
 // certificateAlert is the alert for an error of package x509 (RFC 5246 section
@@ -123,6 +127,8 @@ func certificateAlert(err error) uint8 {
 		return alertUnknownCA
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return alertCertificateExpired
+	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
+		return alertUnsupportedCertificate
 	default:
 		return alertBadCertificate
 	}
