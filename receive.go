@@ -63,7 +63,7 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 // address: without a right cookie it gets a new one and changes nothing (RFC
 // 6347 sections 4.2.1 and 4.2.8).
 func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
-	verdict, _, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
+	verdict, roundTrip, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
 	switch {
 	case verdict != VerdictVerified && !hello.Negotiable():
 		l.refuseVersion(now, m, hello)
@@ -86,7 +86,7 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 	case open != nil && open.sameHello(hello):
 		l.counters.drop(dropReplayedHello)
 	case handshake == nil:
-		l.startHandshake(now, m, hello, nil)
+		l.startHandshake(now, m, hello, roundTrip, nil)
 	case handshake.sameHello(hello):
 		if handshake.awaitsHello() { // a part of it was lost, or has overtaken
 			l.receiveVerified(now, handshake, m, hello)
@@ -94,7 +94,7 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 			handshake.helloAgain(now)
 		}
 	case handshake.stale(now.Add(-staleHandshake)):
-		l.startHandshake(now, m, hello, handshake)
+		l.startHandshake(now, m, hello, roundTrip, handshake)
 	default:
 		l.counters.drop(dropReplayedHello)
 	}
@@ -102,11 +102,12 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 
 // startHandshake makes a session for a verified hello, in the place of a stale
 // one if there is one, and lets it answer.
-func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, stale *Session) {
+func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, roundTrip time.Duration, stale *Session) {
 	s := &Session{
-		loop:    l,
-		remote:  m.Remote,
-		started: l.since(now),
+		loop:      l,
+		remote:    m.Remote,
+		started:   l.since(now),
+		roundTrip: classOf(roundTrip),
 	}
 	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {
