@@ -109,13 +109,14 @@ func (s *Server) config() (*config, error) {
 		wrong.add("Verifier", "is not from NewVerifier")
 	}
 	certificates := s.certificates(&wrong)
-	cfg.certificates = newCertificateIndex(certificates)
+	suites := s.suites(&wrong, certificates)
+	cfg.certificates = newCertificateIndex(certificates, suites)
 	if s.ClientAuth >= tls.VerifyClientCertIfGiven {
 		cfg.chains = newChainVerifier(s.ClientCAs)
 	}
 
 	eng := &engine.Config{
-		Suites:           s.suites(&wrong, certificates),
+		Suites:           suites,
 		PSK:              s.PSK != nil,
 		PSKIdentityHint:  []byte(s.PSKIdentityHint),
 		MaxPSKIdentity:   cfg.maxPSKIdentity,

@@ -24,6 +24,9 @@ type ClientHelloInfo struct {
 	CipherSuites     []uint16
 	SupportedCurves  []tls.CurveID
 	SignatureSchemes []tls.SignatureScheme
+	// CertificateSchemes are those that the client takes in certificates, if they
+	// are others than SignatureSchemes (RFC 8446 section 4.2.3), and else nil.
+	CertificateSchemes []tls.SignatureScheme
 	// SupportedProtos are the application protocols that the client offers
 	// (ALPN).
 	SupportedProtos []string
@@ -50,20 +53,31 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 	if !public.Equal(leaf.PublicKey) {
 		return nil, errors.New("has a private key that is not its certificate's")
 	}
-	return &engine.Certificate{Chain: c.Certificate, Key: key, Leaf: leaf}, nil
+	if !engine.MaySign(leaf) {
+		return nil, errors.New("has a leaf whose keyUsage lacks digitalSignature, which clients refuse")
+	}
+	certificate := &engine.Certificate{Chain: c.Certificate, Key: key, Leaf: leaf}
+	for _, scheme := range c.SupportedSignatureAlgorithms {
+		certificate.Schemes = append(certificate.Schemes, uint16(scheme))
+	}
+	if c.SupportedSignatureAlgorithms != nil && certificate.Schemes == nil || !certificate.CanSign() {
+		return nil, errors.New("has SupportedSignatureAlgorithms of which its key makes none")
+	}
+	return certificate, nil
 }
 
 // askCertificate asks GetCertificate, and falls back on Certificates.
 func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, error) {
 	cfg := s.loop.cfg
 	info := &ClientHelloInfo{
-		ServerName:       hello.ServerName,
-		Remote:           s.remote,
-		Local:            s.LocalAddr(),
-		CipherSuites:     engine.Numbers[uint16](hello.CipherSuites),
-		SupportedCurves:  engine.Numbers[tls.CurveID](hello.SupportedGroups),
-		SignatureSchemes: engine.Numbers[tls.SignatureScheme](hello.Schemes),
-		SupportedProtos:  engine.Names(hello.ALPN),
+		ServerName:         hello.ServerName,
+		Remote:             s.remote,
+		Local:              s.LocalAddr(),
+		CipherSuites:       engine.Numbers[uint16](hello.CipherSuites),
+		SupportedCurves:    engine.Numbers[tls.CurveID](hello.SupportedGroups),
+		SignatureSchemes:   engine.Numbers[tls.SignatureScheme](hello.Schemes),
+		CertificateSchemes: engine.Numbers[tls.SignatureScheme](hello.CertificateSchemes),
+		SupportedProtos:    engine.Names(hello.ALPN),
 	}
 	c, err := cfg.getCertificate(info)
 	switch {
@@ -96,10 +110,11 @@ func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8
 }
 
 const (
-	alertBadCertificate     = 42
-	alertCertificateExpired = 45
-	alertUnknownCA          = 48
-	alertAccessDenied       = 49
+	alertBadCertificate         = 42
+	alertUnsupportedCertificate = 43
+	alertCertificateExpired     = 45
+	alertUnknownCA              = 48
+	alertAccessDenied           = 49
 )
 
 // certificateAlert is the alert for an error of package x509 (RFC 5246 section
@@ -112,6 +127,8 @@ func certificateAlert(err error) uint8 {
 		return alertUnknownCA
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return alertCertificateExpired
+	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
+		return alertUnsupportedCertificate
 	default:
 		return alertBadCertificate
 	}

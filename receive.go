@@ -1,7 +1,6 @@
 package dtlsserver
 
 import (
-	"errors"
 	"net/netip"
 	"time"
 
@@ -47,7 +46,7 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 		return
 	}
 	datagram := m.Buf[:m.N]
-	if hello, ok := engine.ParseHello(datagram); ok {
+	if hello, ok := l.hellos.Read(datagram); ok {
 		l.receiveHello(now, m, &hello)
 		return
 	}
@@ -65,15 +64,18 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 // 6347 sections 4.2.1 and 4.2.8).
 func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
 	verdict, roundTrip, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
-	switch verdict {
-	case VerdictAnswer:
+	switch {
+	case verdict != VerdictVerified && !hello.Negotiable():
+		l.refuseVersion(now, m, hello)
+		return
+	case verdict == VerdictAnswer:
 		l.counters.helloVerifyRequests.Add(1)
 		_ = l.conn.Send(request, m.Remote, m.Local) // counted; the client asks again
 		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
-	case VerdictWrongCookie:
+	case verdict == VerdictWrongCookie:
 		l.counters.drop(dropWrongCookie)
-		l.outbox.put(Event{Kind: KindHelloRefused, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr(), Err: errWrongCookie})
+		l.refusedHello(now, m, errWrongCookie)
 		return
 	}
 	var handshake, open *Session
@@ -86,16 +88,17 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 	case handshake == nil:
 		l.startHandshake(now, m, hello, roundTrip, nil)
 	case handshake.sameHello(hello):
-		handshake.helloAgain(now)
+		if handshake.awaitsHello() { // a part of it was lost, or has overtaken
+			l.receiveVerified(now, handshake, m, hello)
+		} else {
+			handshake.helloAgain(now)
+		}
 	case handshake.stale(now.Add(-staleHandshake)):
 		l.startHandshake(now, m, hello, roundTrip, handshake)
 	default:
 		l.counters.drop(dropReplayedHello)
 	}
 }
-
-// errWrongCookie says why a hello was not answered.
-var errWrongCookie = errors.New("dtlsserver: returns a new cookie, but not with the hello or from the address that it is for")
 
 // startHandshake makes a session for a verified hello, in the place of a stale
 // one if there is one, and lets it answer.
@@ -125,7 +128,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	}
 	l.counters.handshakesStarted.Add(1)
 	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
-	l.receiveRecords(now, s, m.Buf[:m.N])
+	l.receiveVerified(now, s, m, hello)
 }
 
 // admit begins the handshake, if the session is admitted. Whoever finds the

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/engine"
 	"github.com/dtlsserver/dtlsserver/internal/timers"
 	"github.com/dtlsserver/dtlsserver/internal/udpio"
 )
@@ -45,8 +46,9 @@ type loop struct {
 	timers   timers.Queue[*Session] // of open sessions
 	idle     timers.Queue[*Session] // open sessions, the longest silent first
 	messages []udpio.Message
-	plain    []byte    // receives what records hold
-	request  []byte    // HelloVerifyRequest
+	plain    []byte // receives what records hold
+	request  []byte // HelloVerifyRequest
+	hellos   engine.HelloReader
 	taken    []answer  // room for the next answers
 	told     bool      // the handler was told something of the batch
 	deadline time.Time // for reads; zero: none
@@ -56,6 +58,8 @@ type loop struct {
 	now         time.Time  // when the datagrams or the timers under way came
 	datagram    uint64     // the number of the datagram under way
 	givingWay   []*Session // handshakes, for their memory
+	alerts      int        // to addresses that are not proven, since
+	alertsSince time.Time  // which lasts a second
 
 	mu         sync.Mutex // guards all following
 	peers      peers

@@ -148,13 +148,21 @@ func (v *Verifier) WithScope(scope []byte) *Verifier {
 // one without cookie, unless the cookie says that it is less than a second old:
 // see VerdictWrongCookie.
 func (v *Verifier) Verify(dst, datagram []byte, remote netip.AddrPort, now time.Time) (Verdict, []byte) {
-	hello, ok := engine.ParseHello(datagram)
+	reader, _ := helloReaders.Get().(*engine.HelloReader)
+	if reader == nil {
+		reader = new(engine.HelloReader)
+	}
+	defer helloReaders.Put(reader)
+	hello, ok := reader.Read(datagram)
 	if !ok {
 		return VerdictNotHello, dst
 	}
 	verdict, _, out := v.verifyHello(dst, &hello, remote, now)
 	return verdict, out
 }
+
+// helloReaders holds *engine.HelloReader.
+var helloReaders sync.Pool
 
 // verifyHello also returns the age of a right cookie, to a millisecond: the
 // client's round trip. That of a cookie from a clock that is ahead is some 65 s.

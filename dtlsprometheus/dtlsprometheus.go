@@ -33,6 +33,7 @@
 //	dtls_server_received_messages_total                 counter
 //	dtls_server_sent_messages_total                     counter
 //	dtls_server_hello_verify_requests_total             counter
+//	dtls_server_version_alerts_total                    counter
 //	dtls_server_handshakes_started_total                counter
 //	dtls_server_handshakes_completed_total              counter
 //	dtls_server_handshakes_failed_total                 counter

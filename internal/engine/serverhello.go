@@ -21,17 +21,21 @@ type Certificate struct {
 	Chain [][]byte // DER, the leaf first
 	Key   crypto.Signer
 	Leaf  *x509.Certificate
+	// Schemes are the signature schemes that Key is to be used with. Nil: all that
+	// it can make.
+	Schemes []uint16
 }
 
 // HelloInfo is what a certificate is chosen by. Its lists are as they stand in the
 // hello: numbers of two bytes each, and in ALPN names behind their lengths. Those
 // of a client that does not say are nil.
 type HelloInfo struct {
-	ServerName      string
-	CipherSuites    []byte
-	SupportedGroups []byte
-	Schemes         []byte
-	ALPN            []byte
+	ServerName         string
+	CipherSuites       []byte
+	SupportedGroups    []byte
+	Schemes            []byte
+	CertificateSchemes []byte // in chains; nil: Schemes
+	ALPN               []byte
 }
 
 // maxServerName is the length of the longest host name, in bytes.
@@ -40,7 +44,8 @@ const maxServerName = 255
 // clone returns a copy that outlasts the hello.
 func (h *HelloInfo) clone() *HelloInfo {
 	return &HelloInfo{
-		h.ServerName, bytes.Clone(h.CipherSuites), bytes.Clone(h.SupportedGroups), bytes.Clone(h.Schemes), bytes.Clone(h.ALPN),
+		h.ServerName, bytes.Clone(h.CipherSuites), bytes.Clone(h.SupportedGroups),
+		bytes.Clone(h.Schemes), bytes.Clone(h.CertificateSchemes), bytes.Clone(h.ALPN),
 	}
 }
 
@@ -92,7 +97,7 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 		e.fail(wire.AlertUnrecognizedName, "server_name is longer than a host's name can be")
 		return
 	}
-	if hello.Version > wire.VersionDTLS12 { // the higher, the older
+	if !offersDTLS12(hello.Version, extensions.SupportedVersions) {
 		e.fail(wire.AlertProtocolVersion, "ClientHello offers no DTLS 1.2")
 		return
 	}
@@ -127,11 +132,12 @@ func (e *Engine) negotiate(now time.Time) {
 		return
 	}
 	info := HelloInfo{
-		ServerName:      extensions.ServerName,
-		CipherSuites:    hello.CipherSuites,
-		SupportedGroups: extensions.SupportedGroups,
-		Schemes:         extensions.SignatureAlgorithms,
-		ALPN:            extensions.ALPN,
+		ServerName:         extensions.ServerName,
+		CipherSuites:       hello.CipherSuites,
+		SupportedGroups:    extensions.SupportedGroups,
+		Schemes:            extensions.SignatureAlgorithms,
+		CertificateSchemes: extensions.CertificateSchemes,
+		ALPN:               extensions.ALPN,
 	}
 	if !e.cfg.AskCertificate {
 		e.answerHello(now, e.cfg.Certificate(&info))
@@ -209,11 +215,14 @@ func (e *Engine) offersCertificateSuite() bool {
 // answerHello answers the verified hello with flight 4.
 func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	hs := e.hs
+	if certificate != nil && !certificate.serves(hs.offer.extensions.SupportedGroups) { // as a hook may choose
+		certificate = nil
+	}
 	group := e.chooseGroup()
 	scheme := e.chooseScheme(certificate)
 	e.parameters.Suite = e.chooseSuite(certificate, group != 0, scheme != 0)
 	if e.parameters.Suite == nil {
-		e.fail(wire.AlertHandshakeFailure, "no cipher suite in common")
+		e.fail(wire.AlertHandshakeFailure, e.whyNoSuite(certificate))
 		return
 	}
 	if _, err := io.ReadFull(e.cfg.Rand, e.serverRandom[:]); err != nil {
@@ -350,6 +359,14 @@ func (e *Engine) chooseSuite(certificate *Certificate, group, scheme bool) *suit
 	return nil
 }
 
+// whyNoSuite says why chooseSuite has returned none.
+func (e *Engine) whyNoSuite(certificate *Certificate) string {
+	if certificate == nil && e.cfg.Certificate != nil && e.offersCertificateSuite() {
+		return "no certificate suits the client's cipher suites, groups and signature algorithms"
+	}
+	return "no cipher suite in common"
+}
+
 // chooseGroup returns the first of the server's groups that the client has, or
 // zero. A client that does not say has all (RFC 8422 section 5.1), but one that
 // does not take uncompressed points has none.
@@ -369,8 +386,9 @@ func (e *Engine) chooseScheme(certificate *Certificate) uint16 {
 		return 0
 	}
 	var can []uint16
-	for _, s := range suite.Schemes() {
-		if suite.CanSign(certificate.Key.Public(), s) {
+	schemes := certificate.schemes()
+	for i, s := range suite.Schemes() {
+		if schemes&(1<<i) != 0 {
 			can = append(can, s)
 		}
 	}

@@ -6,6 +6,7 @@ import "crypto/ecdh"
 const (
 	GroupP256   uint16 = 23
 	GroupP384   uint16 = 24
+	GroupP521   uint16 = 25
 	GroupX25519 uint16 = 29
 )
 

@@ -173,6 +173,7 @@ func (c *Client) receiveServerKeyExchange(body []byte) error {
 		if err != nil {
 			return err
 		}
+		c.SignedWith = scheme
 		signed := bytes.Join([][]byte{c.Random[:], c.ServerHello.Random, params}, nil)
 		if !suite.Verify(leaf.PublicKey, scheme, signed, signature) {
 			return errors.New("wrong signature in ServerKeyExchange")

@@ -6,6 +6,7 @@ package testpeer
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"encoding/binary"
@@ -24,6 +25,7 @@ type Client struct {
 	Key      []byte
 	Suites   []uint16 // nil: TLS_PSK_WITH_AES_128_GCM_SHA256
 	Random   [wire.RandomLen]byte
+	Version  uint16 // client_version; zero: DTLS 1.2
 	NoEMS    bool
 	// Extensions, when not nil, replaces the extensions block's content.
 	Extensions []byte
@@ -39,7 +41,8 @@ type Client struct {
 	SessionID []byte
 	AskTicket bool
 
-	Groups     []uint16 // nil: all
+	Groups     []uint16 // nil: all; empty: not said
+	Schemes    []uint16 // of signatures; nil: all
 	ServerName string   // empty: none
 	Protocols  []string // of ALPN
 	More       []byte   // further extensions
@@ -60,6 +63,7 @@ type Client struct {
 	ServerChain [][]byte
 	Requested   bool   // a certificate
 	Group       uint16 // of the server's key
+	SignedWith  uint16 // the scheme of ServerKeyExchange
 	NewTicket   []byte
 	Resuming    bool // the server resumes
 	Complete    bool // its Finished was right
@@ -140,7 +144,7 @@ func (c *Client) next(t wire.HandshakeType, body []byte) []byte {
 // has.
 func (c *Client) HelloBody() []byte {
 	b := cryptobyte.NewBuilder(nil)
-	b.AddUint16(wire.VersionDTLS12)
+	b.AddUint16(cmp.Or(c.Version, wire.VersionDTLS12))
 	b.AddBytes(c.Random[:])
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.SessionID) })
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.Cookie) })
@@ -183,8 +187,14 @@ func (c *Client) HelloBody() []byte {
 		if groups == nil {
 			groups = suite.Groups()
 		}
-		list(10, groups)
-		list(13, suite.Schemes())
+		schemes := c.Schemes
+		if schemes == nil {
+			schemes = suite.Schemes()
+		}
+		if len(groups) > 0 {
+			list(10, groups)
+		}
+		list(13, schemes)
 		b.AddBytes([]byte{0, 11, 0, 2, 1, 0})
 	})
 	return b.BytesOrPanic()

@@ -170,6 +170,11 @@ func wantExtensions(t *testing.T, block []byte, e ClientExtensions, ok bool) {
 	wantWithin(t, "ECPointFormats", block, e.ECPointFormats)
 	wantWithin(t, "SignatureAlgorithms", block, e.SignatureAlgorithms)
 	wantWithin(t, "RenegotiatedInfo", block, e.RenegotiatedInfo)
+	wantWithin(t, "SupportedVersions", block, e.SupportedVersions)
+	wantWithin(t, "CertificateSchemes", block, e.CertificateSchemes)
+	if ok {
+		wantBytes(t, "supported_versions alone", SupportedVersions(block), e.SupportedVersions)
+	}
 }
 
 // wantSameExtensions takes a renegotiated_connection of nil for an empty one:
@@ -277,6 +282,30 @@ func naiveExtensions(block []byte) (e ClientExtensions, ok bool) {
 		if valid {
 			e.RecordSizeLimit = uint16(data[0])<<8 | uint16(data[1])
 		}
+	}
+	if data, sent := found[5]; sent {
+		check(len(data) > 0)
+		if len(data) > 0 && data[0] == 1 {
+			_, rest, ok := naiveVector(data[1:], 2)
+			check(ok)
+			_, rest, ok = naiveVector(rest, 2)
+			check(ok && len(rest) == 0)
+			e.StatusRequest = true
+		}
+	}
+	if data, sent := found[18]; sent {
+		check(len(data) == 0)
+		e.SCT = true
+	}
+	if data, sent := found[43]; sent {
+		list, ok := naiveList(data, 1, 2)
+		check(ok)
+		e.SupportedVersions = list
+	}
+	if data, sent := found[50]; sent {
+		list, ok := naiveList(data, 2, 2)
+		check(ok)
+		e.CertificateSchemes = list
 	}
 	if data, sent := found[0xff01]; sent {
 		info, rest, ok := naiveVector(data, 1)
