@@ -41,7 +41,7 @@ var (
 	// ErrIdleTimeout: nothing came from the peer for IdleTimeout.
 	ErrIdleTimeout = errors.New("dtlsserver: idle for too long")
 	// ErrReconnected: the peer has completed a new handshake from the same
-	// address (RFC 6347 section 4.2.8).
+	// address (RFC 6347 section 4.2.8), or, of a handshake, has begun another.
 	ErrReconnected = errors.New("dtlsserver: replaced by a new handshake of the peer")
 	// ErrHandshakeTimeout: the handshake was not complete after
 	// HandshakeTimeout.

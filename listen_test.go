@@ -171,7 +171,7 @@ func TestTwoLocalAddresses(t *testing.T) {
 	var all []*Session
 	for _, local := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
 		session := &Session{loop: l, remote: remote, local: netip.AddrPortFrom(netip.MustParseAddr(local), 1)}
-		if _, err := l.add(session); err != nil {
+		if _, err := l.add(session, nil); err != nil {
 			t.Fatal(err)
 		}
 		l.promote(session, PSKIdentity(testIdentity))

@@ -30,12 +30,15 @@ type Session struct {
 	settled bool                   // the loop's own: the timers are set for an open session
 
 	started time.Duration // since loop.base
+	cookie  time.Duration // since loop.base, in whole milliseconds: when its cookie was made
 	heard   atomic.Int64  // since loop.base, in ns: when the peer last said something of use
 
 	// Guarded by loop.mu.
 	newer, older *Session      // of the same remote address, with other local ones
 	predecessor  *Session      // the open session that this handshake may replace
 	successor    *Session      // the handshake that may replace this session
+	rival        *Session      // the other handshake of the same addresses
+	second       bool          // it is the newer of two, which hangs from its rival
 	halfOpen     bool          // it is a handshake, in loop.handshakes
 	givesWay     bool          // for its memory, as soon as may be
 	question     *question     // that waits in a lane of the loop, or is asked
@@ -62,6 +65,7 @@ type Session struct {
 	cancel             context.CancelCauseFunc
 	abort              context.CancelCauseFunc // of the hook that runs
 	worn               bool                    // KindKeyWornOut was told
+	muted              bool                    // a handshake whose client has begun a newer one: nothing is sent
 	written            bool                    // since restAt was set
 	restAt             time.Duration           // since loop.base: when to see whether to rest; zero: at rest, or not open
 
@@ -346,11 +350,34 @@ func (s *Session) helloAgain(now time.Time) {
 	s.pumpLocked(now)
 }
 
-// sameHello reports whether the session began with this hello.
-func (s *Session) sameHello(hello *engine.Hello) bool {
+// sameHello reports whether the session began with this hello, or with one of
+// the same random and a later cookie.
+func (s *Session) sameHello(hello *engine.Hello, cookie time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random)
+	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random) && (s.complete || cookie <= s.cookie)
+}
+
+// mute has a handshake send nothing more, unless it completes: its client has
+// begun a newer one, and would take what it sends for that one's.
+func (s *Session) mute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.muted = true
+}
+
+// isMuted reports whether a newer handshake of the client's has begun.
+func (s *Session) isMuted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.muted
+}
+
+// answered reports whether the client has answered in this handshake.
+func (s *Session) answered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.eng.Answered()
 }
 
 // stale reports whether the session is a handshake that has been waiting for
@@ -400,7 +427,9 @@ func (s *Session) transmitLocked() {
 		if len(datagram) == 0 {
 			return
 		}
-		_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
+		if !s.muted {
+			_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
+		}
 	}
 }
 
@@ -448,14 +477,15 @@ func (s *Session) eventsLocked(now time.Time) {
 func (s *Session) establishedLocked(now time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
-	s.complete = true
+	s.complete, s.muted = true, false
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
 	}
 	s.pskValue = nil
-	if old := s.loop.promote(s, s.provenLocked()); old != nil {
-		// Its peer has forgotten it: there is nobody to tell.
-		old.end(ErrReconnected, false)
+	for _, old := range s.loop.promote(s, s.provenLocked()) {
+		if old != nil { // its peer has forgotten it: there is nobody to tell
+			old.end(ErrReconnected, false)
+		}
 	}
 	s.loop.counters.handshakesCompleted.Add(1)
 	s.raise(Event{Kind: KindHandshakeComplete, Time: now, Identity: s.identityLocked()})
@@ -504,7 +534,7 @@ func failureVariant(reason error) uint16 {
 	return 2<<8 | uint16(slices.Index(failures, reason)+1)
 }
 
-var failures = []error{ErrHandshakeTimeout, ErrWrongPSK, ErrEvicted, ErrSessionClosed, ErrServerClosed}
+var failures = []error{ErrHandshakeTimeout, ErrWrongPSK, ErrEvicted, ErrReconnected, ErrSessionClosed, ErrServerClosed}
 
 // closeReason turns the engine's cause into an error.
 func closeReason(ev engine.Event) error {

@@ -107,6 +107,10 @@ func NextRecord(datagram []byte) (r Record, rest []byte, ok bool) {
 	return r, rest, ok && r.Version>>8 == 0xfe
 }
 
+// IsUnnumbered reports whether a record says nothing of the handshake that it
+// belongs to: ChangeCipherSpec in plaintext.
+func IsUnnumbered(r Record) bool { return r.Epoch == 0 && r.Type == wire.ContentChangeCipherSpec }
+
 // MinMTU is the least Config.MTU that the engine can work with: a fragment of
 // a handshake message and its headers, with room to make progress.
 const MinMTU = 128
