@@ -286,8 +286,16 @@ func (l *loop) remove(s *Session, last Event) {
 	} else {
 		l.open.remove(s)
 		l.handshakes.weighed(s.source)
+		l.closed.put(s, l.since(last.Time))
 	}
 	l.sources.forget(s.source)
+}
+
+// justClosed reports whether a session of the addresses was closed a while ago.
+func (l *loop) justClosed(remote netip.AddrPort, local netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed.has(remote, local, l.since(l.now))
 }
 
 // leaveHandshakesLocked takes s out of the handshakes in progress.

@@ -52,6 +52,10 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 	}
 	s := l.lookup(m.Remote, m.Local)
 	if s == nil {
+		if l.justClosed(m.Remote, m.Local) {
+			l.counters.drop(engine.DropClosed)
+			return
+		}
 		l.counters.drop(dropJunk)
 		l.outbox.put(Event{Kind: KindJunk, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return

@@ -63,6 +63,7 @@ type loop struct {
 
 	mu         sync.Mutex // guards all following
 	peers      peers
+	closed     closedSessions
 	sources    sources
 	open       openSessions
 	handshakes handshakes
@@ -165,6 +166,10 @@ func (l *loop) run() error {
 			l.deadlineSet = false
 		case errors.Is(err, net.ErrClosed): // not by us
 			return l.finish(err)
+		case udpio.IsPeerError(err): // the network's word on what was sent to somebody
+			l.deadlineSet = false
+			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})
+			time.Sleep(time.Millisecond)
 		default:
 			l.deadlineSet = false
 			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})

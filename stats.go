@@ -43,7 +43,7 @@ type Drops struct {
 	EarlyData       uint64 // application data before the handshake was complete
 	Unexpected      uint64 // handshake messages out of their place
 	Limit           uint64 // beyond what is kept for one peer in a handshake
-	Closed          uint64 // records for a session that has just ended
+	Closed          uint64 // records for a session that has just ended, and datagrams of its peer for some seconds more
 	ReplayedHellos  uint64 // hellos with a right cookie that were used before
 	Versions        uint64 // hellos without DTLS 1.2 and without a right cookie, whether refused with an alert or not
 	WrongCookies    uint64 // hellos that return a new cookie of another hello or address, unanswered for its first second
