@@ -40,6 +40,10 @@ var (
 	ErrPeerClosed = errors.New("dtlsserver: closed by the peer")
 	// ErrIdleTimeout: nothing came from the peer for IdleTimeout.
 	ErrIdleTimeout = errors.New("dtlsserver: idle for too long")
+	// ErrSessionAge: the session is older than MaxSessionAge.
+	ErrSessionAge = errors.New("dtlsserver: older than MaxSessionAge")
+	// ErrPSKExpired: the pre-shared key has expired, by PSK.Expires.
+	ErrPSKExpired = errors.New("dtlsserver: pre-shared key has expired")
 	// ErrReconnected: the peer has completed a new handshake from the same
 	// address (RFC 6347 section 4.2.8).
 	ErrReconnected = errors.New("dtlsserver: replaced by a new handshake of the peer")

@@ -31,6 +31,12 @@ type Server struct {
 	// PSKIdentityHint is sent to clients to help them choose their identity
 	// (RFC 4279 section 5.2). At most 1024 bytes. Empty: no hint is sent.
 	PSKIdentityHint string
+	// PSKIdentityHintFor, when not nil, returns the hint in place of
+	// PSKIdentityHint, by the server name that the client asks for (SNI), or an
+	// empty one. What is longer than 1024 bytes is not sent. It is called on the
+	// serving loop, which it delays, must not call methods of Server or Session,
+	// and must not panic: nothing recovers it, and the program ends.
+	PSKIdentityHintFor func(serverName string) string
 	// MaxPSKIdentity is the longest identity that PSK is asked for, in bytes,
 	// at most 65535. A longer one is treated as unknown. Zero:
 	// DefaultMaxPSKIdentity.
@@ -114,6 +120,12 @@ type Server struct {
 	// IdleTimeout is after how long without a word from its peer a session is
 	// closed. Zero: DefaultIdleTimeout.
 	IdleTimeout time.Duration
+	// MaxSessionAge is how long after its handshake a session is closed, with
+	// ErrSessionAge, however busy it is. One that was resumed counts from the full
+	// handshake of the session that it resumes: its keys come from there, and a
+	// client could else put off the next full handshake for ever. No session is
+	// resumed at that age. Zero: no limit.
+	MaxSessionAge time.Duration
 
 	// MaxSessions bounds the open sessions. At the bound, one gives way when a
 	// new handshake is complete: the longest silent of the identity (see

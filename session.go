@@ -38,13 +38,13 @@ type Session struct {
 	successor    *Session      // the handshake that may replace this session
 	halfOpen     bool          // it is a handshake, in loop.handshakes
 	givesWay     bool          // for its memory, as soon as may be
+	class        class         // also written with mu held
+	roundTrip    class         // the class by the client's round trip
 	question     *question     // that waits in a lane of the loop
 	source       *source       // of loop.sources
 	pair         *pair         // of loop.open; nil while halfOpen
 	inGroup      ring[Session] // in the handshakes of source, or in pair
 	inHolders    ring[Session] // of loop.handshakes
-	class        class         // also written with mu held
-	roundTrip    class         // the class by the client's round trip
 	since        time.Duration // since loop.base: in the class
 	inClass      ring[Session] // of loop.handshakes
 	reserved     int           // bytes of handshake memory
@@ -53,6 +53,9 @@ type Session struct {
 	mu       sync.Mutex // guards all following
 	eng      engine.Engine
 	complete bool // the handshake is, or was before the end
+	worn     bool // KindKeyWornOut was told
+	written  bool // since restAt was set
+	keyEnds  bool // expires is the pre-shared key's
 	value    any
 	pskValue any // value once the key is proven
 	// clientCertificates are the client's, once they were found good; nil: none.
@@ -61,9 +64,8 @@ type Session struct {
 	ctx                context.Context // nil until somebody asks
 	cancel             context.CancelCauseFunc
 	abort              context.CancelCauseFunc // of the hook that runs
-	worn               bool                    // KindKeyWornOut was told
-	written            bool                    // since restAt was set
 	restAt             time.Duration           // since loop.base: when to see whether to rest; zero: at rest, or not open
+	expires            time.Duration           // since loop.base: when the session must end; zero: never
 
 	messagesReceived, messagesSent, recordsDropped uint64
 }
@@ -432,11 +434,11 @@ func (s *Session) eventsLocked(now time.Time) {
 		case engine.EventWork:
 			s.engineWorkLocked(ev)
 		case engine.EventStartedOver:
-			s.pskValue = nil
+			s.pskValue, s.expires = nil, 0
 		case engine.EventVerdictNeeded:
 			s.askVerdictLocked(now)
 		case engine.EventEstablished:
-			s.establishedLocked(now)
+			s.establishedLocked(now, ev.Created)
 		case engine.EventDropped:
 			s.countDropLocked(now, ev.Drop)
 		case engine.EventWarningAlert:
@@ -447,10 +449,11 @@ func (s *Session) eventsLocked(now time.Time) {
 	}
 }
 
-func (s *Session) establishedLocked(now time.Time) {
+func (s *Session) establishedLocked(now, created time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
 	s.complete = true
+	s.expireLocked(created)
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
 	}

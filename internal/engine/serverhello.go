@@ -247,10 +247,18 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 		e.sayECDHE(group, scheme, certificate)
 		return
 	}
-	if len(e.cfg.PSKIdentityHint) > 0 { // RFC 4279 section 2
-		e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, e.cfg.PSKIdentityHint) })
+	if hint := e.hint(); len(hint) > 0 { // RFC 4279 section 2
+		e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, hint) })
 	}
 	e.sayHelloDone(now)
+}
+
+// hint is the PSK identity hint for the client.
+func (e *Engine) hint() []byte {
+	if e.cfg.PSKIdentityHint == nil {
+		return nil
+	}
+	return e.cfg.PSKIdentityHint(e.parameters.ServerName)
 }
 
 // sayHelloDone says what follows ServerKeyExchange, which lets the flight go.
@@ -305,7 +313,11 @@ func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
 	hs := e.hs
 	e.parameters.Group = group
 	e.flight.held = true
-	withPSK, hint, random := e.parameters.Suite.KeyExchange.WithPSK(), e.cfg.PSKIdentityHint, e.cfg.Rand
+	withPSK, random := e.parameters.Suite.KeyExchange.WithPSK(), e.cfg.Rand
+	var hint []byte
+	if withPSK {
+		hint = e.hint()
+	}
 	randoms := slices.Concat(e.clientRandom[:], e.serverRandom[:])
 	e.work(awaitServerKeyExchange, !withPSK && blocks(certificate.Key), func() func(time.Time) {
 		key, err := suite.Curve(group).GenerateKey(random)
