@@ -69,7 +69,8 @@ func (e closedError) Error() string { return string(e) }
 func (e closedError) Unwrap() error { return net.ErrClosed }
 
 // AlertError is the alert that ended a handshake or a session (RFC 5246
-// section 7.2).
+// section 7.2). An error of Server.VerifyConnection that is one, or wraps one,
+// chooses the alert by its Code.
 type AlertError struct {
 	// Code is the alert's description, for example 40 for handshake_failure.
 	Code uint8

@@ -273,6 +273,9 @@ func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 		if len(state.PeerCertificates) == 0 {
 			alert = alertAccessDenied
 		}
+		if chosen, ok := errors.AsType[*AlertError](err); ok && chosen.Code != alertCloseNotify {
+			alert = chosen.Code
+		}
 		return func(now time.Time) { s.eng.AnswerVerdict(now, err, alert) }
 	})
 }

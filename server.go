@@ -51,15 +51,19 @@ type Server struct {
 	// DefaultCipherSuites.
 	CipherSuites []uint16
 
-	// CurvePreferences are the groups of ECDHE, in order of preference. Nil:
-	// P-256, X25519, P-384.
+	// CurvePreferences are the groups of ECDHE, in order of preference: P-256,
+	// X25519, P-384 and P-521. Nil: all but P-521, which costs the server some
+	// twenty times as much as P-256.
 	CurvePreferences []tls.CurveID
 
 	// Certificates are what the server authenticates with in suites without a
 	// pre-shared key. A client gets the first that is for the server name that
 	// it asks for, by its DNS names and IP addresses, and whose kind of key it
-	// supports, or else the first that it supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
-	// used.
+	// supports, or else the first that it supports; and of these one whose chain
+	// has only signatures that it lists, if there is one. What a certificate has
+	// of OCSPStaple and SignedCertificateTimestamps goes to clients that ask for
+	// it, and its key makes none but its SupportedSignatureAlgorithms. Keys are
+	// ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is used.
 	Certificates []tls.Certificate
 	// GetCertificate, when not nil, is asked for the certificate for a client.
 	// It may block, as PSK may. When it returns nil, Certificates are chosen
@@ -85,7 +89,9 @@ type Server struct {
 	// DefaultMaxClientCertificates.
 	MaxClientCertificates int
 	// VerifyConnection, when not nil, is asked last, before the handshake is
-	// complete; with an error the client is refused. It may block, as PSK may.
+	// complete; with an error the client is refused, by bad_certificate or, without
+	// a certificate, access_denied, or by the Code of an *AlertError that the error
+	// is or wraps. It may block, as PSK may.
 	// It is asked about clients with a pre-shared key too: their
 	// PeerCertificates are empty, so look at len(PeerCertificates) first. It
 	// must not panic: nothing recovers it, and the program ends. When a session is resumed

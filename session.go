@@ -532,10 +532,19 @@ func closeReason(ev engine.Event) error {
 	case engine.CauseInternal:
 		return fmt.Errorf("dtlsserver: the certificate's key: %w", ev.Err)
 	case engine.CauseRefused:
-		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: strings.TrimPrefix(ev.Err.Error(), "dtlsserver: "), err: ev.Err}
+		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: refusal(ev.Err), err: ev.Err}
 	default:
 		return ErrSessionClosed
 	}
+}
+
+// refusal is the reason that an error of VerifyConnection, or of the verification
+// of certificates, gives in words.
+func refusal(err error) string {
+	if alert, ok := err.(*AlertError); ok {
+		return alert.Reason
+	}
+	return strings.TrimPrefix(err.Error(), "dtlsserver: ")
 }
 
 // raise puts an event about the session into the outbox.

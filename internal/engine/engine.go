@@ -12,7 +12,7 @@
 //	    [awaitCredential]       EventCertificateNeeded; AnswerCertificate
 //	[awaitServerKeyExchange]    EventWork: ECDHE key pair and signature
 //	           |                flight 4: ServerHello, [Certificate],
-//	           |                          [ServerKeyExchange],
+//	           |                          [CertificateStatus], [ServerKeyExchange],
 //	           |                          [CertificateRequest], ServerHelloDone
 //	    [awaitCertificate]      flight 4 resent at 1, 3, 7, 15 ... s
 //	           |

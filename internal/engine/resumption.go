@@ -218,7 +218,7 @@ func (e *Engine) answerResumption(now time.Time) {
 	renew := now.Sub(time.Unix(s.Created, 0)) > e.cfg.ticketLifetime()/2
 	hs.transcript.Begin(e.parameters.Suite.Hash)
 	hs.hear(wire.TypeClientHello, hs.helloSeq, hs.hello)
-	e.sayServerHello(hs.offer.hello.SessionID, renew)
+	e.sayServerHello(hs.offer.hello.SessionID, renew, nil, nil)
 	copy(hs.master[:], s.Master)
 	if renew {
 		// The time of the full handshake stays, and so does the end.
