@@ -764,7 +764,7 @@ func TestCertificateConfigErrors(t *testing.T) {
 			good, {}, mixed, {Certificate: good.Certificate},
 			{Certificate: [][]byte{{1}}, PrivateKey: good.PrivateKey},
 		},
-		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.CurveP521}, NextProtos: []string{""},
+		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, NextProtos: []string{""},
 		MaxClientCertificates: 1 << 24, CipherSuites: []uint16{0x00a8, 0xc02f},
 	}
 	err := s.Listen("udp", "127.0.0.1:0")
