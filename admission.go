@@ -104,7 +104,7 @@ func (h *handshakes) makeWay(src *source, c class, most, mostOfSource int, now t
 	if h.count < most {
 		return nil, true
 	}
-	if first := h.most[0]; first != src && int(first.count)*src.weight() >= 2*int(src.count+1)*first.weight() {
+	if first := h.most[0]; first != src && int64(first.count)*src.weight() >= 2*int64(src.count+1)*first.weight() {
 		return first.loses(now), false
 	}
 	all := h.crowd()

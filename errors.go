@@ -55,8 +55,9 @@ var (
 	ErrWrongPSK = errors.New("dtlsserver: handshake timed out: the peer's Finished does not open: wrong key or unknown identity")
 	// ErrEvicted: the handshake gave way to another at MaxHandshakes,
 	// MaxHandshakesPerSource or MaxHandshakeMemory, or the session to another
-	// at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity.
-	ErrEvicted = errors.New("dtlsserver: gave way to a newer one")
+	// at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity. A new
+	// session may itself be the one, right after KindHandshakeComplete.
+	ErrEvicted = errors.New("dtlsserver: gave way to others at a limit")
 	// ErrRecordsExhausted: no record sequence number is left (RFC 6347
 	// section 4.1).
 	ErrRecordsExhausted = errors.New("dtlsserver: record sequence numbers exhausted")

@@ -357,7 +357,7 @@ func (l *loop) left() string {
 	defer l.mu.Unlock()
 	h, o := &l.handshakes, &l.open
 	counts := []int{
-		len(l.peers.byRemote), len(l.peers.byBoth), len(l.sources), h.count, len(h.most), h.memory, h.leaving, len(h.mostByMemory),
+		len(l.peers.byRemote), len(l.peers.byBoth), len(l.sources.byKey), h.count, len(h.most), int(h.memory), len(h.mostByMemory),
 		o.count, len(o.identities), len(o.mostOfPair), len(o.mostOfPeople), l.idle.Len(), l.timerCount(),
 		l.hookLane.asking, l.workLane.asking,
 	}

@@ -22,9 +22,12 @@ type question struct {
 	ctx     context.Context // for ask: nil when it only computes
 	end     context.CancelCauseFunc
 
-	lane          *lane
-	asker         *asker
-	before, after *question // of the asker's, that wait
+	lane     *lane
+	asker    *asker
+	ofAsker  ring[question] // those that wait
+	asked    bool           // it is being asked
+	holds    int            // bytes of handshake memory, of what it asks about
+	orphaned bool           // its handshake has ended
 }
 
 // ask is called in a goroutine without a lock. What it returns is called on the
@@ -56,7 +59,7 @@ func (lane *lane) busy() bool { return lane.asking > 0 || lane.starting }
 func (l *loop) ask(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q.lane, q.session.question = lane, &q
+	q.lane, q.holds, q.session.question = lane, q.session.reserved, &q
 	lane.waiting.push(&q)
 	l.startLocked(lane)
 }
@@ -80,7 +83,7 @@ func (l *loop) nextLocked(lane *lane) (q *question, ok bool) {
 	}
 	if q, ok = lane.waiting.pop(); ok {
 		lane.asking++
-		q.session.question = nil
+		q.asked = true
 		l.startLocked(lane)
 	}
 	return q, ok
@@ -136,15 +139,27 @@ func (l *loop) askNow(lane *lane, q *question) (next *question, more bool) {
 func (l *loop) answeredLocked(lane *lane, q *question) {
 	lane.asking--
 	lane.waiting.answered(q)
+	if q.orphaned {
+		l.handshakes.memory -= int64(q.holds)
+	} else {
+		q.session.question = nil
+	}
 }
 
-// unaskLocked takes back the question of a session that is over, unless it is
-// being asked.
+// unaskLocked takes back the question of a session that is over. One that is
+// being asked goes on, and what it holds counts until it is answered.
 func (l *loop) unaskLocked(s *Session) {
-	if q := s.question; q != nil {
+	q := s.question
+	switch {
+	case q == nil:
+		return
+	case q.asked:
+		q.orphaned = true
+		l.handshakes.memory += int64(q.holds)
+	default:
 		q.lane.waiting.remove(q)
-		s.question = nil
 	}
+	s.question = nil
 }
 
 func (l *loop) takeAnswers() []answer {

@@ -6,8 +6,10 @@ package dtlsserver
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -146,7 +148,7 @@ func TestHandshakesPerSource(t *testing.T) {
 	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Refused != 14 {
 		t.Errorf("%+v", stats)
 	}
-	if n := len(d.l.sources); n != 2 {
+	if n := len(d.l.sources.byKey); n != 2 {
 		t.Errorf("%d sources", n)
 	}
 	d.advance(2 * patience[within5ms]) // and nobody goes on
@@ -284,7 +286,7 @@ func TestHandshakeMemoryIsShared(t *testing.T) {
 					from := host(203, n%tt.sources, n/tt.sources)
 					c := d.verifiedPart(uint64(n), from)
 					d.receive(from, partialHello(c, tt.declared, tt.pieces))
-					if got := d.l.handshakes.memory; got > DefaultMaxHandshakeMemory {
+					if got := int(d.l.handshakes.memory); got > DefaultMaxHandshakeMemory {
 						t.Fatalf("%d bytes are reserved", got)
 					}
 				}
@@ -292,7 +294,7 @@ func TestHandshakeMemoryIsShared(t *testing.T) {
 			take()
 			connected := 0
 			for n := range 50 {
-				c, from := testpeer.New(testIdentity, []byte(testKey), uint64(1<<40+n)), clientAddr(n)
+				c, from := testpeer.New(testIdentity, []byte(testKey), uint64(1)<<40+uint64(n)), clientAddr(n)
 				c.More = make([]byte, 4+2500)
 				c.More[0], c.More[2], c.More[3] = 0xfa, 2500>>8, 2500&0xff // an unknown extension
 				first, second := split(c, c.Hello(), 1200)
@@ -325,6 +327,90 @@ func TestHandshakeMemoryIsShared(t *testing.T) {
 				t.Errorf("left: %s", left)
 			}
 		})
+	}
+}
+
+// TestHandshakeMemoryIsNeverPassed holds handshakes that reserve, give back and
+// give way against plain sums.
+func TestHandshakeMemoryIsNeverPassed(t *testing.T) {
+	t.Parallel()
+	const bound = 100_000
+	rng := rand.New(rand.NewPCG(5, 6))
+	h, all := handshakes{coin: rng}, newSources(200)
+	var live []*Session
+	largest := 0
+	for step := range 50_000 {
+		now := time.Duration(step) * 10 * time.Millisecond
+		switch k := rng.IntN(10); {
+		case k < 3 && len(live) < 100:
+			s := &Session{remote: host(10, rng.IntN(8), rng.IntN(1000))}
+			s.source = all.of(s.remote.Addr())
+			h.add(s, beyond2s, now)
+			live = append(live, s)
+		case k < 8 && len(live) > 0:
+			s := live[rng.IntN(len(live))]
+			giveWay, ok := h.reserve(s, 1+rng.IntN(1<<rng.IntN(17)), bound, now)
+			if !ok && len(giveWay) > 0 {
+				t.Fatal("some give way for nothing")
+			}
+			for _, v := range giveWay {
+				if v == s || !v.givesWay {
+					t.Fatal("the newcomer gives way for itself")
+				}
+				h.reserve(v, -v.reserved, bound, now)
+				h.remove(v)
+				live = slices.DeleteFunc(live, func(s *Session) bool { return s == v })
+				all.forget(v.source)
+			}
+		case k == 8 && len(live) > 0: // weights change
+			src := live[rng.IntN(len(live))].source
+			src.people = int32(rng.IntN(5))
+			h.weighed(src)
+		case len(live) > 0:
+			i := rng.IntN(len(live))
+			s := live[i]
+			if s.reserved > 0 {
+				h.reserve(s, -s.reserved, bound, now)
+			}
+			h.remove(s)
+			live = slices.Delete(live, i, i+1)
+			all.forget(s.source)
+		}
+		sum := 0
+		for _, s := range live {
+			sum += s.reserved
+		}
+		if largest = max(largest, sum); int64(sum) != h.memory || sum > bound {
+			t.Fatalf("%d bytes are reserved, counted as %d, of at most %d", sum, h.memory, bound)
+		}
+		for _, src := range all.byKey {
+			if src.memory > 0 && (byMemory{src}).before(h.mostByMemory[0]) {
+				t.Fatal("the source with most is not the first")
+			}
+		}
+	}
+	if largest < bound*9/10 {
+		t.Errorf("no more than %d bytes were ever reserved", largest)
+	}
+}
+
+// TestWhoGivesWayForMemory: a handshake that gives way for its memory ends before
+// the next answer is taken, and not if it is complete by then.
+func TestWhoGivesWayForMemory(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	d.verified(1, clientAddr(1))
+	d.connect(testIdentity, clientAddr(2))
+	for n := range 2 {
+		s := d.l.lookup(clientAddr(1+n), netip.Addr{})
+		s.givesWay = true
+		d.l.givingWay = append(d.l.givingWay, s)
+	}
+	c := d.verified(3, clientAddr(3))
+	d.l.receive(d.now, message(clientAddr(3), c.Flight()))
+	d.settle() // the key is there
+	if d.l.lookup(clientAddr(1), netip.Addr{}) != nil || !d.isOpen(clientAddr(2)) || !d.isOpen(clientAddr(3)) || len(d.l.givingWay) > 0 {
+		t.Errorf("the handshake is there: %v; open: %v, %v; %d are left", d.l.lookup(clientAddr(1), netip.Addr{}) != nil, d.isOpen(clientAddr(2)), d.isOpen(clientAddr(3)), len(d.l.givingWay))
 	}
 }
 

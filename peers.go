@@ -78,7 +78,9 @@ func (p *peers) delete(s *Session) {
 		delete(p.byRemote, s.remote)
 		return
 	}
-	delete(p.byBoth, addressesOf(s))
+	if p.byBoth[addressesOf(s)] == s { // and not what has taken its place
+		delete(p.byBoth, addressesOf(s))
+	}
 	if newest.older == nil {
 		delete(p.byBoth, addressesOf(newest))
 	}
@@ -186,6 +188,7 @@ func (l *loop) promote(s *Session, id Identity) (replaced *Session) {
 	defer l.mu.Unlock()
 	l.leaveHandshakesLocked(s)
 	l.open.add(s, id)
+	l.handshakes.weighed(s.source)
 	if replaced = s.predecessor; replaced != nil {
 		s.predecessor, replaced.successor = nil, nil
 		l.peers.delete(replaced)
@@ -206,6 +209,7 @@ func (l *loop) remove(s *Session, last Event) {
 		l.leaveHandshakesLocked(s)
 	} else {
 		l.open.remove(s)
+		l.handshakes.weighed(s.source)
 	}
 	l.sources.forget(s.source)
 	l.peers.delete(s)

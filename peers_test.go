@@ -63,6 +63,37 @@ func TestPeersModel(t *testing.T) {
 	}
 }
 
+// TestPeersReplace: a session takes the place of another of the same addresses
+// before that is taken out, beside others of the remote address.
+func TestPeersReplace(t *testing.T) {
+	t.Parallel()
+	l := newTestLoop(t, &Server{PSK: testPSK})
+	p := &l.peers
+	at := func(n int) *Session { return &Session{loop: l, remote: clientAddr(1), local: local(n)} }
+	for others := range 4 {
+		var all []*Session
+		for n := range others {
+			all = append(all, at(1+n))
+			p.insert(all[n])
+		}
+		stale, fresh := at(0), at(0)
+		p.insert(stale)
+		p.insert(fresh)
+		p.delete(stale)
+		for _, s := range append(all, fresh) {
+			if p.lookup(s.remote, s.local.Addr()) != s {
+				t.Errorf("beside %d others, %v is not found", others, s.local)
+			}
+		}
+		for _, s := range append(all, fresh) {
+			p.delete(s)
+		}
+		if len(p.byRemote) != 0 || len(p.byBoth) != 0 {
+			t.Errorf("beside %d others, left: %d and %d", others, len(p.byRemote), len(p.byBoth))
+		}
+	}
+}
+
 // BenchmarkLookup finds a session of a remote address that has so many, each
 // with another local address; one local address has none.
 func BenchmarkLookup(b *testing.B) {

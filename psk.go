@@ -13,11 +13,10 @@ import (
 // PSKFunc finds the pre-shared key of a client (RFC 4279). It is called once in a
 // handshake, and once more if that was to resume a session and cannot. It runs
 // off the serving loop, so it may block, for example on a database. At most
-// Server.MaxHandshakes calls run at a time; only beyond that do others wait. Its
-// context is done when the handshake is given up or the server closes; a call
-// that goes on regardless keeps its place among them, and while all are taken
-// new handshakes are refused. A call must not panic: nothing recovers it, and
-// the program ends.
+// Server.MaxHandshakes calls run at a time; only beyond that do others wait, and
+// take turns by source. Its context is done when the handshake is given up or
+// the server closes; a call that goes on regardless keeps its place among them.
+// A call must not panic: nothing recovers it, and the program ends.
 //
 // For an identity that it does not know it returns ErrUnknownPSKIdentity, or
 // an error that wraps it, or an empty key. The client cannot tell that from a

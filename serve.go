@@ -66,10 +66,10 @@ type loop struct {
 	sources    sources
 	open       openSessions
 	handshakes handshakes
-	idler      bool // a session is idle enough to give way at MaxSessions
-	hookLane   lane // hooks, and keys that may block
-	workLane   lane // what only computes
-	chainLane  lane // the same, about clients' certificates
+	idler      *Session // idle enough to give way at MaxSessions; nil: none was found
+	hookLane   lane     // hooks, and keys that may block
+	workLane   lane     // what only computes
+	chainLane  lane     // the same, about clients' certificates
 	answers    []answer
 	closing    bool
 	ended      bool          // the handler is told nothing more
@@ -107,7 +107,7 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		request:  make([]byte, 0, 64),
 		base:     time.Now().Add(-time.Second),
 		peers:    peers{make(map[netip.AddrPort]*Session), make(map[addresses]*Session)},
-		sources:  make(sources),
+		sources:  newSources(cfg.maxPerSource),
 		open:     openSessions{identities: make(map[Identity]*identity)},
 		hookLane: lane{most: cfg.maxHandshakes},
 		workLane: lane{most: runtime.GOMAXPROCS(0)},
@@ -187,6 +187,7 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 	}
 	for _, a := range answers {
 		a.session.take(now, a.locked)
+		l.endGivingWay()
 		l.schedule(a.session)
 		l.deliver()
 	}

@@ -84,7 +84,8 @@ type Server struct {
 	// has signed by itself.
 	ClientCAs *x509.CertPool
 	// MaxClientCertificates is the length in bytes of the longest certificate
-	// chain that a client may send. A session keeps as many bytes of it, and
+	// chain that a client may send. Whatever ClientAuth says, it has at most
+	// ten certificates, two of one subject, and RSA keys of at most 4096 bits. A session keeps as many bytes of it, and
 	// parses them when Session.ConnectionState is called. Zero:
 	// DefaultMaxClientCertificates.
 	MaxClientCertificates int
@@ -136,37 +137,44 @@ type Server struct {
 	// MaxSessions bounds the open sessions. At the bound, one gives way when a
 	// new handshake is complete: the longest silent of the identity (see
 	// Session.Identity) that has most sessions at one source, an IPv4 address
-	// or an IPv6 /64, if it has more than one there; else of the identity
-	// that has most, if that is twice what the new one's has; else, if its
-	// peer has been silent for a minute, of the new one's identity, or of all
-	// if that has no other; else the new one. Of many sessions of an identity,
-	// only some are looked at for the longest silent. Hellos of new peers are
-	// refused while no session could give way. Zero: DefaultMaxSessions.
+	// or an IPv6 /64, if those are more than the new one's identity has in
+	// all; else of the identity that has most, if that is twice what the new
+	// one's has; else of the new one's identity, if it has others; else, if
+	// its peer has been silent for a minute, of all; else the new one. All
+	// sessions of a source that have no identity count as one's. Of an
+	// identity with more than four, none gives way to another of its own that
+	// has not been silent for a minute. Of more than 64 sessions, some are
+	// looked at for the longest silent. Hellos of new peers are refused as
+	// long as none could give way. Zero: DefaultMaxSessions.
 	MaxSessions int
 	// MaxSessionsPerSource bounds the open sessions of one source. At the
 	// bound, the longest silent of the same identity there gives way to a new
 	// session, else the longest silent of the source, if its peer has been
-	// silent for a minute, else the new one. Zero: no limit per source.
+	// silent for a minute, else the new one. Of more than 64, some are looked
+	// at. Zero: no limit per source.
 	MaxSessionsPerSource int
 	// MaxSessionsPerIdentity bounds the open sessions of one identity. At the
-	// bound, its longest silent gives way to a new one. Sessions of peers
-	// that have shown no identity are not bounded by it. Zero: no limit per
-	// identity.
+	// bound, its longest silent gives way to a new one; of more than 64, some
+	// are looked at. Sessions of peers that have shown no identity are not
+	// bounded by it. Zero: no limit per identity.
 	MaxSessionsPerIdentity int
-	// MaxHandshakes bounds the handshakes in progress. At the bound, the
-	// oldest of the source that has most of them gives way to the newest. It
+	// MaxHandshakes bounds the handshakes in progress. At the bound, one of the
+	// source that has most, for the number of identities that have sessions
+	// there, gives way to a new one of a source that has not half as many; or
+	// one whose client has not answered for long, compared with its round
+	// trip; or else the new hello is refused, and its client tries again. It
 	// also bounds how many hooks run at a time. Zero: DefaultMaxHandshakes.
 	MaxHandshakes int
 	// MaxHandshakesPerSource bounds the handshakes in progress of one source,
-	// an IPv4 address or an IPv6 /64. At the bound, its oldest gives way to
-	// its newest. Zero: DefaultMaxHandshakesPerSource. Negative: no limit per
-	// source.
+	// an IPv4 address or an IPv6 /64. At the bound, one whose client has not
+	// answered for long gives way, or else the new hello is refused. Zero:
+	// DefaultMaxHandshakesPerSource. Negative: no limit per source.
 	MaxHandshakesPerSource int
 	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
 	// together keep of messages that have come in part and of client
 	// certificates, which while VerifyConnection is asked are held parsed. At
-	// the bound, a handshake of the source that holds most for the number of
-	// its open sessions gives way, if that is twice what the newer one's
+	// the bound, a handshake of the source that holds most, for the number of
+	// identities that have sessions there, gives way, if that is twice what the newer one's
 	// holds, or one that has held memory for more than 5 s; else what is newer
 	// is dropped, and clients send it again. Zero:
 	// DefaultMaxHandshakeMemory.

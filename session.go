@@ -40,7 +40,7 @@ type Session struct {
 	givesWay     bool          // for its memory, as soon as may be
 	class        class         // also written with mu held
 	roundTrip    class         // the class by the client's round trip
-	question     *question     // that waits in a lane of the loop
+	question     *question     // that waits in a lane of the loop, or is asked
 	source       *source       // of loop.sources
 	pair         *pair         // of loop.open; nil while halfOpen
 	inGroup      ring[Session] // in the handshakes of source, or in pair
@@ -291,10 +291,8 @@ func (m *memory) Reserve(bytes int) bool {
 	if bytes > 0 {
 		now = l.since(l.now)
 	}
-	givesWay, ok := l.handshakes.reserve(s, bytes, l.cfg.maxMemory, now)
-	if givesWay != nil {
-		l.givingWay = append(l.givingWay, givesWay)
-	}
+	giveWay, ok := l.handshakes.reserve(s, bytes, l.cfg.maxMemory, now)
+	l.givingWay = append(l.givingWay, giveWay...)
 	return ok
 }
 

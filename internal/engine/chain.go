@@ -185,6 +185,8 @@ func (e *Engine) unreserve() {
 func (e *Engine) affords(t wire.HandshakeType, body []byte) bool {
 	const none = 3 // bytes of a Certificate without certificates
 	switch {
+	case t == wire.TypeClientHello && len(body) > maxKept: // while it is answered, and for CertificateVerify
+		return e.reserve(2 * len(body))
 	case t == wire.TypeCertificate && len(body) > none:
 		return e.reserve(len(body) + peerRoom)
 	case t == wire.TypeFinished && e.hs.resumed == nil && e.cfg.AskVerdict: // which will be on the parsed certificates
