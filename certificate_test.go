@@ -123,7 +123,7 @@ func TestCertificateSuites(t *testing.T) {
 			kinds = []string{""}
 		}
 		for _, kind := range kinds {
-			for _, group := range suite.Groups() {
+			for _, group := range append(suite.Groups(), suite.GroupP521) {
 				name := fmt.Sprintf("%s/%s/%v", s.Name, kind, tls.CurveID(group))
 				ems := group != suite.GroupX25519 // each once
 				d := newDirect(t, func(server *Server) {
@@ -133,7 +133,8 @@ func TestCertificateSuites(t *testing.T) {
 					}
 				})
 				c := testpeer.New(testIdentity, []byte(testKey), 1)
-				c.Suites, c.NoEMS = []uint16{s.ID}, !ems // and all groups, that of the certificate's key too
+				// That of the certificate's key must be there too.
+				c.Suites, c.Groups, c.NoEMS = []uint16{s.ID}, append(suite.Groups(), suite.GroupP521), !ems
 				d.establish(c, clientAddr(1))
 				session, ok := d.s.Session(clientAddr(1), anyLocal)
 				if !ok {
@@ -763,7 +764,7 @@ func TestCertificateConfigErrors(t *testing.T) {
 			good, {}, mixed, {Certificate: good.Certificate},
 			{Certificate: [][]byte{{1}}, PrivateKey: good.PrivateKey},
 		},
-		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.CurveP521}, NextProtos: []string{""},
+		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, NextProtos: []string{""},
 		MaxClientCertificates: 1 << 24, CipherSuites: []uint16{0x00a8, 0xc02f},
 	}
 	err := s.Listen("udp", "127.0.0.1:0")

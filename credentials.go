@@ -63,8 +63,24 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 	if c.SupportedSignatureAlgorithms != nil && certificate.Schemes == nil || !certificate.CanSign() {
 		return nil, errors.New("has SupportedSignatureAlgorithms of which its key makes none")
 	}
+	if len(c.OCSPStaple) > 0 {
+		certificate.Staple = c.OCSPStaple
+	}
+	total := 0
+	for _, timestamp := range c.SignedCertificateTimestamps {
+		if total += 2 + len(timestamp); len(timestamp) == 0 || total > maxSCTs {
+			return nil, fmt.Errorf("has SignedCertificateTimestamps of which one is empty, or of more than %d bytes", maxSCTs)
+		}
+	}
+	if total > 0 {
+		certificate.SCTs = engine.SCTs(c.SignedCertificateTimestamps)
+	}
 	return certificate, nil
 }
+
+// maxSCTs bounds the timestamps of a certificate, in bytes: they must fit the
+// extensions of ServerHello.
+const maxSCTs = 60_000
 
 // askCertificate asks GetCertificate, and falls back on Certificates.
 func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, error) {
@@ -110,6 +126,7 @@ func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8
 }
 
 const (
+	alertCloseNotify            = 0
 	alertBadCertificate         = 42
 	alertUnsupportedCertificate = 43
 	alertCertificateExpired     = 45

@@ -40,6 +40,10 @@ var (
 	ErrPeerClosed = errors.New("dtlsserver: closed by the peer")
 	// ErrIdleTimeout: nothing came from the peer for IdleTimeout.
 	ErrIdleTimeout = errors.New("dtlsserver: idle for too long")
+	// ErrSessionAge: the session is older than MaxSessionAge.
+	ErrSessionAge = errors.New("dtlsserver: older than MaxSessionAge")
+	// ErrPSKExpired: the pre-shared key has expired, by PSK.Expires.
+	ErrPSKExpired = errors.New("dtlsserver: pre-shared key has expired")
 	// ErrReconnected: the peer has completed a new handshake from the same
 	// address (RFC 6347 section 4.2.8), or, of a handshake, has begun another.
 	ErrReconnected = errors.New("dtlsserver: replaced by a new handshake of the peer")
@@ -66,7 +70,8 @@ func (e closedError) Error() string { return string(e) }
 func (e closedError) Unwrap() error { return net.ErrClosed }
 
 // AlertError is the alert that ended a handshake or a session (RFC 5246
-// section 7.2).
+// section 7.2). An error of Server.VerifyConnection that is one, or wraps one,
+// chooses the alert by its Code.
 type AlertError struct {
 	// Code is the alert's description, for example 40 for handshake_failure.
 	Code uint8

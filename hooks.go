@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -202,7 +203,7 @@ func (s *Session) askPSKLocked(now time.Time, identity string) {
 		return
 	}
 	s.raise(Event{Kind: KindPSKRequested, Time: now, Identity: identity})
-	req := PSKRequest{Identity: identity, Remote: s.remote, Local: s.LocalAddr()}
+	req := PSKRequest{Identity: identity, ServerName: s.eng.Parameters().ServerName, Remote: s.remote, Local: s.LocalAddr()}
 	s.askLocked(func(ctx context.Context) func(time.Time) {
 		psk, err := s.loop.cfg.psk(ctx, req)
 		return func(now time.Time) { s.answerPSKLocked(now, psk, err) }
@@ -217,16 +218,25 @@ func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 		err = fmt.Errorf("dtlsserver: PSK of %d bytes is longer than %d", len(psk.Key), maxPSK)
 	case isZero(psk.Key):
 		err = errZeroPSK
+	case !psk.Expires.IsZero() && !now.Before(psk.Expires):
+		psk.Key, err = nil, fmt.Errorf("%w: %w", ErrUnknownPSKIdentity, ErrPSKExpired)
 	}
 	switch {
 	case errors.Is(err, ErrUnknownPSKIdentity), err == nil && len(psk.Key) == 0:
 		psk = PSK{}
-		s.raise(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.identityLocked()})
+		ev := Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.identityLocked()}
+		if errors.Is(err, ErrPSKExpired) {
+			ev.Err = ErrPSKExpired
+		}
+		s.raise(ev)
 	case err != nil:
 		psk = PSK{}
 		s.raise(Event{Kind: KindPSKFailed, Time: now, Identity: s.identityLocked(), Err: err})
 	}
-	s.pskValue = psk.Value
+	s.pskValue, s.expires = psk.Value, 0
+	if !psk.Expires.IsZero() {
+		s.expires = cmp.Or(s.loop.since(psk.Expires), 1)
+	}
 	s.eng.AnswerPSK(now, psk.Key)
 }
 
@@ -277,6 +287,9 @@ func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 		alert := uint8(alertBadCertificate)
 		if len(state.PeerCertificates) == 0 {
 			alert = alertAccessDenied
+		}
+		if chosen, ok := errors.AsType[*AlertError](err); ok && chosen.Code != alertCloseNotify {
+			alert = chosen.Code
 		}
 		return func(now time.Time) { s.eng.AnswerVerdict(now, err, alert) }
 	})

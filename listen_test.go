@@ -300,7 +300,7 @@ func TestListenFails(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	s := &Server{
-		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentity: -1, Verifier: &Verifier{},
+		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentity: -1, MaxSessionAge: -1, Verifier: &Verifier{},
 		CipherSuites: []uint16{0x00a8, 0xc027, 0x000a}, HandshakeTimeout: -1, IdleTimeout: -1,
 		MaxSessions: -1, MaxHandshakes: -1, MTU: 100, ReadBuffer: -1, WriteBuffer: -1,
 	}
@@ -309,7 +309,7 @@ func TestConfigErrors(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, field := range []string{
-		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentity", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
+		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentity", "MaxSessionAge is negative", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
 		"HandshakeTimeout", "IdleTimeout", "MaxSessions", "MaxHandshakes", "MTU", "ReadBuffer", "WriteBuffer", `network "tcp"`,
 	} {
 		if !strings.Contains(err.Error(), field) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"time"
 )
 
 // PSKFunc finds the pre-shared key of a client (RFC 4279). It is called once in a
@@ -28,6 +29,10 @@ type PSKRequest struct {
 	// Identity is psk_identity as the client sent it: any bytes, at most
 	// Server.MaxPSKIdentity of them, perhaps none.
 	Identity string
+	// ServerName is the name that the client asks for (SNI, RFC 6066 section 3),
+	// or empty. It is no more than a claim, as Identity is: where one identity
+	// may be of several names, the key must be that of both.
+	ServerName string
 	// Remote is the client's address, which it has proven.
 	Remote netip.AddrPort
 	// Local is the address that the client wrote to.
@@ -43,6 +48,10 @@ type PSK struct {
 	// change it later either. One that has only zero bytes, which is likely
 	// one that was never set, is an error.
 	Key []byte
+	// Expires, when not zero, is when the key expires. It is then as unknown, and
+	// sessions by it are closed, with ErrPSKExpired. It is compared with the clock
+	// when the PSKFunc has returned; if that is set later, sessions do not follow.
+	Expires time.Time
 	// Value becomes Session.Value once the client has proven that it has the
 	// key: an account, say.
 	Value any

@@ -31,6 +31,12 @@ type Server struct {
 	// PSKIdentityHint is sent to clients to help them choose their identity
 	// (RFC 4279 section 5.2). At most 1024 bytes. Empty: no hint is sent.
 	PSKIdentityHint string
+	// PSKIdentityHintFor, when not nil, returns the hint in place of
+	// PSKIdentityHint, by the server name that the client asks for (SNI), or an
+	// empty one. What is longer than 1024 bytes is not sent. It is called on the
+	// serving loop, which it delays, must not call methods of Server or Session,
+	// and must not panic: nothing recovers it, and the program ends.
+	PSKIdentityHintFor func(serverName string) string
 	// MaxPSKIdentity is the longest identity that PSK is asked for, in bytes,
 	// at most 65535. A longer one is treated as unknown. Zero:
 	// DefaultMaxPSKIdentity.
@@ -45,15 +51,19 @@ type Server struct {
 	// DefaultCipherSuites.
 	CipherSuites []uint16
 
-	// CurvePreferences are the groups of ECDHE, in order of preference. Nil:
-	// P-256, X25519, P-384.
+	// CurvePreferences are the groups of ECDHE, in order of preference: P-256,
+	// X25519, P-384 and P-521. Nil: all but P-521, which costs the server some
+	// twenty times as much as P-256.
 	CurvePreferences []tls.CurveID
 
 	// Certificates are what the server authenticates with in suites without a
 	// pre-shared key. A client gets the first that is for the server name that
 	// it asks for, by its DNS names and IP addresses, and whose kind of key it
-	// supports, or else the first that it supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
-	// used.
+	// supports, or else the first that it supports; and of these one whose chain
+	// has only signatures that it lists, if there is one. What a certificate has
+	// of OCSPStaple and SignedCertificateTimestamps goes to clients that ask for
+	// it, and its key makes none but its SupportedSignatureAlgorithms. Keys are
+	// ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is used.
 	Certificates []tls.Certificate
 	// GetCertificate, when not nil, is asked for the certificate for a client.
 	// It may block, as PSK may. When it returns nil, Certificates are chosen
@@ -80,7 +90,9 @@ type Server struct {
 	// DefaultMaxClientCertificates.
 	MaxClientCertificates int
 	// VerifyConnection, when not nil, is asked last, before the handshake is
-	// complete; with an error the client is refused. It may block, as PSK may.
+	// complete; with an error the client is refused, by bad_certificate or, without
+	// a certificate, access_denied, or by the Code of an *AlertError that the error
+	// is or wraps. It may block, as PSK may.
 	// It is asked about clients with a pre-shared key too: their
 	// PeerCertificates are empty, so look at len(PeerCertificates) first. It
 	// must not panic: nothing recovers it, and the program ends. When a session is resumed
@@ -115,6 +127,12 @@ type Server struct {
 	// IdleTimeout is after how long without a word from its peer a session is
 	// closed. Zero: DefaultIdleTimeout.
 	IdleTimeout time.Duration
+	// MaxSessionAge is how long after its handshake a session is closed, with
+	// ErrSessionAge, however busy it is. One that was resumed counts from the full
+	// handshake of the session that it resumes: its keys come from there, and a
+	// client could else put off the next full handshake for ever. No session is
+	// resumed at that age. Zero: no limit.
+	MaxSessionAge time.Duration
 
 	// MaxSessions bounds the open sessions. At the bound, one gives way when a
 	// new handshake is complete: the longest silent of the identity (see

@@ -41,13 +41,13 @@ type Session struct {
 	second       bool          // it is the newer of two, which hangs from its rival
 	halfOpen     bool          // it is a handshake, in loop.handshakes
 	givesWay     bool          // for its memory, as soon as may be
+	class        class         // also written with mu held
+	roundTrip    class         // the class by the client's round trip
 	question     *question     // that waits in a lane of the loop, or is asked
 	source       *source       // of loop.sources
 	pair         *pair         // of loop.open; nil while halfOpen
 	inGroup      ring[Session] // in the handshakes of source, or in pair
 	inHolders    ring[Session] // of loop.handshakes
-	class        class         // also written with mu held
-	roundTrip    class         // the class by the client's round trip
 	since        time.Duration // since loop.base: in the class
 	inClass      ring[Session] // of loop.handshakes
 	reserved     int           // bytes of handshake memory
@@ -56,6 +56,10 @@ type Session struct {
 	mu       sync.Mutex // guards all following
 	eng      engine.Engine
 	complete bool // the handshake is, or was before the end
+	worn     bool // KindKeyWornOut was told
+	muted    bool // a handshake whose client has begun a newer one: nothing is sent
+	written  bool // since restAt was set
+	keyEnds  bool // expires is the pre-shared key's
 	value    any
 	pskValue any // value once the key is proven
 	// clientCertificates are the client's, once they were found good; nil: none.
@@ -64,10 +68,8 @@ type Session struct {
 	ctx                context.Context // nil until somebody asks
 	cancel             context.CancelCauseFunc
 	abort              context.CancelCauseFunc // of the hook that runs
-	worn               bool                    // KindKeyWornOut was told
-	muted              bool                    // a handshake whose client has begun a newer one: nothing is sent
-	written            bool                    // since restAt was set
 	restAt             time.Duration           // since loop.base: when to see whether to rest; zero: at rest, or not open
+	expires            time.Duration           // since loop.base: when the session must end; zero: never
 
 	messagesReceived, messagesSent, recordsDropped uint64
 }
@@ -459,11 +461,11 @@ func (s *Session) eventsLocked(now time.Time) {
 		case engine.EventWork:
 			s.engineWorkLocked(ev)
 		case engine.EventStartedOver:
-			s.pskValue = nil
+			s.pskValue, s.expires = nil, 0
 		case engine.EventVerdictNeeded:
 			s.askVerdictLocked(now)
 		case engine.EventEstablished:
-			s.establishedLocked(now)
+			s.establishedLocked(now, ev.Created)
 		case engine.EventDropped:
 			s.countDropLocked(now, ev.Drop)
 		case engine.EventWarningAlert:
@@ -474,10 +476,11 @@ func (s *Session) eventsLocked(now time.Time) {
 	}
 }
 
-func (s *Session) establishedLocked(now time.Time) {
+func (s *Session) establishedLocked(now, created time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
 	s.complete, s.muted = true, false
+	s.expireLocked(created)
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
 	}
@@ -557,10 +560,19 @@ func closeReason(ev engine.Event) error {
 	case engine.CauseInternal:
 		return fmt.Errorf("dtlsserver: the certificate's key: %w", ev.Err)
 	case engine.CauseRefused:
-		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: strings.TrimPrefix(ev.Err.Error(), "dtlsserver: "), err: ev.Err}
+		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: refusal(ev.Err), err: ev.Err}
 	default:
 		return ErrSessionClosed
 	}
+}
+
+// refusal is the reason that an error of VerifyConnection, or of the verification
+// of certificates, gives in words.
+func refusal(err error) string {
+	if alert, ok := err.(*AlertError); ok {
+		return alert.Reason
+	}
+	return strings.TrimPrefix(err.Error(), "dtlsserver: ")
 }
 
 // raise puts an event about the session into the outbox.

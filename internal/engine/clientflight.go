@@ -225,7 +225,7 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	e.finishedSeq = seq
 	if hs.resumed != nil { // the client has the last word
 		e.flight = flight{}
-		e.establish()
+		e.establish(time.Unix(hs.resumed.Created, 0))
 		return
 	}
 	if e.cfg.AskVerdict {
@@ -260,7 +260,7 @@ func (e *Engine) complete(now time.Time) {
 	e.sayFinished()
 	e.flightUntil = now.Add(lastFlightLife)
 	e.resendFrom = now.Add(e.cfg.resendGap())
-	e.establish()
+	e.establish(now)
 }
 
 // sayFinished adds ChangeCipherSpec and Finished to the flight. The client's
@@ -277,8 +277,8 @@ func (e *Engine) sayFinished() {
 	e.alertEpoch = 1
 }
 
-// establish opens the association.
-func (e *Engine) establish() {
+// establish opens the association, whose full handshake was at created.
+func (e *Engine) establish(created time.Time) {
 	hs := e.hs
 	if e.cfg.KeyLog != nil {
 		e.cfg.KeyLog(e.clientRandom[:], hs.master[:])
@@ -286,7 +286,7 @@ func (e *Engine) establish() {
 	if e.parameters.ExtendedMasterSecret {
 		e.master = hs.master
 	}
-	e.raise(Event{Kind: EventEstablished})
+	e.raise(Event{Kind: EventEstablished, Created: created})
 	e.state = established
 	e.letGo()
 }

@@ -12,7 +12,7 @@
 //	    [awaitCredential]       EventCertificateNeeded; AnswerCertificate
 //	[awaitServerKeyExchange]    EventWork: ECDHE key pair and signature
 //	           |                flight 4: ServerHello, [Certificate],
-//	           |                          [ServerKeyExchange],
+//	           |                          [CertificateStatus], [ServerKeyExchange],
 //	           |                          [CertificateRequest], ServerHelloDone
 //	    [awaitCertificate]      flight 4 resent at 1, 3, 7, 15 ... s
 //	           |
@@ -58,14 +58,17 @@ import (
 // Config is what the engines of a server share. It must not change while one
 // of them lives.
 type Config struct {
-	Suites           []*suite.Suite // in order of preference
-	PSKIdentityHint  []byte         // empty: no ServerKeyExchange
-	PSK              bool           // there are pre-shared keys
-	MaxPSKIdentity   int            // bytes; longer identities are unknown ones
-	MTU              int            // bytes, of the largest datagram of a handshake
-	FirstTimeout     time.Duration  // until the first retransmission; zero: 1 s
-	HandshakeTimeout time.Duration  // until a handshake is given up
-	Rand             io.Reader      // safe for concurrent use: see EventWork
+	Suites []*suite.Suite // in order of preference
+	// PSKIdentityHint returns the hint for a client, who asks for a server name, or
+	// an empty one. An empty hint is none. Nil: there are none.
+	PSKIdentityHint  func(serverName string) []byte
+	PSK              bool          // there are pre-shared keys
+	MaxPSKIdentity   int           // bytes; longer identities are unknown ones
+	MTU              int           // bytes, of the largest datagram of a handshake
+	FirstTimeout     time.Duration // until the first retransmission; zero: 1 s
+	HandshakeTimeout time.Duration // until a handshake is given up
+	MaxSessionAge    time.Duration // after which no session is resumed; zero: TicketLifetime alone
+	Rand             io.Reader     // safe for concurrent use: see EventWork
 
 	// Certificate chooses the certificate for a client; nil: there is none. If
 	// AskCertificate, EventCertificateNeeded does so in its place.

@@ -28,7 +28,8 @@ const (
 	// EventVerdictNeeded asks whether the peer with the engine's Parameters and
 	// PeerChain is welcome. The answer goes to AnswerVerdict, at any later time.
 	EventVerdictNeeded
-	// EventEstablished: the handshake is complete.
+	// EventEstablished: the handshake is complete. If it is abbreviated, the full
+	// one was at Created, and else is.
 	EventEstablished
 	// EventWarningAlert: the peer sent a warning other than close_notify.
 	EventWarningAlert
@@ -88,7 +89,8 @@ type Event struct {
 	// says how many and what they are.
 	OnChain bool
 
-	Drop Drop // EventDropped
+	Created time.Time // EventEstablished
+	Drop    Drop      // EventDropped
 
 	// EventClosed, and Alert also for EventWarningAlert
 	Cause Cause

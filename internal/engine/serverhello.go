@@ -24,6 +24,10 @@ type Certificate struct {
 	// Schemes are the signature schemes that Key is to be used with. Nil: all that
 	// it can make.
 	Schemes []uint16
+	// Staple is the response of OCSP for clients that ask for it, SCTs the list of
+	// signed certificate timestamps, behind its length. Nil: none.
+	Staple []byte
+	SCTs   []byte
 }
 
 // HelloInfo is what a certificate is chosen by. Its lists are as they stand in the
@@ -238,19 +242,47 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	hs.hear(wire.TypeClientHello, hs.helloSeq, hs.hello)
 
 	hs.ticket = e.promisesTicket()
-	e.sayServerHello(nil, hs.ticket)
-	if !kx.WithPSK() {
-		e.say(wire.TypeCertificate, func(b []byte) []byte { return wire.AppendCertificate(b, certificate.Chain) })
+	if kx.WithPSK() {
+		e.sayServerHello(nil, hs.ticket, nil, nil)
+	} else {
+		e.sayCertificate(certificate)
 	}
 	hs.answered()
 	if kx.ECDHE() {
 		e.sayECDHE(group, scheme, certificate)
 		return
 	}
-	if len(e.cfg.PSKIdentityHint) > 0 { // RFC 4279 section 2
-		e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, e.cfg.PSKIdentityHint) })
+	if hint := e.hint(); len(hint) > 0 { // RFC 4279 section 2
+		e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, hint) })
 	}
 	e.sayHelloDone(now)
+}
+
+// sayCertificate says ServerHello and Certificate, and what else the client asks for
+// of what is known of the certificate: the response of OCSP (RFC 6066 section 8)
+// and signed timestamps (RFC 6962 section 3.3.1).
+func (e *Engine) sayCertificate(certificate *Certificate) {
+	hs := e.hs
+	staple, timestamps := certificate.Staple, certificate.SCTs
+	if !hs.offer.extensions.StatusRequest {
+		staple = nil
+	}
+	if !hs.offer.extensions.SCT {
+		timestamps = nil
+	}
+	e.sayServerHello(nil, hs.ticket, staple, timestamps)
+	e.say(wire.TypeCertificate, func(b []byte) []byte { return wire.AppendCertificate(b, certificate.Chain) })
+	if staple != nil {
+		e.say(wire.TypeCertificateStatus, func(b []byte) []byte { return wire.AppendCertificateStatus(b, staple) })
+	}
+}
+
+// hint is the PSK identity hint for the client.
+func (e *Engine) hint() []byte {
+	if e.cfg.PSKIdentityHint == nil {
+		return nil
+	}
+	return e.cfg.PSKIdentityHint(e.parameters.ServerName)
 }
 
 // sayHelloDone says what follows ServerKeyExchange, which lets the flight go.
@@ -274,7 +306,7 @@ func (hs *handshake) answered() {
 	hs.hello = emptied(hs.hello)
 }
 
-func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
+func (e *Engine) sayServerHello(sessionID []byte, ticket bool, staple, timestamps []byte) {
 	hs := e.hs
 	hello, x := &hs.offer.hello, &hs.offer.extensions
 	answer := wire.ServerHello{
@@ -289,6 +321,8 @@ func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
 			ECPointFormats:       x.ECPointFormats != nil && e.parameters.Suite.KeyExchange.ECDHE(), // RFC 8422 section 5.2
 			ALPN:                 e.parameters.ALPN,
 			MaxFragmentLength:    x.MaxFragmentLength,
+			StatusRequest:        staple != nil,
+			SCTs:                 timestamps,
 			SessionTicket:        ticket,
 		},
 	}
@@ -305,7 +339,11 @@ func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
 	hs := e.hs
 	e.parameters.Group = group
 	e.flight.held = true
-	withPSK, hint, random := e.parameters.Suite.KeyExchange.WithPSK(), e.cfg.PSKIdentityHint, e.cfg.Rand
+	withPSK, random := e.parameters.Suite.KeyExchange.WithPSK(), e.cfg.Rand
+	var hint []byte
+	if withPSK {
+		hint = e.hint()
+	}
 	randoms := slices.Concat(e.clientRandom[:], e.serverRandom[:])
 	e.work(awaitServerKeyExchange, !withPSK && blocks(certificate.Key), func() func(time.Time) {
 		key, err := suite.Curve(group).GenerateKey(random)

@@ -10,12 +10,14 @@ import (
 	"slices"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // CanAuthenticate reports whether a certificate with the key is of use.
 func CanAuthenticate(public crypto.PublicKey) bool { return suite.KeyExchangeOf(public) != 0 }
 
-// DefaultGroups returns the numbers of all groups in order of preference.
+// DefaultGroups returns the numbers of the groups that serve unless others are
+// asked for, in order of preference.
 func DefaultGroups() []uint16 { return suite.Groups() }
 
 // HasGroup reports whether there is a group with the number.
@@ -43,6 +45,9 @@ func (c *Certificate) schemes() (can uint16) {
 
 // CanSign reports whether there is a signature that the certificate's key makes.
 func (c *Certificate) CanSign() bool { return c.schemes() != 0 }
+
+// SCTs returns what Certificate.SCTs has.
+func SCTs(timestamps [][]byte) []byte { return wire.AppendSCTs(nil, timestamps) }
 
 // group is that of the certificate's key, which clients must have to verify what
 // it signs (RFC 8422 section 4). Zero: none. Clients say in signature_algorithms

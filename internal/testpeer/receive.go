@@ -135,6 +135,11 @@ func (c *Client) receiveMessage(f wire.Fragment) error {
 			return errors.New("malformed Certificate")
 		}
 		c.ServerChain = chain
+	case wire.TypeCertificateStatus:
+		if len(f.Body) < 4 || f.Body[0] != 1 || len(f.Body) != 4+int(f.Body[1])<<16+int(f.Body[2])<<8+int(f.Body[3]) || c.ServerChain == nil || c.SignedWith != 0 {
+			return errors.New("malformed CertificateStatus, or out of its place")
+		}
+		c.Staple = f.Body[4:]
 	case wire.TypeCertificateRequest:
 		c.Requested = true
 	case wire.TypeNewSessionTicket:

@@ -63,6 +63,7 @@ type Client struct {
 	ServerChain [][]byte
 	Requested   bool   // a certificate
 	Group       uint16 // of the server's key
+	Staple      []byte // of CertificateStatus
 	SignedWith  uint16 // the scheme of ServerKeyExchange
 	NewTicket   []byte
 	Resuming    bool // the server resumes

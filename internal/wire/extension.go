@@ -205,6 +205,8 @@ type ServerExtensions struct {
 	ALPN                 string // empty: none
 	MaxFragmentLength    uint8  // zero: none
 	RecordSizeLimit      uint16 // zero: none
+	StatusRequest        bool   // a CertificateStatus will follow
+	SCTs                 []byte // RFC 6962: a list, behind its length; nil: none
 	SessionTicket        bool   // a NewSessionTicket will follow
 }
 
@@ -233,6 +235,12 @@ func (e *ServerExtensions) append(dst []byte) []byte {
 	}
 	if l := e.RecordSizeLimit; l != 0 {
 		add(extensionRecordSizeLimit, byte(l>>8), byte(l))
+	}
+	if e.StatusRequest {
+		add(extensionStatusRequest)
+	}
+	if e.SCTs != nil {
+		add(extensionSCT, e.SCTs...)
 	}
 	if e.SessionTicket {
 		add(extensionSessionTicket)

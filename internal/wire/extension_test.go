@@ -434,6 +434,9 @@ func TestServerExtensionsAppend(t *testing.T) {
 		{"max_fragment_length", ServerExtensions{MaxFragmentLength: 3}, "0005" + "0001" + "0001" + "03"},
 		{"record_size_limit", ServerExtensions{RecordSizeLimit: 0x1234}, "0006" + "001c" + "0002" + "1234"},
 		{"record_size_limit, low byte only", ServerExtensions{RecordSizeLimit: 64}, "0006" + "001c" + "0002" + "0040"},
+		{"status_request", ServerExtensions{StatusRequest: true}, "0004" + "0005" + "0000"},
+		{"signed_certificate_timestamp", ServerExtensions{SCTs: AppendSCTs(nil, [][]byte{{0xaa, 0xbb}, {0xcc}})},
+			"000d" + "0012" + "0009" + "0007" + "0002" + "aabb" + "0001" + "cc"},
 		{"all", ServerExtensions{
 			RenegotiationInfo: true, ExtendedMasterSecret: true, ECPointFormats: true,
 			ALPN: "coap", MaxFragmentLength: 1, RecordSizeLimit: 0x4001,
