@@ -328,7 +328,7 @@ func TestTicketIsRenewed(t *testing.T) {
 // again until the client's Finished has come, also when the hello is repeated.
 func TestResumptionLosses(t *testing.T) {
 	t.Parallel()
-	d := newDirect(t, nil)
+	d := newDirect(t, func(s *Server) { s.RetransmitTimeout = time.Second })
 	c := ticketOf(d, clientAddr(1), ecdhePSK)
 	from := clientAddr(2)
 	d.exchange(c, from, c.Hello())

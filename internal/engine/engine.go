@@ -63,7 +63,7 @@ type Config struct {
 	PSK              bool           // there are pre-shared keys
 	MaxPSKIdentity   int            // bytes; longer identities are unknown ones
 	MTU              int            // bytes, of the largest datagram of a handshake
-	FirstTimeout     time.Duration  // until the first retransmission; zero: 1 s
+	FirstTimeout     time.Duration  // until the first retransmission; zero: DefaultFirstTimeout
 	HandshakeTimeout time.Duration  // until a handshake is given up
 	Rand             io.Reader      // safe for concurrent use: see EventWork
 
@@ -111,9 +111,17 @@ func NextRecord(datagram []byte) (r Record, rest []byte, ok bool) {
 // a handshake message and its headers, with room to make progress.
 const MinMTU = 128
 
+// DefaultFirstTimeout is a little longer than the second of RFC 6347 section
+// 4.2.4.1, which is the clients'. With equal timers, both peers say their flights
+// again for one datagram that was lost, and the server just before the client: one
+// stack takes a single record of what then comes, and gives up.
+const DefaultFirstTimeout = 1250 * time.Millisecond
+
+// MaxTimeout is where the retransmission timeout stops doubling (RFC 6347 section
+// 4.2.4.1).
+const MaxTimeout = 60 * time.Second
+
 const (
-	firstTimeout   = time.Second      // RFC 6347 section 4.2.4.1
-	maxTimeout     = 60 * time.Second // RFC 6347 section 4.2.4.1
 	lastFlightLife = 240 * time.Second
 	// alertedLife is how long a handshake still has after a plaintext alert,
 	// which anybody could have sent.

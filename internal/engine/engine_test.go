@@ -49,6 +49,7 @@ func newConfig() *Config {
 		MaxPSKIdentity:   64,
 		Groups:           suite.Groups(),
 		MTU:              1200,
+		FirstTimeout:     time.Second,
 		HandshakeTimeout: 30 * time.Second,
 		Rand:             rand.Reader,
 		Memory:           &lent,

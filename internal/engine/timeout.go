@@ -15,7 +15,7 @@ func (e *Engine) HelloAgain(now time.Time) {
 
 func (cfg *Config) firstTimeout() time.Duration {
 	if cfg.FirstTimeout == 0 {
-		return firstTimeout
+		return DefaultFirstTimeout
 	}
 	return cfg.FirstTimeout
 }
