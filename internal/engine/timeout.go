@@ -28,11 +28,17 @@ func (e *Engine) resend(now time.Time) {
 	if now.Before(e.resendFrom) {
 		return
 	}
-	e.resendFrom = now.Add(e.cfg.resendGap())
-	e.flight.rewind()
+	e.sayAgain(now)
 	if e.hs != nil {
 		e.hs.resendAt = now.Add(e.hs.timeout)
 	}
+}
+
+// sayAgain sends the last flight again. Whoever asks for it just then, its own
+// timer having come up too, has been answered.
+func (e *Engine) sayAgain(now time.Time) {
+	e.flight.rewind()
+	e.resendFrom = now.Add(e.cfg.resendGap())
 }
 
 // Deadline is when Timeout must be called; zero: never.
@@ -91,7 +97,7 @@ func (e *Engine) Timeout(now time.Time) {
 		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil, Alert: e.hs.alerted.Description})
 		return
 	}
-	e.flight.rewind()
-	e.hs.timeout = min(2*e.hs.timeout, maxTimeout)
+	e.sayAgain(now)
+	e.hs.timeout = min(2*e.hs.timeout, MaxTimeout)
 	e.hs.resendAt = now.Add(e.hs.timeout)
 }
