@@ -4,9 +4,14 @@ package dtlsserver
 // handshakes whose flights are lost.
 
 import (
+	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // lengths takes what has come, unread, and returns the lengths of the datagrams.
@@ -58,5 +63,54 @@ func TestFlightOnceAtATime(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestNonsenseIsTold: a peer whose own words cannot be is told why the association
+// ends, after the flight that opened it, and so is the operator. Nothing is left.
+func TestNonsenseIsTold(t *testing.T) {
+	t.Parallel()
+	for _, joined := range []bool{true, false} {
+		for _, again := range []bool{true, false} {
+			d := newDirect(t, nil)
+			from := clientAddr(1)
+			if again { // there is an open session, which the new one replaces
+				d.establish(testpeer.New(testIdentity, []byte(testKey), 1), from)
+				d.advance(5 * time.Second) // so that nothing is folded
+			}
+			before := len(d.rec.log)
+			c := testpeer.New(testIdentity, []byte(testKey), 2)
+			d.exchange(c, from, c.Hello())
+			d.exchange(c, from, c.Hello())
+			records := c.Records()
+			finished := c.FinishedMessage()
+			second := testpeer.Message(wire.TypeFinished, c.MessageSeq, finished[wire.HandshakeHeaderLen:])
+			d.exchange(c, from, slices.Concat(records[:2]...))
+			if joined {
+				d.exchange(c, from, c.Sealed(wire.ContentHandshake, slices.Concat(finished, second)))
+			} else {
+				d.exchange(c, from, slices.Concat(records[2], c.Sealed(wire.ContentHandshake, second)))
+			}
+			if !c.Complete || !slices.Equal(c.Alerts, []wire.Alert{{Level: wire.LevelFatal, Description: wire.AlertUnexpectedMessage}}) {
+				t.Errorf("joined %v, again %v: complete %v, alerts %v", joined, again, c.Complete, c.Alerts)
+			}
+			d.advance(time.Minute)
+			var closed *AlertError
+			e := d.rec.of(KindSessionClosed)
+			if len(e) == 0 || !errors.As(e[len(e)-1].Err, &closed) || !closed.Sent || closed.Code != 10 || closed.Reason == "" {
+				t.Errorf("joined %v, again %v: %v", joined, again, e)
+			}
+			want := []string{"HelloVerified", "PSKRequested", "HandshakeComplete", "SessionClosed"}
+			if again {
+				want = []string{"HelloVerified", "PSKRequested", "SessionClosed", "HandshakeComplete", "SessionClosed"}
+			}
+			log := slices.DeleteFunc(slices.Clone(d.rec.log[before:]), func(s string) bool { return s == "HelloVerifyRequest" || s == "RecordDropped" })
+			if !slices.Equal(log, want) {
+				t.Errorf("joined %v, again %v: told %v, want %v", joined, again, log, want)
+			}
+			if left := d.l.left(); left != "" {
+				t.Errorf("joined %v, again %v: left: %s", joined, again, left)
+			}
+		}
 	}
 }

@@ -259,7 +259,6 @@ func (e *Engine) complete(now time.Time) {
 	}
 	e.sayFinished()
 	e.flightUntil = now.Add(lastFlightLife)
-	e.resendFrom = now.Add(e.cfg.resendGap())
 	e.establish()
 }
 
@@ -288,5 +287,6 @@ func (e *Engine) establish() {
 	}
 	e.raise(Event{Kind: EventEstablished})
 	e.state = established
+	e.resendFrom = time.Time{}
 	e.letGo()
 }

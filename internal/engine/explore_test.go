@@ -581,7 +581,7 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 	{"*", "established", "sealed ApplicationData *", "data", "RFC 5246 section 10"},
 	{"resumption*", "established", "sealed Finished behind good", "nothing", "RFC 6347 section 4.2.4: the last flight was the client's"},
 	{"*", "established", "sealed Finished behind good", "flight", "RFC 6347 section 4.2.4: the last flight is sent again"},
-	{"*", "established", "sealed ClientHello next beyond", "drop malformed", "RFC 6347 section 4.2.3"},
+	{"*", "established", "sealed ClientHello next beyond", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error"},
 	{"*", "established", "sealed ClientHello *", "drop unexpected, warning 100|drop unexpected", "RFC 5246 section 7.2.2: no_renegotiation, at a bounded rate"},
 
 	// A Finished counts in epoch 1 only, after ChangeCipherSpec.
@@ -589,17 +589,22 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 	{"*verdict", "awaitFinished+ccs", "sealed Finished next good", "-> awaitVerdict, event VerdictNeeded", "RFC 5246 section 7.4.9, once the caller agrees"},
 	{"*", "awaitFinished+ccs", "sealed Finished next good", "-> established, flight, event Established", "RFC 5246 section 7.4.9"},
 	{"*", "awaitFinished+ccs", "sealed Finished next wrong", "-> closed, fatal 51, event Closed", "RFC 5246 section 7.4.9 and 7.2.2: decrypt_error"},
-	{"*", "awaitFinished+ccs", "sealed Finished next short|sealed Finished next empty|sealed Finished next cut", "-> closed, fatal 51, event Closed|-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error or decrypt_error"},
+	{"*", "awaitFinished+ccs", "sealed Finished next short|sealed Finished next long|sealed Finished next empty|sealed Finished next cut|sealed Finished next beyond|sealed Finished next huge", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error"},
 	{"*", "awaitFinished+ccs", "sealed Finished next half", "nothing", "RFC 6347 section 4.2.3: a fragment"},
-	{"*", "awaitFinished+ccs", "sealed Finished next *", "drop malformed|drop limit|-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2, RFC 6347 section 4.2.3"},
+	{"*", "awaitFinished+ccs", "sealed Finished next void", "drop malformed", "RFC 6347 section 4.2.3: a fragment of nothing"},
 	{"*", "awaitVerdict|awaitFinished+ccs", "sealed ApplicationData *", "drop early data", "RFC 5246 section 7.4.9: no data before the Finished"},
 
 	// Alerts count where they are authentic.
 	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - close", "-> closed, warning 0, event Closed", "RFC 5246 section 7.2.1: answered with close_notify"},
 	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - fatal", "-> closed, event Closed", "RFC 5246 section 7.2: ends the connection"},
 	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - warning", "event WarningAlert", "RFC 5246 section 7.2"},
-	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - malformed", "drop malformed", "RFC 6347 section 4.1.2.7"},
-	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed *", "drop unexpected|drop repeated|drop malformed", "RFC 6347 section 4.1.2.7: discarded rather than fatal"},
+	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - malformed", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error"},
+
+	// What else is authentic has no place there.
+	{"*", "awaitVerdict", "sealed Finished behind good", "drop repeated", "RFC 6347 section 4.2.4: to be answered with the verdict"},
+	{"*", "awaitFinished+ccs", "sealed * behind *", "drop repeated", "RFC 6347 section 4.2.2: message_seq below the next is discarded"},
+	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed * next beyond", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error"},
+	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed *", "-> closed, fatal 10, event Closed", "RFC 5246 section 7.2.2: unexpected_message"},
 	{"*", "established|awaitFinished+ccs", "forged *", "drop forged", "RFC 6347 section 4.1.2.7"},
 
 	// The client's flight is there; only its Finished may come again.

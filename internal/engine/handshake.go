@@ -195,9 +195,9 @@ func (e *Engine) receiveEarly(now time.Time) {
 	}
 }
 
-// receiveFragments takes the content of a handshake record, whose epoch
-// decides what may be in it: Finished in epoch 1, the others in epoch 0.
-func (e *Engine) receiveFragments(now time.Time, content []byte, epoch uint16) Drop {
+// receiveFragments takes the content of a handshake record of epoch 0, where all
+// messages belong but Finished.
+func (e *Engine) receiveFragments(now time.Time, content []byte) Drop {
 	if len(content) == 0 {
 		return DropMalformed
 	}
@@ -211,7 +211,7 @@ func (e *Engine) receiveFragments(now time.Time, content []byte, epoch uint16) D
 			return DropLimit
 		}
 		content = rest
-		if drop := e.receiveFragment(now, f, epoch); drop != DropNone {
+		if drop := e.receiveFragment(now, f); drop != DropNone {
 			result = drop
 		}
 	}
@@ -225,13 +225,13 @@ func (hs *handshake) mayTake() bool {
 	return hs.pieces <= maxPieces
 }
 
-func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) Drop {
+func (e *Engine) receiveFragment(now time.Time, f wire.Fragment) Drop {
 	hs := e.hs
 	ahead := int(f.MessageSeq) - int(hs.nextReceive)
 	switch {
 	case ahead < 0:
 		return DropRepeated
-	case !e.expects(f.Type, ahead, epoch):
+	case !e.expects(f.Type, ahead):
 		return DropUnexpected
 	}
 	body, drop := hs.incoming[ahead].add(f, e.maxLen(f.Type), hs.datagram)
@@ -265,7 +265,7 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 func (e *Engine) receiveKept(now time.Time) {
 	for e.hs != nil && !e.asking() {
 		t, body, ok := e.hs.incoming[0].kept()
-		if !ok || !e.expects(t, 0, 0) {
+		if !ok || !e.expects(t, 0) {
 			return
 		}
 		e.receiveNext(now, t, body)
@@ -273,13 +273,9 @@ func (e *Engine) receiveKept(now time.Time) {
 }
 
 // expects reports whether a message that is so far ahead of the next one is
-// one that the handshake still needs, in the epoch that it belongs to. Whatever
-// else comes in plaintext may be anybody's, and is dropped rather than answered
-// with an alert.
-func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
-	if epoch == 1 {
-		return e.state == awaitFinished && t == wire.TypeFinished && ahead == 0
-	}
+// one that the handshake still needs in plaintext. Whatever else comes there may
+// be anybody's, and is dropped rather than answered with an alert.
+func (e *Engine) expects(t wire.HandshakeType, ahead int) bool {
 	switch e.state {
 	case awaitClientHello:
 		return t == wire.TypeClientHello && ahead == 0
