@@ -254,10 +254,15 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	s.wakeLocked(now)
 	s.pumpLocked(now)
 	if data != nil {
-		s.messagesReceived++
-		s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: r.Raw, plainText: data})
+		s.dataLocked(r, data)
 	}
 	return drop
+}
+
+// dataLocked has the handler told of application data.
+func (s *Session) dataLocked(r engine.Record, data []byte) {
+	s.messagesReceived++
+	s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: r.Raw, plainText: data})
 }
 
 // memory is the engine.Budget of a Session.
@@ -402,6 +407,8 @@ func (s *Session) eventsLocked(now time.Time) {
 			s.askVerdictLocked(now)
 		case engine.EventEstablished:
 			s.establishedLocked(now)
+		case engine.EventData:
+			s.dataLocked(ev.Record, ev.Data)
 		case engine.EventDropped:
 			s.countDropLocked(now, ev.Drop)
 		case engine.EventWarningAlert:

@@ -225,7 +225,9 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	e.finishedSeq = seq
 	if hs.resumed != nil { // the client has the last word
 		e.flight = flight{}
+		overtaking := hs.takeOvertaking()
 		e.establish()
+		e.receiveOvertaking(overtaking)
 		return
 	}
 	if e.cfg.AskVerdict {

@@ -199,6 +199,9 @@ func (d *driver) pump() {
 			return
 		}
 		d.events = append(d.events, ev)
+		if ev.Kind == EventData {
+			d.data = append(d.data, string(ev.Data))
+		}
 		if ev.Kind == EventPSKNeeded && d.answer != nil {
 			d.e.AnswerPSK(d.now, d.answer(ev.Identity))
 			d.pump()

@@ -30,6 +30,9 @@ const (
 	EventVerdictNeeded
 	// EventEstablished: the handshake is complete.
 	EventEstablished
+	// EventData: application data came before the handshake was complete, which
+	// it is now. Record and Data are the caller's.
+	EventData
 	// EventWarningAlert: the peer sent a warning other than close_notify.
 	EventWarningAlert
 	// EventDropped: a record that was kept, having come too early, was of no
@@ -87,6 +90,9 @@ type Event struct {
 	// OnChain: Work is about the client's certificates, of which a stranger
 	// says how many and what they are.
 	OnChain bool
+
+	Record Record // EventData
+	Data   []byte // EventData
 
 	Drop Drop // EventDropped
 

@@ -23,7 +23,7 @@ type handshake struct {
 	premaster   []byte       // with a pre-shared key
 	master      [suite.MasterSecretLen]byte
 	secret      suite.Secret      // the premaster secret, and then master
-	early       []byte            // records of epoch 1 that came before ChangeCipherSpec or the keys
+	early       []byte            // records of epoch 1 before their turn
 	opened      [maxEarlyLen]byte // what one of them holds
 	scratch     [suite.MaxHashLen]byte
 	flight      [256]byte // for Engine.flight
@@ -56,6 +56,7 @@ type progress struct {
 
 	changeCipherSpec bool // the client's has come
 	earlyRecords     int  // in early
+	overtaken        bool // some of them are opened, and wait for the Finished
 	unopened         bool // a Finished came that did not open
 
 	timeout  time.Duration // of the next retransmission
@@ -74,11 +75,6 @@ const (
 	// window is how many messages from the next on are kept when they come
 	// too early. The client's flight has no more in epoch 0.
 	window = 3
-
-	// What overtakes the client's flight is one Finished; a few more leave
-	// room for what is forged.
-	maxEarly    = 4
-	maxEarlyLen = 256
 
 	// maxPieces bounds how many fragments, and other records of epoch 0, of one
 	// datagram are looked at. Each is work for whoever sends it, and a client's
@@ -162,37 +158,6 @@ func (hs *handshake) giveUpAt() time.Time {
 		return hs.giveUp
 	}
 	return earlier(hs.alertedUntil, hs.giveUp)
-}
-
-// keepEarly keeps a record of epoch 1 that has overtaken the client's flight.
-// Only a handshake record can be of use.
-func (hs *handshake) keepEarly(r Record) Drop {
-	if r.Type != wire.ContentHandshake {
-		return DropEpoch
-	}
-	if hs.earlyRecords == maxEarly || len(r.Raw) > maxEarlyLen {
-		return DropLimit
-	}
-	hs.early = append(hs.early, r.Raw...)
-	hs.earlyRecords++
-	return DropNone
-}
-
-// receiveEarly takes the records that were kept, now that they may be opened.
-func (e *Engine) receiveEarly(now time.Time) {
-	if e.state != awaitFinished || !e.hs.changeCipherSpec {
-		return
-	}
-	hs := e.hs
-	kept := hs.early
-	hs.early, hs.earlyRecords = hs.early[:0], 0
-	for len(kept) > 0 && e.state == awaitFinished {
-		r, rest, _ := wire.ParseRecord(kept)
-		kept = rest
-		if _, drop := e.receiveSealed(now, r, hs.opened[:0]); drop != DropNone {
-			e.raise(Event{Kind: EventDropped, Drop: drop})
-		}
-	}
 }
 
 // receiveFragments takes the content of a handshake record of epoch 0, where all

@@ -372,6 +372,9 @@ func (s *schedule) tell(ev Event) {
 			}
 		}
 	}
+	if ev.Kind == EventData && !opened {
+		s.t.Fatal("data before the end of the handshake")
+	}
 	if ev.Kind == EventWork {
 		s.works = append(s.works, sync.OnceValue(ev.Work))
 	}
@@ -399,7 +402,7 @@ func (s *schedule) wantBounded() {
 	if hs == nil {
 		return
 	}
-	if hs.earlyRecords > maxEarly || len(hs.early) > maxEarly*maxEarlyLen {
+	if hs.earlyRecords > maxEarly || len(hs.early) > maxOvertakingBytes {
 		s.t.Fatalf("%d records of epoch 1 are kept, in %d bytes", hs.earlyRecords, len(hs.early))
 	}
 	for i := range hs.incoming {

@@ -14,8 +14,10 @@ import (
 
 // receiveSealed takes a record of epoch 1.
 func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) (data []byte, drop Drop) {
-	if !e.Opening() {
-		return nil, e.hs.keepEarly(r)
+	// An abbreviated handshake has keys before its ChangeCipherSpec comes.
+	opens := e.Opening() || e.resumes() && (r.Type == wire.ContentApplicationData || r.Type == wire.ContentAlert)
+	if !opens {
+		return nil, e.keepEarly(r)
 	}
 	content, err := e.opener.Open(buf[:0], r)
 	if err != nil {
@@ -30,6 +32,8 @@ func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) (data []byte
 	switch r.Type {
 	case wire.ContentApplicationData:
 		switch {
+		case e.resumes():
+			return nil, e.keepOvertaking(r)
 		case e.state != established:
 			return nil, DropEarlyData
 		case content == nil:
@@ -39,6 +43,9 @@ func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) (data []byte
 	case wire.ContentHandshake:
 		return nil, e.receiveSealedMessages(now, content)
 	case wire.ContentAlert:
+		if e.resumes() && e.hs.overtaken { // the end of what waits for the Finished
+			return nil, e.keepOvertaking(r)
+		}
 		e.receiveAlert(content)
 	default: // RFC 5246 section 6; ChangeCipherSpec has its place in epoch 0
 		e.fail(wire.AlertUnexpectedMessage, "record of a type that has no place after ChangeCipherSpec")
