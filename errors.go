@@ -44,7 +44,8 @@ var (
 	// address (RFC 6347 section 4.2.8).
 	ErrReconnected = errors.New("dtlsserver: replaced by a new handshake of the peer")
 	// ErrHandshakeTimeout: the handshake was not complete after
-	// HandshakeTimeout.
+	// HandshakeTimeout. If the client had said why in plaintext, it is what an
+	// *AlertError unwraps to, and so is ErrWrongPSK.
 	ErrHandshakeTimeout = errors.New("dtlsserver: handshake timed out")
 	// ErrWrongPSK: the handshake timed out after the peer's Finished did not
 	// open. The peer has a different key, or its identity is unknown.
@@ -77,7 +78,9 @@ type AlertError struct {
 	err error
 }
 
-// Unwrap returns the error for which the alert was sent, or nil.
+// Unwrap returns the error for which the alert was sent. Of an alert that came in
+// plaintext, which anybody could have sent, it returns ErrHandshakeTimeout or
+// ErrWrongPSK, since that is what ended the handshake. Else it returns nil.
 func (e *AlertError) Unwrap() error { return e.err }
 
 func (e *AlertError) Error() string {

@@ -4,6 +4,8 @@ package dtlsserver
 // handshakes whose flights are lost.
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"slices"
 	"testing"
@@ -113,4 +115,122 @@ func TestNonsenseIsTold(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestClientsAlertIsTold: a client that goes says why in plaintext, where it has no
+// keys yet. The handshake is given up after five seconds of silence, or as late as
+// ever if the alert does not say that it is over, and its failure has the code.
+func TestClientsAlertIsTold(t *testing.T) {
+	t.Parallel()
+	cert := newAuthority(t).issue("localhost", newKey(t, "P-256"))
+	const doubt = 5 * time.Second
+	type say struct {
+		at    time.Duration
+		alert []byte
+	}
+	silent := func(*peer) {}
+	flight := func(p *peer) { p.send(p.Flight()) }
+	keyExchange := func(p *peer) {
+		cke, _, _ := p.KeyExchange()
+		p.send(cke)
+	}
+	tests := []struct {
+		name string
+		hook time.Duration // that PSK takes
+		edit func(*Server)
+		next func(*peer) // what the client says to flight 4
+		said []say
+		code uint8
+		at   time.Duration // of the failure; zero: there is none
+	}{
+		{"unknown_ca", 0, nil, silent, []say{{0, []byte{2, 48}}}, 48, doubt},
+		{"close_notify", 0, nil, silent, []say{{time.Second, []byte{1, 0}}}, 0, time.Second + doubt},
+		{"repeated", 0, nil, silent, []say{{0, []byte{2, 42}}, {3 * time.Second, []byte{2, 80}}}, 42, doubt},
+		{"user_canceled, close_notify", 0, nil, silent, []say{{0, []byte{1, 90}}, {time.Second, []byte{1, 0}}}, 90, time.Second + doubt},
+		{"a warning, then fatal", 0, nil, silent, []say{{0, []byte{1, 112}}, {time.Second, []byte{2, 47}}}, 47, time.Second + doubt},
+		{"a warning only", 0, nil, silent, []say{{time.Second, []byte{1, 46}}}, 46, DefaultHandshakeTimeout},
+		{"late", 0, nil, silent, []say{{28 * time.Second, []byte{2, 70}}}, 70, DefaultHandshakeTimeout},
+		{"behind ClientKeyExchange", 0, nil, keyExchange, []say{{0, []byte{2, 51}}}, 51, doubt},
+		{"while the key is looked up", 4 * time.Second, nil, keyExchange, []say{{time.Second, []byte{2, 80}}}, 80, 4*time.Second + doubt},
+		{"while the key is looked up for ever", time.Minute, nil, flight, []say{{time.Second, []byte{2, 80}}}, 80, DefaultHandshakeTimeout},
+		{"over a slow network", 0, func(s *Server) { s.RetransmitTimeout = 9 * time.Second }, silent, []say{{0, []byte{2, 48}}}, 48, 18 * time.Second},
+		{"belied", time.Second, nil, flight, []say{{0, []byte{2, 48}}}, 0, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(s *Server) {
+				s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+					time.Sleep(tt.hook)
+					return testPSK(ctx, req)
+				}
+				if tt.edit != nil {
+					tt.edit(s)
+				}
+			}, func(b *bubble) {
+				p := b.peer(1)
+				p.verify()
+				start := time.Now()
+				tt.next(p)
+				for _, s := range tt.said {
+					time.Sleep(s.at - time.Since(start))
+					p.send(p.Plain(wire.ContentAlert, s.alert))
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if tt.at == 0 {
+					b.rec.want(t, KindHandshakeFailed, 0, "when the client goes on")
+					b.rec.want(t, KindHandshakeComplete, 1, "when the client goes on")
+					return
+				}
+				e := b.rec.want(t, KindHandshakeFailed, 1, "after the alert")
+				var alert *AlertError
+				if !errors.As(e.Err, &alert) || alert.Code != tt.code || alert.Sent || !errors.Is(e.Err, ErrHandshakeTimeout) {
+					t.Errorf("failed for %v, want the client's alert %d", e.Err, tt.code)
+				}
+				if at := e.Time.Sub(start); at != tt.at {
+					t.Errorf("failed after %v, want %v", at, tt.at)
+				}
+			})
+		})
+	}
+	t.Run("while the certificate is looked for", func(t *testing.T) {
+		t.Parallel()
+		inBubble(t, func(s *Server) {
+			s.Certificates = []tls.Certificate{cert}
+			s.GetCertificate = func(*ClientHelloInfo) (*tls.Certificate, error) {
+				time.Sleep(3 * time.Second)
+				return nil, nil
+			}
+		}, func(b *bubble) {
+			p := b.peer(1)
+			p.Suites = []uint16{ecdheCert}
+			p.send(p.Hello())
+			p.receive()
+			p.send(p.Hello())
+			start := time.Now()
+			p.send(p.Plain(wire.ContentAlert, []byte{2, 80}))
+			time.Sleep(time.Minute)
+			e := b.rec.want(t, KindHandshakeFailed, 1, "after the alert")
+			var alert *AlertError
+			if !errors.As(e.Err, &alert) || alert.Code != 80 || e.Time.Sub(start) != 3*time.Second+doubt {
+				t.Errorf("failed after %v for %v", e.Time.Sub(start), e.Err)
+			}
+		})
+	})
+	t.Run("with a wrong key", func(t *testing.T) {
+		t.Parallel()
+		inBubble(t, nil, func(b *bubble) {
+			p := b.peer(1)
+			p.Key = []byte("another key")
+			p.verify()
+			p.send(p.Flight(), p.Plain(wire.ContentAlert, []byte{2, 20}))
+			time.Sleep(time.Minute)
+			e := b.rec.want(t, KindHandshakeFailed, 1, "after the alert")
+			var alert *AlertError
+			if !errors.As(e.Err, &alert) || alert.Code != 20 || !errors.Is(e.Err, ErrWrongPSK) {
+				t.Errorf("failed for %v", e.Err)
+			}
+		})
+	})
 }

@@ -439,6 +439,7 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	if s.reason == nil {
 		s.reason = closeReason(ev)
 	}
+	s.reason = withAlert(s.reason, ev)
 	if s.cancel != nil {
 		s.cancel(s.reason)
 	}
@@ -505,6 +506,15 @@ func closeReason(ev engine.Event) error {
 	default:
 		return ErrSessionClosed
 	}
+}
+
+// withAlert returns why a handshake ended that has timed out when the client had
+// said why in plaintext.
+func withAlert(reason error, ev engine.Event) error {
+	if !ev.Alerted || reason != ErrHandshakeTimeout && reason != ErrWrongPSK {
+		return reason
+	}
+	return &AlertError{Code: uint8(ev.Alert), Reason: strings.TrimPrefix(reason.Error(), "dtlsserver: "), err: reason}
 }
 
 // raise puts an event about the session into the outbox.

@@ -123,8 +123,8 @@ const MaxTimeout = 60 * time.Second
 
 const (
 	lastFlightLife = 240 * time.Second
-	// alertedLife is how long a handshake still has after a plaintext alert,
-	// which anybody could have sent.
+	// alertedLife is how long a handshake still has, at the least, after a
+	// plaintext alert, which anybody could have sent.
 	alertedLife = 5 * time.Second
 )
 
@@ -203,6 +203,7 @@ func (e *Engine) Begin(cfg *Config, budget Budget, now time.Time, hello *Hello) 
 	e.hs.nextReceive, e.hs.nextSend = hello.MessageSeq, hello.MessageSeq
 	e.hs.timeout = cfg.firstTimeout()
 	e.hs.giveUp = now.Add(cfg.HandshakeTimeout)
+	e.hs.doubt = cfg.doubt()
 	e.hs.gotOnAt = now
 	e.events = e.hs.events[:0]
 	e.flight.bytes = e.hs.flight[:0]
@@ -316,9 +317,7 @@ func (e *Engine) receivePlain(now time.Time, r Record) Drop {
 		if !ok {
 			return DropMalformed
 		}
-		if a.Level == wire.LevelFatal || a.Description == wire.AlertCloseNotify {
-			e.hs.hint(now, a)
-		}
+		e.hs.hint(now, a)
 		return DropUnauthenticated
 	default:
 		return DropUnauthenticated
@@ -404,6 +403,9 @@ func (e *Engine) failInside(cause Cause, err error) {
 // to send a pending alert, and to tell what was settled.
 func (e *Engine) close(ev Event) {
 	ev.Kind = EventClosed
+	if e.hs != nil && e.hs.alerted.Level != 0 && (ev.Cause == CauseTimeout || ev.Cause == CauseLocal) {
+		ev.Alert, ev.Alerted = e.hs.alerted.Description, true
+	}
 	e.raise(ev)
 	if e.state != established { // nothing was
 		e.parameters = Parameters{Identity: e.parameters.Identity}

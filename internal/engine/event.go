@@ -101,6 +101,9 @@ type Event struct {
 	Alert wire.AlertDescription
 	Why   string // CauseHandshake: what was wrong
 	Err   error  // CauseEntropy, CauseInternal, CauseRefused
+	// Alerted: with CauseTimeout or CauseLocal, Alert came in plaintext in the
+	// handshake, and nothing of the client's since.
+	Alerted bool
 	// WrongKey: with CauseTimeout, a Finished came that did not open, as
 	// when the peer has another key.
 	WrongKey bool

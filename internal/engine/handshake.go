@@ -67,8 +67,9 @@ type progress struct {
 	// had.
 	keyExchangeAt time.Time
 
-	alerted      wire.Alert // in plaintext, since the handshake last got on
-	alertedUntil time.Time  // zero: none
+	alerted      wire.Alert    // in plaintext, since the client last said something of use; zero: none
+	alertedUntil time.Time     // zero: none, or none that says it is over
+	doubt        time.Duration // from the alert until then
 }
 
 const (
@@ -144,13 +145,22 @@ func (hs *handshake) release() {
 	}
 }
 
-// hint takes a plaintext alert. Anybody can have sent it, so it only shortens
-// the time that the handshake has for its next step.
+// hint takes a plaintext alert. Anybody can have sent it, so one that says that it
+// is over only shortens the time that the handshake has for its next step. When
+// that does not come, it was the client's, and the first one that is fatal, or else
+// the first, says why.
 func (hs *handshake) hint(now time.Time, a wire.Alert) {
-	if hs.alertedUntil.IsZero() {
-		hs.alerted, hs.alertedUntil = a, now.Add(alertedLife)
+	if a.Level > hs.alerted.Level {
+		hs.alerted = a
+	}
+	over := a.Level == wire.LevelFatal || a.Description == wire.AlertCloseNotify
+	if over && hs.alertedUntil.IsZero() {
+		hs.alertedUntil = now.Add(hs.doubt)
 	}
 }
+
+// heard notes that the client has said something of use: it has not gone.
+func (hs *handshake) heard() { hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{} }
 
 // giveUpAt is when the handshake is over if nothing comes.
 func (hs *handshake) giveUpAt() time.Time {
@@ -176,8 +186,11 @@ func (e *Engine) receiveFragments(now time.Time, content []byte) Drop {
 			return DropLimit
 		}
 		content = rest
-		if drop := e.receiveFragment(now, f); drop != DropNone {
+		switch drop := e.receiveFragment(now, f); {
+		case drop != DropNone:
 			result = drop
+		case e.hs != nil:
+			e.hs.heard()
 		}
 	}
 	return result
@@ -350,8 +363,11 @@ func (hs *handshake) record(b []byte) {
 // transcript goes on.
 func (hs *handshake) transcriptHash() []byte { return hs.transcript.Sum(hs.scratch[:0]) }
 
-// gotOn notes that the handshake has been taken on.
+// gotOn notes that the handshake has been taken on. If that was by our doing, the
+// client has time for its next step again, though it said that it is over.
 func (hs *handshake) gotOn(now time.Time) {
-	hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{}
+	if !hs.alertedUntil.IsZero() {
+		hs.alertedUntil = now.Add(hs.doubt)
+	}
 	hs.gotOnAt = now
 }

@@ -20,6 +20,10 @@ func (cfg *Config) firstTimeout() time.Duration {
 	return cfg.FirstTimeout
 }
 
+// doubt is how long a handshake goes on after a plaintext alert. A client whose
+// network is slow must have the time to belie it.
+func (cfg *Config) doubt() time.Duration { return max(alertedLife, 2*cfg.firstTimeout()) }
+
 // resendGap is the least time between two answers to a peer that repeats itself.
 func (cfg *Config) resendGap() time.Duration { return cfg.firstTimeout() / 4 }
 
@@ -94,7 +98,7 @@ func (e *Engine) Timeout(now time.Time) {
 		return
 	}
 	if e.asking() || !now.Before(e.hs.giveUpAt()) {
-		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil, Alert: e.hs.alerted.Description})
+		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil})
 		return
 	}
 	e.sayAgain(now)
