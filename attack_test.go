@@ -273,7 +273,7 @@ func TestHookLatencyIsHidden(t *testing.T) {
 			start := time.Now()
 			p.send(p.Flight())
 			<-p.pipe.in
-			if took := time.Since(start); took != time.Second {
+			if took := time.Since(start); took != DefaultRetransmitTimeout {
 				t.Errorf("a hook of %v shows: repeated after %v", latency, took)
 			}
 		})

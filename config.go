@@ -20,6 +20,7 @@ const (
 
 	DefaultMaxClientCertificates = 16 << 10 // bytes
 	DefaultHandshakeTimeout      = 30 * time.Second
+	DefaultRetransmitTimeout     = engine.DefaultFirstTimeout // 1.25 s
 	DefaultIdleTimeout           = 10 * time.Minute
 	DefaultMaxSessions           = 100_000
 	DefaultMaxHandshakes         = 2_000
@@ -37,6 +38,10 @@ const maxHint = 1 << 10
 
 // maxHandshakeMessage is the length of the longest handshake message.
 const maxHandshakeMessage = 1<<24 - 1
+
+// minRetransmitTimeout bounds how often the flight of a silent client is sent
+// again: the timeout doubles from there.
+const minRetransmitTimeout = time.Millisecond
 
 // maxMTU is the largest UDP payload of IPv4.
 const maxMTU = 65507
@@ -123,6 +128,7 @@ func (s *Server) config() (*config, error) {
 		MTU:              wrong.count("MTU", s.MTU, DefaultMTU),
 		HandshakeTimeout: wrong.duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout),
 		MaxSessionAge:    wrong.duration("MaxSessionAge", s.MaxSessionAge, 0),
+		FirstTimeout:     wrong.duration("RetransmitTimeout", s.RetransmitTimeout, DefaultRetransmitTimeout),
 		Rand:             rand.Reader,
 		KeyLog:           s.keyLog(),
 		Memory:           new(sync.Pool),
@@ -135,6 +141,11 @@ func (s *Server) config() (*config, error) {
 	s.requestCertificates(&wrong, eng)
 	if eng.MTU >= 0 && (eng.MTU < engine.MinMTU || eng.MTU > maxMTU) {
 		wrong.add("MTU", "is %d, not between %d and %d", eng.MTU, engine.MinMTU, maxMTU)
+	}
+	if t := s.RetransmitTimeout; t > 0 && (t < minRetransmitTimeout || t > engine.MaxTimeout) {
+		wrong.add("RetransmitTimeout", "is %v, not between %v and %v", t, minRetransmitTimeout, engine.MaxTimeout)
+	} else if t > 0 && eng.HandshakeTimeout >= 0 && t >= eng.HandshakeTimeout {
+		wrong.add("RetransmitTimeout", "is %v: no flight would be sent again within HandshakeTimeout, %v", t, eng.HandshakeTimeout)
 	}
 	if !s.SessionTicketsDisabled {
 		eng.Tickets = &s.tickets

@@ -73,6 +73,11 @@ var dearestBounds = []dearestBound{
 		path: [4]int{1536, 2, 0, 0}, largest: [4]int{1536, 2, 0, 0},
 	},
 	{
+		// Once a handshake, and MaxHandshakeMemory counts most of it.
+		states: "awaiting C*|awaiting F*|resumption, awaiting*|silent*|waiting for the *|open session beside*", messages: "*",
+		path: [4]int{5376, 5, 5248, 3}, largest: [4]int{5376, 5, 5248, 3},
+	},
+	{
 		states: "*", messages: "*",
 		path: [4]int{3584, 5, 128, 2}, largest: [4]int{3584, 5, 128, 2},
 	},

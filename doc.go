@@ -97,6 +97,7 @@
 //	MaxHandshakesPerSource 200         an IPv4 address or IPv6 /64
 //	MaxHandshakeMemory     16 MiB      of messages in parts and certificates, all together
 //	HandshakeTimeout       30 s
+//	RetransmitTimeout      1.25 s      then twice that, and so on
 //	IdleTimeout            10 minutes  counts what comes from the peer only
 //	MaxPSKIdentity         256 bytes   a longer identity is an unknown one
 //	MaxClientCertificates  16 KiB      of a client's chain

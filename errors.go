@@ -48,7 +48,8 @@ var (
 	// address (RFC 6347 section 4.2.8), or, of a handshake, has begun another.
 	ErrReconnected = errors.New("dtlsserver: replaced by a new handshake of the peer")
 	// ErrHandshakeTimeout: the handshake was not complete after
-	// HandshakeTimeout.
+	// HandshakeTimeout. If the client had said why in plaintext, it is what an
+	// *AlertError unwraps to, and so is ErrWrongPSK.
 	ErrHandshakeTimeout = errors.New("dtlsserver: handshake timed out")
 	// ErrWrongPSK: the handshake timed out after the peer's Finished did not
 	// open. The peer has a different key, or its identity is unknown.
@@ -83,7 +84,9 @@ type AlertError struct {
 	err error
 }
 
-// Unwrap returns the error for which the alert was sent, or nil.
+// Unwrap returns the error for which the alert was sent. Of an alert that came in
+// plaintext, which anybody could have sent, it returns ErrHandshakeTimeout or
+// ErrWrongPSK, since that is what ended the handshake. Else it returns nil.
 func (e *AlertError) Unwrap() error { return e.err }
 
 func (e *AlertError) Error() string {

@@ -83,8 +83,9 @@ const (
 	// The handshake goes on and will fail.
 	KindUnknownPSKIdentity
 	// KindHandshakeFailed (Warning, folded): a handshake ended unfinished,
-	// for the reason Err. A client's fatal alert is one only after five more
-	// seconds of silence, since anybody can send it in plaintext.
+	// for the reason Err. A client's alert is one, as *AlertError, only after five
+	// more seconds of silence, or twice RetransmitTimeout if that is longer, since
+	// anybody can send it in plaintext.
 	KindHandshakeFailed
 	// KindPeerAlert (Warning, folded): an open session's peer sent a warning
 	// alert, which is in Err.

@@ -191,7 +191,7 @@ func TestWriteFaults(t *testing.T) {
 					t.Fatal("flight 4 was sent")
 				}
 				c.writeErr.Store(nil)
-				time.Sleep(time.Second)
+				time.Sleep(DefaultRetransmitTimeout)
 				if late.receive(); !late.HelloDone {
 					t.Fatal("flight 4 was not sent again")
 				}

@@ -167,19 +167,19 @@ func (h *handshakes) reserve(s *Session, bytes, bound int, now time.Duration) (g
 		if victim == nil {
 			for _, v := range giveWay {
 				v.givesWay = false
-				h.charge(v.source, v.reserved)
+				h.charge(v.source, int(v.reserved))
 			}
 			return nil, false
 		}
 		victim.givesWay = true
-		h.charge(victim.source, -victim.reserved)
+		h.charge(victim.source, -int(victim.reserved))
 		giveWay = append(giveWay, victim)
 	}
 	if s.reserved == 0 && bytes > 0 {
 		s.holdsSince = now
 		inHolder.push(&h.holders, s)
 	}
-	s.reserved += bytes
+	s.reserved += int32(bytes)
 	if s.reserved == 0 && bytes < 0 {
 		inHolder.remove(&h.holders, s)
 	}

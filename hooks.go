@@ -59,7 +59,7 @@ func (lane *lane) busy() bool { return lane.asking > 0 || lane.starting }
 func (l *loop) ask(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q.lane, q.holds, q.session.question = lane, q.session.reserved, &q
+	q.lane, q.holds, q.session.question = lane, int(q.session.reserved), &q
 	lane.waiting.push(&q)
 	l.startLocked(lane)
 }

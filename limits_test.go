@@ -357,7 +357,7 @@ func TestHandshakeMemoryIsNeverPassed(t *testing.T) {
 				if v == s || !v.givesWay {
 					t.Fatal("the newcomer gives way for itself")
 				}
-				h.reserve(v, -v.reserved, bound, now)
+				h.reserve(v, -int(v.reserved), bound, now)
 				h.remove(v)
 				live = slices.DeleteFunc(live, func(s *Session) bool { return s == v })
 				all.forget(v.source)
@@ -370,7 +370,7 @@ func TestHandshakeMemoryIsNeverPassed(t *testing.T) {
 			i := rng.IntN(len(live))
 			s := live[i]
 			if s.reserved > 0 {
-				h.reserve(s, -s.reserved, bound, now)
+				h.reserve(s, -int(s.reserved), bound, now)
 			}
 			h.remove(s)
 			live = slices.Delete(live, i, i+1)
@@ -378,7 +378,7 @@ func TestHandshakeMemoryIsNeverPassed(t *testing.T) {
 		}
 		sum := 0
 		for _, s := range live {
-			sum += s.reserved
+			sum += int(s.reserved)
 		}
 		if largest = max(largest, sum); int64(sum) != h.memory || sum > bound {
 			t.Fatalf("%d bytes are reserved, counted as %d, of at most %d", sum, h.memory, bound)

@@ -301,7 +301,7 @@ func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	s := &Server{
 		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentity: -1, MaxSessionAge: -1, Verifier: &Verifier{},
-		CipherSuites: []uint16{0x00a8, 0xc027, 0x000a}, HandshakeTimeout: -1, IdleTimeout: -1,
+		CipherSuites: []uint16{0x00a8, 0xc027, 0x000a}, HandshakeTimeout: -1, RetransmitTimeout: -1, IdleTimeout: -1,
 		MaxSessions: -1, MaxHandshakes: -1, MTU: 100, ReadBuffer: -1, WriteBuffer: -1,
 	}
 	err := s.Listen("tcp", "127.0.0.1:0")
@@ -310,7 +310,7 @@ func TestConfigErrors(t *testing.T) {
 	}
 	for _, field := range []string{
 		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentity", "MaxSessionAge is negative", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
-		"HandshakeTimeout", "IdleTimeout", "MaxSessions", "MaxHandshakes", "MTU", "ReadBuffer", "WriteBuffer", `network "tcp"`,
+		"HandshakeTimeout", "RetransmitTimeout", "IdleTimeout", "MaxSessions", "MaxHandshakes", "MTU", "ReadBuffer", "WriteBuffer", `network "tcp"`,
 	} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("the error does not name %s", field)
@@ -330,6 +330,17 @@ func TestConfigErrors(t *testing.T) {
 	for _, mtu := range []int{127, 65508, -1} {
 		if err := (&Server{PSK: testPSK, MTU: mtu}).Listen("udp", "127.0.0.1:0"); err == nil {
 			t.Errorf("MTU %d", mtu)
+		}
+	}
+	for _, s := range []*Server{
+		{RetransmitTimeout: 999 * time.Microsecond},
+		{RetransmitTimeout: time.Minute + 1, HandshakeTimeout: time.Hour},
+		{RetransmitTimeout: DefaultHandshakeTimeout},
+		{RetransmitTimeout: time.Second, HandshakeTimeout: time.Second},
+	} {
+		s.PSK = testPSK
+		if err := s.Listen("udp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "dtlsserver: Server.RetransmitTimeout is ") {
+			t.Errorf("RetransmitTimeout %v with HandshakeTimeout %v: %v", s.RetransmitTimeout, s.HandshakeTimeout, err)
 		}
 	}
 	if err := (&Server{PSK: testPSK, CipherSuites: []uint16{}}).Listen("udp", "127.0.0.1:0"); err == nil {

@@ -82,7 +82,7 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 		l.refusedHello(now, m, errWrongCookie)
 		return
 	}
-	cookie := time.Duration(now.UnixMilli())*time.Millisecond - roundTrip // when it was made
+	cookie := newCookieTime(now, roundTrip)
 	var first, second, open *Session
 	if known := l.lookup(m.Remote, m.Local); known != nil {
 		first, second, open = l.family(known)
@@ -102,7 +102,7 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 		} else {
 			newest.helloAgain(now)
 		}
-	case cookie > newest.cookie:
+	case cookie.after(newest.cookie):
 		// The client begins anew: it has restarted, or given up. An old hello
 		// that is replayed is older than the newest.
 		l.startHandshake(now, m, hello, roundTrip, displaced(first, second))
@@ -133,7 +133,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		remote:    m.Remote,
 		started:   l.since(now),
 		roundTrip: classOf(roundTrip),
-		cookie:    time.Duration(now.UnixMilli())*time.Millisecond - roundTrip,
+		cookie:    newCookieTime(now, roundTrip),
 	}
 	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {

@@ -328,7 +328,7 @@ func TestTicketIsRenewed(t *testing.T) {
 // again until the client's Finished has come, also when the hello is repeated.
 func TestResumptionLosses(t *testing.T) {
 	t.Parallel()
-	d := newDirect(t, nil)
+	d := newDirect(t, func(s *Server) { s.RetransmitTimeout = time.Second })
 	c := ticketOf(d, clientAddr(1), ecdhePSK)
 	from := clientAddr(2)
 	d.exchange(c, from, c.Hello())
@@ -357,12 +357,9 @@ func TestResumptionLosses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	finished := c.Resume()
-	early := c.Sealed(wire.ContentApplicationData, []byte("early"))
-	d.exchange(c, from, early) // overtakes Finished: not delivered
-	d.exchange(c, from, finished)
-	if _, ok := d.s.Session(from, anyLocal); !ok || len(d.rec.data) != 0 {
-		t.Errorf("session %v, data %v", ok, d.rec.data)
+	d.exchange(c, from, c.Resume())
+	if _, ok := d.s.Session(from, anyLocal); !ok {
+		t.Error("no session")
 	}
 	d.out = nil
 	d.advance(5 * time.Minute)
@@ -431,4 +428,101 @@ func TestResumptionHookBlocks(t *testing.T) {
 			t.Error(fmt.Sprint("no session: ", b.rec.lines()))
 		}
 	})
+}
+
+// TestDataAfterResumption: what a client says behind its Finished is delivered, once
+// and in its order, after HandshakeComplete, when it has overtaken the Finished and
+// when that is lost and comes again once our flight has.
+func TestDataAfterResumption(t *testing.T) {
+	t.Parallel()
+	const ccs, finished, one, two = 0, 1, 2, 3
+	for _, order := range [][]int{
+		{ccs, finished, one, two}, {one, two, ccs, finished}, {one, ccs, two, finished}, {ccs, one, two, finished}, {finished, two, one, ccs},
+		{ccs, one, two}, {one, two}, {one, ccs, two}, {two, one},
+	} {
+		for _, joined := range []bool{false, true} {
+			d := newDirect(t, nil)
+			c := ticketOf(d, clientAddr(1), ecdhePSK)
+			from := clientAddr(2)
+			d.exchange(c, from, c.Hello())
+			d.exchange(c, from, c.Hello())
+			if !c.Resuming || !c.Complete {
+				t.Fatal("not resumed")
+			}
+			records := [4][]byte{
+				c.Plain(wire.ContentChangeCipherSpec, []byte{1}), c.Sealed(wire.ContentHandshake, c.FinishedMessage()),
+				c.Sealed(wire.ContentApplicationData, []byte("1")), c.Sealed(wire.ContentApplicationData, []byte("2")),
+			}
+			d.rec.log = nil
+			before := d.s.Stats().MessagesReceived
+			var datagrams [][]byte
+			want := []string{"HandshakeComplete"}
+			for _, i := range order {
+				datagrams = append(datagrams, records[i])
+				if i >= one {
+					want = append(want, "data")
+				}
+			}
+			if joined {
+				datagrams = [][]byte{bytes.Join(datagrams, nil)}
+			}
+			for _, b := range datagrams {
+				d.exchange(c, from, b)
+				d.receive(from, b) // repeated by the network
+			}
+			if len(order) < 4 {
+				if len(d.rec.data) > 0 {
+					t.Fatalf("order %v: %q before the Finished", order, d.rec.data)
+				}
+				d.out = nil
+				if d.advance(DefaultRetransmitTimeout); len(d.out) == 0 {
+					t.Fatalf("order %v: our flight is not sent again", order)
+				}
+				d.exchange(c, from, c.Resume())
+			}
+			got := slices.DeleteFunc(d.rec.log, func(s string) bool { return s != "data" && s != "HandshakeComplete" })
+			if !slices.Equal(got, want) {
+				t.Errorf("order %v, joined %v: told %v, want %v", order, joined, got, want)
+			}
+			wantData := []string{from.String() + ": 1", from.String() + ": 2"}
+			if slices.Index(order, two) < slices.Index(order, one) {
+				slices.Reverse(wantData)
+			}
+			if !slices.Equal(d.rec.data, wantData) {
+				t.Errorf("order %v, joined %v: %q", order, joined, d.rec.data)
+			}
+			if n := d.s.Stats().MessagesReceived - before; n != 2 {
+				t.Errorf("order %v, joined %v: %d messages counted", order, joined, n)
+			}
+		}
+	}
+}
+
+// TestDataOfResumptionThatFails: without a Finished nothing is delivered and nothing
+// is left; and beside an open session, data of the new association waits too.
+func TestDataOfResumptionThatFails(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c := ticketOf(d, clientAddr(1), ecdhePSK)
+	from := clientAddr(1) // where there is an open session
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Hello())
+	c.FinishedMessage()
+	for range 100 {
+		d.receive(from, c.Sealed(wire.ContentApplicationData, make([]byte, 500)))
+	}
+	d.l.mu.Lock()
+	memory := d.l.handshakes.memory
+	d.l.mu.Unlock()
+	if memory == 0 || memory > 16<<10 || len(d.rec.data) > 0 {
+		t.Errorf("%d bytes are kept, data %q", memory, d.rec.data)
+	}
+	d.advance(time.Minute)
+	d.rec.want(t, KindHandshakeFailed, 1, "without a Finished")
+	d.l.mu.Lock()
+	memory = d.l.handshakes.memory
+	d.l.mu.Unlock()
+	if memory != 0 || len(d.rec.data) > 0 {
+		t.Errorf("%d bytes are left, data %q", memory, d.rec.data)
+	}
 }

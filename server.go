@@ -124,6 +124,13 @@ type Server struct {
 	// HandshakeTimeout bounds the time from the returned cookie to the
 	// client's Finished. Zero: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
+	// RetransmitTimeout is how long a flight waits for the client's answer before
+	// it is sent again, at first; it doubles each time, up to a minute (RFC 6347
+	// section 4.2.4.1). Radio links with long round trips want 2 to 9 s (RFC 7925
+	// section 11), data centres less. It should be longer than the clients', so
+	// that these speak first. At least 1 ms, and less than HandshakeTimeout. Zero:
+	// DefaultRetransmitTimeout.
+	RetransmitTimeout time.Duration
 	// IdleTimeout is after how long without a word from its peer a session is
 	// closed. Zero: DefaultIdleTimeout.
 	IdleTimeout time.Duration

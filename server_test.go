@@ -2,6 +2,7 @@ package dtlsserver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -250,31 +251,46 @@ func TestReorderedFlight5(t *testing.T) {
 }
 
 // TestRetransmissionTimes: a client that is silent after its hello gets the
-// first flight again after 1, 3, 7 and 15 s, and is given up after 30.
+// first flight again after RetransmitTimeout, and then after twice the time
+// before, up to a minute, until HandshakeTimeout.
 func TestRetransmissionTimes(t *testing.T) {
 	t.Parallel()
-	inBubble(t, nil, func(b *bubble) {
-		p := b.peer(1)
-		p.verify()
-		start := time.Now()
-		var at []time.Duration
-		for range 40 {
-			time.Sleep(time.Second) // virtual
-			for range p.receive() {
-				at = append(at, time.Since(start))
+	tests := []struct {
+		first, giveUp time.Duration
+		want          []time.Duration
+	}{
+		{0, 0, []time.Duration{1250 * time.Millisecond, 3750 * time.Millisecond, 8750 * time.Millisecond, 18750 * time.Millisecond}},
+		{time.Second, 0, []time.Duration{time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second}},
+		{9 * time.Second, 0, []time.Duration{9 * time.Second, 27 * time.Second}},
+		{50 * time.Millisecond, 400 * time.Millisecond, []time.Duration{50 * time.Millisecond, 150 * time.Millisecond, 350 * time.Millisecond}},
+		{25 * time.Second, 200 * time.Second, []time.Duration{25 * time.Second, 75 * time.Second, 135 * time.Second, 195 * time.Second}},
+		{0, time.Second, nil},
+	}
+	for _, tt := range tests {
+		inBubble(t, func(s *Server) { s.RetransmitTimeout, s.HandshakeTimeout = tt.first, tt.giveUp }, func(b *bubble) {
+			p := b.peer(1)
+			p.verify()
+			start := time.Now()
+			giveUp := cmp.Or(tt.giveUp, DefaultHandshakeTimeout)
+			var at []time.Duration
+			for time.Since(start) < giveUp+time.Second {
+				time.Sleep(50 * time.Millisecond) // virtual
+				for range p.receive() {
+					at = append(at, time.Since(start))
+				}
 			}
-		}
-		if want := []time.Duration{1 * time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second}; !slices.Equal(at, want) {
-			t.Errorf("retransmitted after %v, want %v", at, want)
-		}
-		e := b.rec.want(t, KindHandshakeFailed, 1, "after 40 s")
-		if e.Err != ErrHandshakeTimeout || e.Time.Sub(start) != 30*time.Second {
-			t.Errorf("given up after %v: %v", e.Time.Sub(start), e.Err)
-		}
-		if stats := b.server.Stats(); stats.Handshakes != 0 {
-			t.Errorf("%d handshakes left", stats.Handshakes)
-		}
-	})
+			if !slices.Equal(at, tt.want) {
+				t.Errorf("RetransmitTimeout %v: retransmitted after %v, want %v", tt.first, at, tt.want)
+			}
+			e := b.rec.want(t, KindHandshakeFailed, 1, "in the end")
+			if e.Err != ErrHandshakeTimeout || e.Time.Sub(start) != giveUp {
+				t.Errorf("given up after %v: %v", e.Time.Sub(start), e.Err)
+			}
+			if stats := b.server.Stats(); stats.Handshakes != 0 {
+				t.Errorf("%d handshakes left", stats.Handshakes)
+			}
+		})
+	}
 }
 
 // TestBlockedPSKHook: one client's hook blocks for 10 s; the others do not

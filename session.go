@@ -25,12 +25,10 @@ type Session struct {
 	remote netip.AddrPort
 	local  netip.AddrPort // to answer from; the address is zero when there is but one
 
-	timer   timers.Timer[*Session] // the loop's own
-	idle    timers.Timer[*Session] // the loop's own: when the peer was last heard, or before
-	settled bool                   // the loop's own: the timers are set for an open session
+	timer timers.Timer[*Session] // the loop's own
+	idle  timers.Timer[*Session] // the loop's own: when the peer was last heard, or before
 
 	started time.Duration // since loop.base
-	cookie  time.Duration // since loop.base, in whole milliseconds: when its cookie was made
 	heard   atomic.Int64  // since loop.base, in ns: when the peer last said something of use
 
 	// Guarded by loop.mu.
@@ -38,11 +36,14 @@ type Session struct {
 	predecessor  *Session      // the open session that this handshake may replace
 	successor    *Session      // the handshake that may replace this session
 	rival        *Session      // the other handshake of the same addresses
+	settled      bool          // the loop's own: the timers are set for an open session
 	second       bool          // it is the newer of two, which hangs from its rival
 	halfOpen     bool          // it is a handshake, in loop.handshakes
 	givesWay     bool          // for its memory, as soon as may be
 	class        class         // also written with mu held
 	roundTrip    class         // the class by the client's round trip
+	cookie       cookieTime    // of a handshake
+	reserved     int32         // bytes of handshake memory
 	question     *question     // that waits in a lane of the loop, or is asked
 	source       *source       // of loop.sources
 	pair         *pair         // of loop.open; nil while halfOpen
@@ -50,7 +51,6 @@ type Session struct {
 	inHolders    ring[Session] // of loop.handshakes
 	since        time.Duration // since loop.base: in the class
 	inClass      ring[Session] // of loop.handshakes
-	reserved     int           // bytes of handshake memory
 	holdsSince   time.Duration // since loop.base: has reserved some
 
 	mu       sync.Mutex // guards all following
@@ -276,10 +276,15 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	s.pumpLocked(now)
 	s.classLocked(now)
 	if data != nil {
-		s.messagesReceived++
-		s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: r.Raw, plainText: data})
+		s.dataLocked(r, data)
 	}
 	return drop
+}
+
+// dataLocked has the handler told of application data.
+func (s *Session) dataLocked(r engine.Record, data []byte) {
+	s.messagesReceived++
+	s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: r.Raw, plainText: data})
 }
 
 // memory is the engine.Budget of a Session.
@@ -354,10 +359,10 @@ func (s *Session) helloAgain(now time.Time) {
 
 // sameHello reports whether the session began with this hello, or with one of
 // the same random and a later cookie.
-func (s *Session) sameHello(hello *engine.Hello, cookie time.Duration) bool {
+func (s *Session) sameHello(hello *engine.Hello, cookie cookieTime) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random) && (s.complete || cookie <= s.cookie)
+	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random) && (s.complete || !cookie.after(s.cookie))
 }
 
 // mute has a handshake send nothing more, unless it completes: its client has
@@ -466,6 +471,8 @@ func (s *Session) eventsLocked(now time.Time) {
 			s.askVerdictLocked(now)
 		case engine.EventEstablished:
 			s.establishedLocked(now, ev.Created)
+		case engine.EventData:
+			s.dataLocked(ev.Record, ev.Data)
 		case engine.EventDropped:
 			s.countDropLocked(now, ev.Drop)
 		case engine.EventWarningAlert:
@@ -498,6 +505,7 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	if s.reason == nil {
 		s.reason = closeReason(ev)
 	}
+	s.reason = withAlert(s.reason, ev)
 	if s.cancel != nil {
 		s.cancel(s.reason)
 	}
@@ -573,6 +581,15 @@ func refusal(err error) string {
 		return alert.Reason
 	}
 	return strings.TrimPrefix(err.Error(), "dtlsserver: ")
+}
+
+// withAlert returns why a handshake ended that has timed out when the client had
+// said why in plaintext.
+func withAlert(reason error, ev engine.Event) error {
+	if !ev.Alerted || reason != ErrHandshakeTimeout && reason != ErrWrongPSK {
+		return reason
+	}
+	return &AlertError{Code: uint8(ev.Alert), Reason: strings.TrimPrefix(reason.Error(), "dtlsserver: "), err: reason}
 }
 
 // raise puts an event about the session into the outbox.

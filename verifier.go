@@ -267,3 +267,14 @@ func (m *cookieMAC) sum(interval int64, which int, made uint16, scope []byte, he
 func appendVector[T []byte | string](b []byte, v T) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(v))), v...)
 }
+
+// cookieTime is when a cookie was made, in milliseconds, of which the higher bits
+// are left out: it is compared with times that are days apart at most.
+type cookieTime uint32
+
+func (t cookieTime) after(other cookieTime) bool { return int32(t-other) > 0 }
+
+// newCookieTime returns when a cookie was made that has an age.
+func newCookieTime(now time.Time, age time.Duration) cookieTime {
+	return cookieTime(now.UnixMilli() - age.Milliseconds())
+}

@@ -199,6 +199,9 @@ var reasons = []string{"timeout", "wrong_psk", "alert_sent", "alert_received", "
 
 // reasonOf returns which of the reasons an error is.
 func reasonOf(err error) string {
+	if errors.Is(err, dtlsserver.ErrWrongPSK) { // whatever alert came with it
+		return "wrong_psk"
+	}
 	if alert, ok := errors.AsType[*dtlsserver.AlertError](err); ok {
 		switch {
 		case !alert.Sent:
@@ -212,8 +215,6 @@ func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, dtlsserver.ErrHandshakeTimeout):
 		return "timeout"
-	case errors.Is(err, dtlsserver.ErrWrongPSK):
-		return "wrong_psk"
 	case errors.Is(err, dtlsserver.ErrEvicted):
 		return "evicted"
 	case errors.Is(err, net.ErrClosed): // ErrSessionClosed and ErrServerClosed

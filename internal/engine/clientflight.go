@@ -225,7 +225,9 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	e.finishedSeq = seq
 	if hs.resumed != nil { // the client has the last word
 		e.flight = flight{}
+		overtaking := hs.takeOvertaking()
 		e.establish(time.Unix(hs.resumed.Created, 0))
+		e.receiveOvertaking(overtaking)
 		return
 	}
 	if e.cfg.AskVerdict {
@@ -259,7 +261,6 @@ func (e *Engine) complete(now time.Time) {
 	}
 	e.sayFinished()
 	e.flightUntil = now.Add(lastFlightLife)
-	e.resendFrom = now.Add(e.cfg.resendGap())
 	e.establish(now)
 }
 
@@ -288,5 +289,6 @@ func (e *Engine) establish(created time.Time) {
 	}
 	e.raise(Event{Kind: EventEstablished, Created: created})
 	e.state = established
+	e.resendFrom = time.Time{}
 	e.letGo()
 }

@@ -65,7 +65,7 @@ type Config struct {
 	PSK              bool          // there are pre-shared keys
 	MaxPSKIdentity   int           // bytes; longer identities are unknown ones
 	MTU              int           // bytes, of the largest datagram of a handshake
-	FirstTimeout     time.Duration // until the first retransmission; zero: 1 s
+	FirstTimeout     time.Duration // until the first retransmission; zero: DefaultFirstTimeout
 	HandshakeTimeout time.Duration // until a handshake is given up
 	MaxSessionAge    time.Duration // after which no session is resumed; zero: TicketLifetime alone
 	Rand             io.Reader     // safe for concurrent use: see EventWork
@@ -118,12 +118,20 @@ func IsUnnumbered(r Record) bool { return r.Epoch == 0 && r.Type == wire.Content
 // a handshake message and its headers, with room to make progress.
 const MinMTU = 128
 
+// DefaultFirstTimeout is a little longer than the second of RFC 6347 section
+// 4.2.4.1, which is the clients'. With equal timers, both peers say their flights
+// again for one datagram that was lost, and the server just before the client: one
+// stack takes a single record of what then comes, and gives up.
+const DefaultFirstTimeout = 1250 * time.Millisecond
+
+// MaxTimeout is where the retransmission timeout stops doubling (RFC 6347 section
+// 4.2.4.1).
+const MaxTimeout = 60 * time.Second
+
 const (
-	firstTimeout   = time.Second      // RFC 6347 section 4.2.4.1
-	maxTimeout     = 60 * time.Second // RFC 6347 section 4.2.4.1
 	lastFlightLife = 240 * time.Second
-	// alertedLife is how long a handshake still has after a plaintext alert,
-	// which anybody could have sent.
+	// alertedLife is how long a handshake still has, at the least, after a
+	// plaintext alert, which anybody could have sent.
 	alertedLife = 5 * time.Second
 )
 
@@ -171,13 +179,14 @@ type Engine struct {
 	opener       record.Opener               // epoch 1, without keys at first and in the end
 
 	flight      flight    // what we last sent, for retransmission
-	resendFrom  time.Time // the flight is not resent on request before
+	resendFrom  time.Time // the flight is not resent on request before; established: nor renegotiation refused
 	flightUntil time.Time // established: the flight is forgotten then
 
 	state        state
 	limit        uint16 // of the plaintext in what we send
 	plainLimit   uint16 // the same in epoch 0
 	finishedSeq  uint16 // message_seq of the client's Finished
+	cameAgain    uint16 // a bit for each byte of it that has come again
 	alertPending bool
 	alert        wire.Alert // goes out after the flight
 	alertEpoch   uint16     // 1 once our ChangeCipherSpec is in a flight
@@ -201,6 +210,7 @@ func (e *Engine) Begin(cfg *Config, budget Budget, now time.Time, hello *Hello) 
 	e.hs.nextReceive, e.hs.nextSend = hello.MessageSeq, hello.MessageSeq
 	e.hs.timeout = cfg.firstTimeout()
 	e.hs.giveUp = now.Add(cfg.HandshakeTimeout)
+	e.hs.doubt = cfg.doubt()
 	e.hs.gotOnAt = now
 	e.events = e.hs.events[:0]
 	e.flight.bytes = e.hs.flight[:0]
@@ -304,7 +314,7 @@ func (e *Engine) receivePlain(now time.Time, r Record) Drop {
 	}
 	switch r.Type {
 	case wire.ContentHandshake:
-		return e.receiveFragments(now, r.Payload, 0)
+		return e.receiveFragments(now, r.Payload)
 	case wire.ContentChangeCipherSpec:
 		if len(r.Payload) != 1 || r.Payload[0] != 1 {
 			return DropMalformed
@@ -318,9 +328,7 @@ func (e *Engine) receivePlain(now time.Time, r Record) Drop {
 		if !ok {
 			return DropMalformed
 		}
-		if a.Level == wire.LevelFatal || a.Description == wire.AlertCloseNotify {
-			e.hs.hint(now, a)
-		}
+		e.hs.hint(now, a)
 		return DropUnauthenticated
 	default:
 		return DropUnauthenticated
@@ -335,82 +343,6 @@ func (e *Engine) receivePlainLate(r Record) Drop {
 		return DropRepeated
 	}
 	return DropUnauthenticated
-}
-
-// receiveSealed takes a record of epoch 1.
-func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) (data []byte, drop Drop) {
-	if !e.Opening() {
-		return nil, e.hs.keepEarly(r)
-	}
-	content, err := e.opener.Open(buf[:0], r)
-	if err != nil {
-		if err == record.ErrReplayed {
-			return nil, DropReplayed
-		}
-		if e.hs != nil && r.Type == wire.ContentHandshake {
-			e.hs.unopened = true
-		}
-		return nil, DropForged
-	}
-	switch r.Type {
-	case wire.ContentApplicationData:
-		switch {
-		case e.state != established:
-			return nil, DropEarlyData
-		case content == nil:
-			content = []byte{}
-		}
-		return content, DropNone
-	case wire.ContentHandshake:
-		if e.state != established {
-			return nil, e.receiveFragments(now, content, 1)
-		}
-		return nil, e.receiveAfterHandshake(now, content)
-	case wire.ContentAlert:
-		return nil, e.receiveAlert(content)
-	default:
-		return nil, DropUnexpected
-	}
-}
-
-// receiveAfterHandshake takes the content of a handshake record of an
-// established association: the client's last flight again, whose answer it has
-// not seen (RFC 6347 section 4.2.4), or the wish to renegotiate, which is
-// refused (RFC 5246 section 7.2.2).
-func (e *Engine) receiveAfterHandshake(now time.Time, content []byte) Drop {
-	f, _, ok := wire.ParseFragment(content)
-	switch {
-	case !ok:
-		return DropMalformed
-	case f.Type == wire.TypeFinished && f.MessageSeq == e.finishedSeq:
-		e.resend(now)
-		return DropNone
-	case f.Type == wire.TypeClientHello:
-		if !now.Before(e.resendFrom) {
-			e.resendFrom = now.Add(e.cfg.resendGap())
-			e.sendAlert(wire.LevelWarning, wire.AlertNoRenegotiation)
-		}
-		return DropUnexpected
-	default:
-		return DropUnexpected
-	}
-}
-
-// receiveAlert takes an alert that the peer authenticated.
-func (e *Engine) receiveAlert(content []byte) Drop {
-	a, ok := wire.ParseAlert(content)
-	switch {
-	case !ok:
-		return DropMalformed
-	case a.Description == wire.AlertCloseNotify:
-		e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)
-		e.close(Event{Cause: CausePeerClosed, Alert: a.Description})
-	case a.Level == wire.LevelFatal:
-		e.close(Event{Cause: CausePeerAlert, Alert: a.Description})
-	default:
-		e.raise(Event{Kind: EventWarningAlert, Alert: a.Description})
-	}
-	return DropNone
 }
 
 // Seal appends the record with the application data to dst.
@@ -490,14 +422,21 @@ func (e *Engine) failInside(cause Cause, err error) {
 // to send a pending alert, and to tell what was settled.
 func (e *Engine) close(ev Event) {
 	ev.Kind = EventClosed
+	if e.hs != nil && e.hs.alerted.Level != 0 && (ev.Cause == CauseTimeout || ev.Cause == CauseLocal) {
+		ev.Alert, ev.Alerted = e.hs.alerted.Description, true
+	}
 	e.raise(ev)
 	if e.state != established { // nothing was
 		e.parameters = Parameters{Identity: e.parameters.Identity}
 	}
+	// What has not gone out yet does, before the alert: without our
+	// ChangeCipherSpec the client could not read it.
+	if e.state != established || !e.alertPending || !e.flight.leaves() {
+		e.flight = flight{}
+	}
 	e.state = closed
 	e.letGo()
 	clear(e.master[:])
-	e.flight = flight{}
 	e.opener = record.Opener{}
 	if !e.alertPending {
 		e.sealer = record.Sealer{}

@@ -31,6 +31,9 @@ const (
 	// EventEstablished: the handshake is complete. If it is abbreviated, the full
 	// one was at Created, and else is.
 	EventEstablished
+	// EventData: application data came before the handshake was complete, which
+	// it is now. Record and Data are the caller's.
+	EventData
 	// EventWarningAlert: the peer sent a warning other than close_notify.
 	EventWarningAlert
 	// EventDropped: a record that was kept, having come too early, was of no
@@ -90,13 +93,20 @@ type Event struct {
 	OnChain bool
 
 	Created time.Time // EventEstablished
-	Drop    Drop      // EventDropped
+
+	Record Record // EventData
+	Data   []byte // EventData
+
+	Drop Drop // EventDropped
 
 	// EventClosed, and Alert also for EventWarningAlert
 	Cause Cause
 	Alert wire.AlertDescription
 	Why   string // CauseHandshake: what was wrong
 	Err   error  // CauseEntropy, CauseInternal, CauseRefused
+	// Alerted: with CauseTimeout or CauseLocal, Alert came in plaintext in the
+	// handshake, and nothing of the client's since.
+	Alerted bool
 	// WrongKey: with CauseTimeout, a Finished came that did not open, as
 	// when the peer has another key.
 	WrongKey bool

@@ -533,7 +533,7 @@ func (w *world) react(p probe) (reaction string, ok bool) {
 	}
 	eventNames := map[EventKind]string{
 		EventPSKNeeded: "PSKNeeded", EventCertificateNeeded: "CertificateNeeded", EventVerdictNeeded: "VerdictNeeded", EventWork: "Work",
-		EventEstablished: "Established", EventWarningAlert: "WarningAlert", EventDropped: "Dropped", EventClosed: "Closed",
+		EventEstablished: "Established", EventWarningAlert: "WarningAlert", EventData: "Data", EventDropped: "Dropped", EventClosed: "Closed",
 	}
 	for _, ev := range w.events {
 		name, ok := eventNames[ev.Kind]
@@ -581,7 +581,7 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 	{"*", "established", "sealed ApplicationData *", "data", "RFC 5246 section 10"},
 	{"resumption*", "established", "sealed Finished behind good", "nothing", "RFC 6347 section 4.2.4: the last flight was the client's"},
 	{"*", "established", "sealed Finished behind good", "flight", "RFC 6347 section 4.2.4: the last flight is sent again"},
-	{"*", "established", "sealed ClientHello next beyond", "drop malformed", "RFC 6347 section 4.2.3"},
+	{"*", "established", "sealed ClientHello next beyond", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error"},
 	{"*", "established", "sealed ClientHello *", "drop unexpected, warning 100|drop unexpected", "RFC 5246 section 7.2.2: no_renegotiation, at a bounded rate"},
 
 	// A Finished counts in epoch 1 only, after ChangeCipherSpec.
@@ -589,25 +589,36 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 	{"*verdict", "awaitFinished+ccs", "sealed Finished next good", "-> awaitVerdict, event VerdictNeeded", "RFC 5246 section 7.4.9, once the caller agrees"},
 	{"*", "awaitFinished+ccs", "sealed Finished next good", "-> established, flight, event Established", "RFC 5246 section 7.4.9"},
 	{"*", "awaitFinished+ccs", "sealed Finished next wrong", "-> closed, fatal 51, event Closed", "RFC 5246 section 7.4.9 and 7.2.2: decrypt_error"},
-	{"*", "awaitFinished+ccs", "sealed Finished next short|sealed Finished next empty|sealed Finished next cut", "-> closed, fatal 51, event Closed|-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error or decrypt_error"},
+	{"*", "awaitFinished+ccs", "sealed Finished next short|sealed Finished next long|sealed Finished next empty|sealed Finished next cut|sealed Finished next beyond|sealed Finished next huge", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error"},
 	{"*", "awaitFinished+ccs", "sealed Finished next half", "nothing", "RFC 6347 section 4.2.3: a fragment"},
-	{"*", "awaitFinished+ccs", "sealed Finished next *", "drop malformed|drop limit|-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2, RFC 6347 section 4.2.3"},
+	{"*", "awaitFinished+ccs", "sealed Finished next void", "drop malformed", "RFC 6347 section 4.2.3: a fragment of nothing"},
+	{"resumption*", "awaitFinished*", "sealed ApplicationData *", "nothing", "RFC 5246 section 7.3: kept for when the Finished has come"},
 	{"*", "awaitVerdict|awaitFinished+ccs", "sealed ApplicationData *", "drop early data", "RFC 5246 section 7.4.9: no data before the Finished"},
 
 	// Alerts count where they are authentic.
+	{"resumption*", "awaitFinished", "sealed Alert - close", "-> closed, warning 0, event Closed", "RFC 5246 section 7.2.1"},
+	{"resumption*", "awaitFinished", "sealed Alert - fatal", "-> closed, event Closed", "RFC 5246 section 7.2"},
+	{"resumption*", "awaitFinished", "sealed Alert - warning", "event WarningAlert", "RFC 5246 section 7.2"},
+	{"resumption*", "awaitFinished", "sealed Alert - malformed", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2"},
+	{"resumption*", "awaitFinished", "forged ApplicationData *|forged Alert *", "drop forged", "RFC 6347 section 4.1.2.7: there are keys"},
 	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - close", "-> closed, warning 0, event Closed", "RFC 5246 section 7.2.1: answered with close_notify"},
 	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - fatal", "-> closed, event Closed", "RFC 5246 section 7.2: ends the connection"},
 	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - warning", "event WarningAlert", "RFC 5246 section 7.2"},
-	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - malformed", "drop malformed", "RFC 6347 section 4.1.2.7"},
-	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed *", "drop unexpected|drop repeated|drop malformed", "RFC 6347 section 4.1.2.7: discarded rather than fatal"},
+	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed Alert - malformed", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error"},
+
+	// What else is authentic has no place there.
+	{"*", "awaitVerdict", "sealed Finished behind good", "drop repeated", "RFC 6347 section 4.2.4: to be answered with the verdict"},
+	{"*", "awaitFinished+ccs", "sealed * behind *", "drop repeated", "RFC 6347 section 4.2.2: message_seq below the next is discarded"},
+	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed * next beyond", "-> closed, fatal 50, event Closed", "RFC 5246 section 7.2.2: decode_error"},
+	{"*", "established|awaitVerdict|awaitFinished+ccs", "sealed *", "-> closed, fatal 10, event Closed", "RFC 5246 section 7.2.2: unexpected_message"},
 	{"*", "established|awaitFinished+ccs", "forged *", "drop forged", "RFC 6347 section 4.1.2.7"},
 
 	// The client's flight is there; only its Finished may come again.
 	{"*", "awaitVerdict", "forged *", "drop forged", "RFC 6347 section 4.1.2.7"},
 
-	// Epoch 1 before its keys or its ChangeCipherSpec.
+	// Epoch 1 before its keys or its ChangeCipherSpec, and before our hello.
+	{"*", "awaitClientHello|awaitResumption*|awaitCredential|awaitServerKeyExchange", "sealed *|forged *", "drop epoch", "RFC 6347 section 4.1: the client cannot have its keys"},
 	{"*", "*", "sealed ApplicationData *|forged ApplicationData *", "drop epoch", "RFC 6347 section 4.1"},
-	{"*", "*", "sealed Alert *|forged Alert *", "drop epoch", "RFC 6347 section 4.1"},
 	{"*", "*", "sealed Heartbeat *|forged Heartbeat *", "drop epoch", "RFC 6347 section 4.1"},
 	{"*", "*", "sealed ChangeCipherSpec *|forged ChangeCipherSpec *", "drop epoch", "RFC 6347 section 4.1"},
 	{"*", "*", "sealed *|forged *", "nothing|drop limit", "RFC 6347 section 4.1: may be kept for the next epoch, or not"},

@@ -32,6 +32,9 @@ func epochOf(t wire.HandshakeType) uint16 {
 
 func (f *flight) rewind() { f.next, f.offset = 0, 0 }
 
+// leaves reports whether some of the flight is to go out.
+func (f *flight) leaves() bool { return !f.held && f.next < len(f.bytes) }
+
 // add adds a message, whose body the function appends; nil: it has none. It
 // returns the message behind its header.
 func (f *flight) add(t wire.HandshakeType, seq uint16, body func([]byte) []byte) []byte {
@@ -47,7 +50,7 @@ func (f *flight) add(t wire.HandshakeType, seq uint16, body func([]byte) []byte)
 
 // Sending reports whether AppendDatagram has something to append.
 func (e *Engine) Sending() bool {
-	return e.alertPending || !e.flight.held && e.flight.next < len(e.flight.bytes)
+	return e.alertPending || e.flight.leaves()
 }
 
 // AppendDatagram appends the next datagram to send to dst, or nothing when
@@ -60,7 +63,7 @@ func (e *Engine) AppendDatagram(dst []byte) []byte {
 		alert := []byte{byte(e.alert.Level), byte(e.alert.Description)}
 		out, err = e.appendRecord(out, e.alertEpoch, wire.ContentAlert, nil, alert)
 		if e.state == closed {
-			e.sealer = record.Sealer{} // with its key: that was the last record
+			e.flight, e.sealer = flight{}, record.Sealer{} // with its key: that was the last record
 		}
 	}
 	if err != nil {
@@ -69,6 +72,7 @@ func (e *Engine) AppendDatagram(dst []byte) []byte {
 		if e.state != closed {
 			e.close(Event{Cause: CauseExhausted})
 		}
+		e.flight, e.sealer = flight{}, record.Sealer{}
 		return dst
 	}
 	return out

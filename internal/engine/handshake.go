@@ -23,7 +23,7 @@ type handshake struct {
 	premaster   []byte       // with a pre-shared key
 	master      [suite.MasterSecretLen]byte
 	secret      suite.Secret      // the premaster secret, and then master
-	early       []byte            // records of epoch 1 that came before ChangeCipherSpec or the keys
+	early       []byte            // records of epoch 1 before their turn
 	opened      [maxEarlyLen]byte // what one of them holds
 	scratch     [suite.MaxHashLen]byte
 	flight      [256]byte // for Engine.flight
@@ -56,6 +56,7 @@ type progress struct {
 
 	changeCipherSpec bool // the client's has come
 	earlyRecords     int  // in early
+	overtaken        bool // some of them are opened, and wait for the Finished
 	unopened         bool // a Finished came that did not open
 
 	timeout  time.Duration // of the next retransmission
@@ -66,19 +67,15 @@ type progress struct {
 	// had.
 	keyExchangeAt time.Time
 
-	alerted      wire.Alert // in plaintext, since the handshake last got on
-	alertedUntil time.Time  // zero: none
+	alerted      wire.Alert    // in plaintext, since the client last said something of use; zero: none
+	alertedUntil time.Time     // zero: none, or none that says it is over
+	doubt        time.Duration // from the alert until then
 }
 
 const (
 	// window is how many messages from the next on are kept when they come
 	// too early. The client's flight has no more in epoch 0.
 	window = 3
-
-	// What overtakes the client's flight is one Finished; a few more leave
-	// room for what is forged.
-	maxEarly    = 4
-	maxEarlyLen = 256
 
 	// maxPieces bounds how many fragments, and other records of epoch 0, of one
 	// datagram are looked at. Each is work for whoever sends it, and a client's
@@ -148,13 +145,22 @@ func (hs *handshake) release() {
 	}
 }
 
-// hint takes a plaintext alert. Anybody can have sent it, so it only shortens
-// the time that the handshake has for its next step.
+// hint takes a plaintext alert. Anybody can have sent it, so one that says that it
+// is over only shortens the time that the handshake has for its next step. When
+// that does not come, it was the client's, and the first one that is fatal, or else
+// the first, says why.
 func (hs *handshake) hint(now time.Time, a wire.Alert) {
-	if hs.alertedUntil.IsZero() {
-		hs.alerted, hs.alertedUntil = a, now.Add(alertedLife)
+	if a.Level > hs.alerted.Level {
+		hs.alerted = a
+	}
+	over := a.Level == wire.LevelFatal || a.Description == wire.AlertCloseNotify
+	if over && hs.alertedUntil.IsZero() {
+		hs.alertedUntil = now.Add(hs.doubt)
 	}
 }
+
+// heard notes that the client has said something of use: it has not gone.
+func (hs *handshake) heard() { hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{} }
 
 // giveUpAt is when the handshake is over if nothing comes.
 func (hs *handshake) giveUpAt() time.Time {
@@ -164,40 +170,9 @@ func (hs *handshake) giveUpAt() time.Time {
 	return earlier(hs.alertedUntil, hs.giveUp)
 }
 
-// keepEarly keeps a record of epoch 1 that has overtaken the client's flight.
-// Only a handshake record can be of use.
-func (hs *handshake) keepEarly(r Record) Drop {
-	if r.Type != wire.ContentHandshake {
-		return DropEpoch
-	}
-	if hs.earlyRecords == maxEarly || len(r.Raw) > maxEarlyLen {
-		return DropLimit
-	}
-	hs.early = append(hs.early, r.Raw...)
-	hs.earlyRecords++
-	return DropNone
-}
-
-// receiveEarly takes the records that were kept, now that they may be opened.
-func (e *Engine) receiveEarly(now time.Time) {
-	if e.state != awaitFinished || !e.hs.changeCipherSpec {
-		return
-	}
-	hs := e.hs
-	kept := hs.early
-	hs.early, hs.earlyRecords = hs.early[:0], 0
-	for len(kept) > 0 && e.state == awaitFinished {
-		r, rest, _ := wire.ParseRecord(kept)
-		kept = rest
-		if _, drop := e.receiveSealed(now, r, hs.opened[:0]); drop != DropNone {
-			e.raise(Event{Kind: EventDropped, Drop: drop})
-		}
-	}
-}
-
-// receiveFragments takes the content of a handshake record, whose epoch
-// decides what may be in it: Finished in epoch 1, the others in epoch 0.
-func (e *Engine) receiveFragments(now time.Time, content []byte, epoch uint16) Drop {
+// receiveFragments takes the content of a handshake record of epoch 0, where all
+// messages belong but Finished.
+func (e *Engine) receiveFragments(now time.Time, content []byte) Drop {
 	if len(content) == 0 {
 		return DropMalformed
 	}
@@ -211,8 +186,11 @@ func (e *Engine) receiveFragments(now time.Time, content []byte, epoch uint16) D
 			return DropLimit
 		}
 		content = rest
-		if drop := e.receiveFragment(now, f, epoch); drop != DropNone {
+		switch drop := e.receiveFragment(now, f); {
+		case drop != DropNone:
 			result = drop
+		case e.hs != nil:
+			e.hs.heard()
 		}
 	}
 	return result
@@ -225,13 +203,13 @@ func (hs *handshake) mayTake() bool {
 	return hs.pieces <= maxPieces
 }
 
-func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) Drop {
+func (e *Engine) receiveFragment(now time.Time, f wire.Fragment) Drop {
 	hs := e.hs
 	ahead := int(f.MessageSeq) - int(hs.nextReceive)
 	switch {
 	case ahead < 0:
 		return DropRepeated
-	case !e.expects(f.Type, ahead, epoch):
+	case !e.expects(f.Type, ahead):
 		return DropUnexpected
 	}
 	body, drop := hs.incoming[ahead].add(f, e.maxLen(f.Type), hs.datagram)
@@ -265,7 +243,7 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 func (e *Engine) receiveKept(now time.Time) {
 	for e.hs != nil && !e.asking() {
 		t, body, ok := e.hs.incoming[0].kept()
-		if !ok || !e.expects(t, 0, 0) {
+		if !ok || !e.expects(t, 0) {
 			return
 		}
 		e.receiveNext(now, t, body)
@@ -273,13 +251,9 @@ func (e *Engine) receiveKept(now time.Time) {
 }
 
 // expects reports whether a message that is so far ahead of the next one is
-// one that the handshake still needs, in the epoch that it belongs to. Whatever
-// else comes in plaintext may be anybody's, and is dropped rather than answered
-// with an alert.
-func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
-	if epoch == 1 {
-		return e.state == awaitFinished && t == wire.TypeFinished && ahead == 0
-	}
+// one that the handshake still needs in plaintext. Whatever else comes there may
+// be anybody's, and is dropped rather than answered with an alert.
+func (e *Engine) expects(t wire.HandshakeType, ahead int) bool {
 	switch e.state {
 	case awaitClientHello:
 		return t == wire.TypeClientHello && ahead == 0
@@ -389,8 +363,11 @@ func (hs *handshake) record(b []byte) {
 // transcript goes on.
 func (hs *handshake) transcriptHash() []byte { return hs.transcript.Sum(hs.scratch[:0]) }
 
-// gotOn notes that the handshake has been taken on.
+// gotOn notes that the handshake has been taken on. If that was by our doing, the
+// client has time for its next step again, though it said that it is over.
 func (hs *handshake) gotOn(now time.Time) {
-	hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{}
+	if !hs.alertedUntil.IsZero() {
+		hs.alertedUntil = now.Add(hs.doubt)
+	}
 	hs.gotOnAt = now
 }

@@ -288,7 +288,7 @@ func (s *schedule) give(datagram []byte) {
 
 // collect takes what the engine has to send and to tell.
 func (s *schedule) collect() {
-	over, alerts := s.e.Closed(), 0
+	over, alerts, sent := s.e.Closed(), 0, 0
 	for {
 		datagram := s.e.AppendDatagram(nil)
 		if len(datagram) == 0 {
@@ -298,13 +298,17 @@ func (s *schedule) collect() {
 			s.t.Fatalf("datagram of %d bytes, MTU is %d", len(datagram), s.cfg.MTU)
 		}
 		s.check(datagram)
-		if over {
-			r, rest, _ := wire.ParseRecord(datagram)
-			if alerts++; alerts > 1 || r.Type != wire.ContentAlert || len(rest) > 0 {
-				s.t.Fatalf("sent %x after the end", datagram)
-			}
+		sent++
+		if r, rest, _ := wire.ParseRecord(datagram); over && r.Type == wire.ContentAlert && len(rest) == 0 {
+			alerts++
+		} else if over && alerts > 0 {
+			s.t.Fatalf("sent %x after the last alert", datagram)
 		}
 		s.sent = append(s.sent, datagram)
+	}
+	// What had not gone out yet does, and then one alert.
+	if over && sent > 0 && alerts != 1 {
+		s.t.Fatalf("sent %d alerts after the end, in %d datagrams", alerts, sent)
 	}
 	for {
 		ev, ok := s.e.Event()
@@ -368,6 +372,9 @@ func (s *schedule) tell(ev Event) {
 			}
 		}
 	}
+	if ev.Kind == EventData && !opened {
+		s.t.Fatal("data before the end of the handshake")
+	}
 	if ev.Kind == EventWork {
 		s.works = append(s.works, sync.OnceValue(ev.Work))
 	}
@@ -395,7 +402,7 @@ func (s *schedule) wantBounded() {
 	if hs == nil {
 		return
 	}
-	if hs.earlyRecords > maxEarly || len(hs.early) > maxEarly*maxEarlyLen {
+	if hs.earlyRecords > maxEarly || len(hs.early) > maxOvertakingBytes {
 		s.t.Fatalf("%d records of epoch 1 are kept, in %d bytes", hs.earlyRecords, len(hs.early))
 	}
 	for i := range hs.incoming {

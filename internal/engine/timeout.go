@@ -15,10 +15,14 @@ func (e *Engine) HelloAgain(now time.Time) {
 
 func (cfg *Config) firstTimeout() time.Duration {
 	if cfg.FirstTimeout == 0 {
-		return firstTimeout
+		return DefaultFirstTimeout
 	}
 	return cfg.FirstTimeout
 }
+
+// doubt is how long a handshake goes on after a plaintext alert. A client whose
+// network is slow must have the time to belie it.
+func (cfg *Config) doubt() time.Duration { return max(alertedLife, 2*cfg.firstTimeout()) }
 
 // resendGap is the least time between two answers to a peer that repeats itself.
 func (cfg *Config) resendGap() time.Duration { return cfg.firstTimeout() / 4 }
@@ -28,11 +32,17 @@ func (e *Engine) resend(now time.Time) {
 	if now.Before(e.resendFrom) {
 		return
 	}
-	e.resendFrom = now.Add(e.cfg.resendGap())
-	e.flight.rewind()
+	e.sayAgain(now)
 	if e.hs != nil {
 		e.hs.resendAt = now.Add(e.hs.timeout)
 	}
+}
+
+// sayAgain sends the last flight again. Whoever asks for it just then, its own
+// timer having come up too, has been answered.
+func (e *Engine) sayAgain(now time.Time) {
+	e.flight.rewind()
+	e.resendFrom = now.Add(e.cfg.resendGap())
 }
 
 // Deadline is when Timeout must be called; zero: never.
@@ -88,10 +98,10 @@ func (e *Engine) Timeout(now time.Time) {
 		return
 	}
 	if e.asking() || !now.Before(e.hs.giveUpAt()) {
-		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil, Alert: e.hs.alerted.Description})
+		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil})
 		return
 	}
-	e.flight.rewind()
-	e.hs.timeout = min(2*e.hs.timeout, maxTimeout)
+	e.sayAgain(now)
+	e.hs.timeout = min(2*e.hs.timeout, MaxTimeout)
 	e.hs.resendAt = now.Add(e.hs.timeout)
 }

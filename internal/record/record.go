@@ -180,6 +180,15 @@ func (o *Opener) Open(dst []byte, r wire.Record) ([]byte, error) {
 	if !o.window.Fresh(r.Seq) {
 		return dst, ErrReplayed
 	}
+	out, err := o.Reopen(dst, r)
+	if err == nil {
+		o.window.Mark(r.Seq)
+	}
+	return out, err
+}
+
+// Reopen is Open for a record that Open has opened before.
+func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, error) {
 	length := len(r.Payload) - o.suite.Overhead()
 	if length < 0 || length > wire.MaxPlaintext {
 		return dst, ErrForged
@@ -198,6 +207,5 @@ func (o *Opener) Open(dst []byte, r wire.Record) ([]byte, error) {
 	if err != nil {
 		return dst, ErrForged
 	}
-	o.window.Mark(r.Seq)
 	return out, nil
 }

@@ -1,0 +1,236 @@
+package dtlsserver
+
+// When flights are sent again, by the timer and on request, and what becomes of
+// handshakes whose flights are lost.
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// lengths takes what has come, unread, and returns the lengths of the datagrams.
+func (p *peer) lengths() (lengths []int) {
+	synctest.Wait()
+	for {
+		select {
+		case d := <-p.pipe.in:
+			lengths = append(lengths, len(d.b))
+		default:
+			return lengths
+		}
+	}
+}
+
+// TestFlightOnceAtATime: a hello that is repeated about when our own timer comes up
+// gets the flight once; one that is repeated later gets it again.
+func TestFlightOnceAtATime(t *testing.T) {
+	t.Parallel()
+	const first = DefaultRetransmitTimeout
+	tests := []struct {
+		name string
+		at   time.Duration // the hello again
+		want int           // flights from then on, in a quarter of the first timeout
+	}{
+		{"just after the flight", 10 * time.Millisecond, 0},
+		{"before the timer", first - 10*time.Millisecond, 1},
+		{"after the timer", first + 10*time.Millisecond, 0},
+		{"after a quarter of the timeout", first + first/4, 1},
+		{"before the second timer", 3*first - 10*time.Millisecond, 1},
+		{"after the second timer", 3*first + 10*time.Millisecond, 0},
+		{"after the third timer", 7*first + 10*time.Millisecond, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, nil, func(b *bubble) {
+				p := b.peer(1)
+				p.send(p.Hello())
+				p.receive()
+				hello := p.Hello()
+				p.send(hello)
+				time.Sleep(tt.at)
+				p.lengths()
+				p.send(hello)
+				time.Sleep(first / 4)
+				if n := len(p.lengths()); n != tt.want {
+					t.Errorf("the flight went out %d times, want %d", n, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// TestNonsenseIsTold: a peer whose own words cannot be is told why the association
+// ends, after the flight that opened it, and so is the operator. Nothing is left.
+func TestNonsenseIsTold(t *testing.T) {
+	t.Parallel()
+	for _, joined := range []bool{true, false} {
+		for _, again := range []bool{true, false} {
+			d := newDirect(t, nil)
+			from := clientAddr(1)
+			if again { // there is an open session, which the new one replaces
+				d.establish(testpeer.New(testIdentity, []byte(testKey), 1), from)
+				d.advance(5 * time.Second) // so that nothing is folded
+			}
+			before := len(d.rec.log)
+			c := testpeer.New(testIdentity, []byte(testKey), 2)
+			d.exchange(c, from, c.Hello())
+			d.exchange(c, from, c.Hello())
+			records := c.Records()
+			finished := c.FinishedMessage()
+			second := testpeer.Message(wire.TypeFinished, c.MessageSeq, finished[wire.HandshakeHeaderLen:])
+			d.exchange(c, from, slices.Concat(records[:2]...))
+			if joined {
+				d.exchange(c, from, c.Sealed(wire.ContentHandshake, slices.Concat(finished, second)))
+			} else {
+				d.exchange(c, from, slices.Concat(records[2], c.Sealed(wire.ContentHandshake, second)))
+			}
+			if !c.Complete || !slices.Equal(c.Alerts, []wire.Alert{{Level: wire.LevelFatal, Description: wire.AlertUnexpectedMessage}}) {
+				t.Errorf("joined %v, again %v: complete %v, alerts %v", joined, again, c.Complete, c.Alerts)
+			}
+			d.advance(time.Minute)
+			var closed *AlertError
+			e := d.rec.of(KindSessionClosed)
+			if len(e) == 0 || !errors.As(e[len(e)-1].Err, &closed) || !closed.Sent || closed.Code != 10 || closed.Reason == "" {
+				t.Errorf("joined %v, again %v: %v", joined, again, e)
+			}
+			want := []string{"HelloVerified", "PSKRequested", "HandshakeComplete", "SessionClosed"}
+			if again {
+				want = []string{"HelloVerified", "PSKRequested", "SessionClosed", "HandshakeComplete", "SessionClosed"}
+			}
+			log := slices.DeleteFunc(slices.Clone(d.rec.log[before:]), func(s string) bool { return s == "HelloVerifyRequest" || s == "RecordDropped" })
+			if !slices.Equal(log, want) {
+				t.Errorf("joined %v, again %v: told %v, want %v", joined, again, log, want)
+			}
+			if left := d.l.left(); left != "" {
+				t.Errorf("joined %v, again %v: left: %s", joined, again, left)
+			}
+		}
+	}
+}
+
+// TestClientsAlertIsTold: a client that goes says why in plaintext, where it has no
+// keys yet. The handshake is given up after five seconds of silence, or as late as
+// ever if the alert does not say that it is over, and its failure has the code.
+func TestClientsAlertIsTold(t *testing.T) {
+	t.Parallel()
+	cert := newAuthority(t).issue("localhost", newKey(t, "P-256"))
+	const doubt = 5 * time.Second
+	type say struct {
+		at    time.Duration
+		alert []byte
+	}
+	silent := func(*peer) {}
+	flight := func(p *peer) { p.send(p.Flight()) }
+	keyExchange := func(p *peer) {
+		cke, _, _ := p.KeyExchange()
+		p.send(cke)
+	}
+	tests := []struct {
+		name string
+		hook time.Duration // that PSK takes
+		edit func(*Server)
+		next func(*peer) // what the client says to flight 4
+		said []say
+		code uint8
+		at   time.Duration // of the failure; zero: there is none
+	}{
+		{"unknown_ca", 0, nil, silent, []say{{0, []byte{2, 48}}}, 48, doubt},
+		{"close_notify", 0, nil, silent, []say{{time.Second, []byte{1, 0}}}, 0, time.Second + doubt},
+		{"repeated", 0, nil, silent, []say{{0, []byte{2, 42}}, {3 * time.Second, []byte{2, 80}}}, 42, doubt},
+		{"user_canceled, close_notify", 0, nil, silent, []say{{0, []byte{1, 90}}, {time.Second, []byte{1, 0}}}, 90, time.Second + doubt},
+		{"a warning, then fatal", 0, nil, silent, []say{{0, []byte{1, 112}}, {time.Second, []byte{2, 47}}}, 47, time.Second + doubt},
+		{"a warning only", 0, nil, silent, []say{{time.Second, []byte{1, 46}}}, 46, DefaultHandshakeTimeout},
+		{"late", 0, nil, silent, []say{{28 * time.Second, []byte{2, 70}}}, 70, DefaultHandshakeTimeout},
+		{"behind ClientKeyExchange", 0, nil, keyExchange, []say{{0, []byte{2, 51}}}, 51, doubt},
+		{"while the key is looked up", 4 * time.Second, nil, keyExchange, []say{{time.Second, []byte{2, 80}}}, 80, 4*time.Second + doubt},
+		{"while the key is looked up for ever", time.Minute, nil, flight, []say{{time.Second, []byte{2, 80}}}, 80, DefaultHandshakeTimeout},
+		{"over a slow network", 0, func(s *Server) { s.RetransmitTimeout = 9 * time.Second }, silent, []say{{0, []byte{2, 48}}}, 48, 18 * time.Second},
+		{"belied", time.Second, nil, flight, []say{{0, []byte{2, 48}}}, 0, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(s *Server) {
+				s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+					time.Sleep(tt.hook)
+					return testPSK(ctx, req)
+				}
+				if tt.edit != nil {
+					tt.edit(s)
+				}
+			}, func(b *bubble) {
+				p := b.peer(1)
+				p.verify()
+				start := time.Now()
+				tt.next(p)
+				for _, s := range tt.said {
+					time.Sleep(s.at - time.Since(start))
+					p.send(p.Plain(wire.ContentAlert, s.alert))
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if tt.at == 0 {
+					b.rec.want(t, KindHandshakeFailed, 0, "when the client goes on")
+					b.rec.want(t, KindHandshakeComplete, 1, "when the client goes on")
+					return
+				}
+				e := b.rec.want(t, KindHandshakeFailed, 1, "after the alert")
+				var alert *AlertError
+				if !errors.As(e.Err, &alert) || alert.Code != tt.code || alert.Sent || !errors.Is(e.Err, ErrHandshakeTimeout) {
+					t.Errorf("failed for %v, want the client's alert %d", e.Err, tt.code)
+				}
+				if at := e.Time.Sub(start); at != tt.at {
+					t.Errorf("failed after %v, want %v", at, tt.at)
+				}
+			})
+		})
+	}
+	t.Run("while the certificate is looked for", func(t *testing.T) {
+		t.Parallel()
+		inBubble(t, func(s *Server) {
+			s.Certificates = []tls.Certificate{cert}
+			s.GetCertificate = func(*ClientHelloInfo) (*tls.Certificate, error) {
+				time.Sleep(3 * time.Second)
+				return nil, nil
+			}
+		}, func(b *bubble) {
+			p := b.peer(1)
+			p.Suites = []uint16{ecdheCert}
+			p.send(p.Hello())
+			p.receive()
+			p.send(p.Hello())
+			start := time.Now()
+			p.send(p.Plain(wire.ContentAlert, []byte{2, 80}))
+			time.Sleep(time.Minute)
+			e := b.rec.want(t, KindHandshakeFailed, 1, "after the alert")
+			var alert *AlertError
+			if !errors.As(e.Err, &alert) || alert.Code != 80 || e.Time.Sub(start) != 3*time.Second+doubt {
+				t.Errorf("failed after %v for %v", e.Time.Sub(start), e.Err)
+			}
+		})
+	})
+	t.Run("with a wrong key", func(t *testing.T) {
+		t.Parallel()
+		inBubble(t, nil, func(b *bubble) {
+			p := b.peer(1)
+			p.Key = []byte("another key")
+			p.verify()
+			p.send(p.Flight(), p.Plain(wire.ContentAlert, []byte{2, 20}))
+			time.Sleep(time.Minute)
+			e := b.rec.want(t, KindHandshakeFailed, 1, "after the alert")
+			var alert *AlertError
+			if !errors.As(e.Err, &alert) || alert.Code != 20 || !errors.Is(e.Err, ErrWrongPSK) {
+				t.Errorf("failed for %v", e.Err)
+			}
+		})
+	})
+}

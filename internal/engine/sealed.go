@@ -1,0 +1,156 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/record"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// What comes in epoch 1 (RFC 6347 section 4.1). What opens there is the peer's own
+// word. If that cannot be, the peer is told so by a fatal alert (RFC 5246 section
+// 7.2.2), and need not find it out by waiting. What is no more than late or
+// repeated does no harm (RFC 6347 section 4.2.2).
+
+// receiveSealed takes a record of epoch 1.
+func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) (data []byte, drop Drop) {
+	// An abbreviated handshake has keys before its ChangeCipherSpec comes.
+	opens := e.Opening() || e.resumes() && (r.Type == wire.ContentApplicationData || r.Type == wire.ContentAlert)
+	if !opens {
+		return nil, e.keepEarly(r)
+	}
+	content, err := e.opener.Open(buf[:0], r)
+	if err != nil {
+		if err == record.ErrReplayed {
+			return nil, DropReplayed
+		}
+		if e.hs != nil && r.Type == wire.ContentHandshake {
+			e.hs.unopened = true
+		}
+		return nil, DropForged
+	}
+	switch r.Type {
+	case wire.ContentApplicationData:
+		switch {
+		case e.resumes():
+			return nil, e.keepOvertaking(r)
+		case e.state != established:
+			return nil, DropEarlyData
+		case content == nil:
+			content = []byte{}
+		}
+		return content, DropNone
+	case wire.ContentHandshake:
+		return nil, e.receiveSealedMessages(now, content)
+	case wire.ContentAlert:
+		if e.resumes() && e.hs.overtaken { // the end of what waits for the Finished
+			return nil, e.keepOvertaking(r)
+		}
+		e.receiveAlert(content)
+	default: // RFC 5246 section 6; ChangeCipherSpec has its place in epoch 0
+		e.fail(wire.AlertUnexpectedMessage, "record of a type that has no place after ChangeCipherSpec")
+	}
+	return nil, DropNone
+}
+
+// receiveSealedMessages takes the content of a handshake record.
+func (e *Engine) receiveSealedMessages(now time.Time, content []byte) Drop {
+	if len(content) == 0 { // RFC 5246 section 6.2.1
+		e.fail(wire.AlertUnexpectedMessage, "handshake record without a message")
+		return DropNone
+	}
+	result := DropNone
+	for len(content) > 0 && e.state != closed {
+		f, rest, ok := wire.ParseFragment(content)
+		if !ok {
+			e.fail(wire.AlertDecodeError, "malformed handshake message after ChangeCipherSpec")
+			return DropNone
+		}
+		content = rest
+		if drop := e.receiveSealedFragment(now, f); drop != DropNone {
+			result = drop
+		}
+	}
+	return result
+}
+
+// receiveSealedFragment takes a piece of a handshake message. There is but one
+// that a client says in epoch 1, its Finished (RFC 5246 section 7.4.9), and the
+// wish to renegotiate, which is refused with a warning (section 7.2.2). A hello
+// begins with message_seq 0 (RFC 6347 section 4.2.2).
+func (e *Engine) receiveSealedFragment(now time.Time, f wire.Fragment) Drop {
+	finished := e.finishedSeq
+	if e.state == awaitFinished {
+		finished = e.hs.nextReceive
+	}
+	switch {
+	case e.state == established && f.Type == wire.TypeClientHello:
+		if !now.Before(e.resendFrom) {
+			e.resendFrom = now.Add(e.cfg.resendGap())
+			e.sendAlert(wire.LevelWarning, wire.AlertNoRenegotiation)
+		}
+		return DropUnexpected
+	case f.MessageSeq < finished:
+		return DropRepeated
+	case f.MessageSeq > finished || f.Type != wire.TypeFinished:
+		e.fail(wire.AlertUnexpectedMessage, "handshake message that is not the client's one Finished")
+		return DropNone
+	case f.Length != wire.VerifyDataLen:
+		e.fail(wire.AlertDecodeError, "Finished of a wrong length")
+		return DropNone
+	case len(f.Body) == 0:
+		return DropMalformed
+	}
+	switch e.state {
+	case awaitFinished:
+		return e.takeFinished(now, f)
+	case established:
+		e.takeFinishedAgain(f)
+		return DropNone
+	default: // it will be answered when the verdict is there
+		return DropRepeated
+	}
+}
+
+// takeFinished takes a piece of the Finished that is waited for.
+func (e *Engine) takeFinished(now time.Time, f wire.Fragment) Drop {
+	hs := e.hs
+	body, drop := hs.incoming[0].add(f, wire.VerifyDataLen, hs.datagram)
+	if body == nil {
+		return drop
+	}
+	if !e.affords(f.Type, body) {
+		return DropLimit
+	}
+	e.receiveNext(now, f.Type, body)
+	return DropNone
+}
+
+// takeFinishedAgain takes a piece of a Finished that has been taken before. When
+// all of it has come again, the client has not seen our last flight, which is sent
+// again at once (RFC 6347 section 4.2.4): so there are never more answers than
+// Finished. What is late of the first is not the whole of it.
+func (e *Engine) takeFinishedAgain(f wire.Fragment) {
+	const whole = 1<<wire.VerifyDataLen - 1
+	e.cameAgain |= (1<<len(f.Body) - 1) << f.Offset
+	if e.cameAgain == whole {
+		e.cameAgain = 0
+		e.flight.rewind()
+	}
+}
+
+// receiveAlert takes an alert that the peer authenticated.
+func (e *Engine) receiveAlert(content []byte) {
+	a, ok := wire.ParseAlert(content)
+	switch {
+	case !ok:
+		e.fail(wire.AlertDecodeError, "malformed alert")
+	case a.Description == wire.AlertCloseNotify:
+		e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)
+		e.close(Event{Cause: CausePeerClosed, Alert: a.Description})
+	case a.Level == wire.LevelFatal:
+		e.close(Event{Cause: CausePeerAlert, Alert: a.Description})
+	default:
+		e.raise(Event{Kind: EventWarningAlert, Alert: a.Description})
+	}
+}
