@@ -77,26 +77,6 @@ func (c *Client) receiveRecord(r wire.Record) error {
 	return nil
 }
 
-// assemble puts fragments together that come in order.
-func (c *Client) assemble(f wire.Fragment) (wire.Fragment, bool) {
-	if f.Whole() {
-		return f, true
-	}
-	c.Fragments++
-	if f.Offset == 0 {
-		c.partial = nil
-	}
-	if int(f.Offset) != len(c.partial) {
-		return f, false
-	}
-	c.partial = append(c.partial, f.Body...)
-	if len(c.partial) < int(f.Length) {
-		return f, false
-	}
-	f.Offset, f.Body, c.partial = 0, c.partial, nil
-	return f, true
-}
-
 func (c *Client) receiveMessage(f wire.Fragment) error {
 	if f.Type == wire.TypeHelloVerifyRequest {
 		s := cryptobyte.String(f.Body)
@@ -112,10 +92,21 @@ func (c *Client) receiveMessage(f wire.Fragment) error {
 		c.serverStarted = true
 		c.serverSeq = f.MessageSeq
 	}
-	if f.MessageSeq != c.serverSeq {
-		return nil // a repetition
+	if !c.serverStarted || f.MessageSeq != c.serverSeq {
+		c.keep(f)
+		return nil
 	}
-	c.serverSeq++
+	for ok := true; ok; f, ok = c.kept() {
+		c.serverSeq++
+		if err := c.receiveNext(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiveNext takes the server's next message.
+func (c *Client) receiveNext(f wire.Fragment) error {
 	if f.Type == wire.TypeFinished {
 		want := c.suite.NewSecret(c.master).ServerVerifyData(c.transcriptHash())
 		if !bytes.Equal(f.Body, want) {
