@@ -121,7 +121,7 @@ func (s *Server) config() (*config, error) {
 		HandshakeTimeout: wrong.duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout),
 		Rand:             rand.Reader,
 		KeyLog:           s.keyLog(),
-		Reserve:          reserver(cfg.maxMemory),
+		Reserve:          reserver(&s.counters.handshakeMemory, cfg.maxMemory),
 		Memory:           new(sync.Pool),
 
 		AskCertificate: s.GetCertificate != nil,
@@ -255,8 +255,7 @@ func (s *Server) requestCertificates(wrong *fieldErrors, eng *engine.Config) {
 
 // reserver returns a function that hands out bytes up to a bound, and takes them
 // back as negative ones.
-func reserver(bound int) func(int) bool {
-	var used atomic.Int64
+func reserver(used *atomic.Int64, bound int) func(int) bool {
 	return func(bytes int) bool {
 		if used.Add(int64(bytes)) > int64(bound) && bytes > 0 {
 			used.Add(int64(-bytes))

@@ -6,11 +6,14 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// Stats are the figures of a Server. Those up to Handshakes say how things are;
+// Stats are the figures of a Server. Those up to HandshakeMemory say how things are;
 // the others count since the Server was made.
 type Stats struct {
 	Sessions   int // open: the handshake is complete
 	Handshakes int // in progress
+	// HandshakeMemory is how many bytes handshakes in progress keep of messages
+	// that have come in part, of which Server.MaxHandshakeMemory may be.
+	HandshakeMemory int
 
 	DatagramsReceived uint64
 	BytesReceived     uint64
@@ -59,6 +62,7 @@ type counters struct {
 	handshakesCompleted, handshakesFailed  atomic.Uint64
 	sessionsClosed                         atomic.Uint64
 	messagesReceived, messagesSent         atomic.Uint64
+	handshakeMemory                        atomic.Int64 // bytes
 	dropped                                [numDrops]atomic.Uint64
 }
 
@@ -82,6 +86,7 @@ func (c *counters) drop(why dropReason) { c.dropped[why].Add(1) }
 func (c *counters) stats() Stats {
 	dropped := func(why dropReason) uint64 { return c.dropped[why].Load() }
 	return Stats{
+		HandshakeMemory:     int(c.handshakeMemory.Load()),
 		DatagramsReceived:   c.datagramsReceived.Load(),
 		BytesReceived:       c.bytesReceived.Load(),
 		DatagramsSent:       c.datagramsSent.Load(),
