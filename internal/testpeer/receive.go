@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -207,6 +208,9 @@ func (c *Client) receiveServerHello(body []byte) error {
 	}
 	if c.suite = suite.ByID(h.Suite); c.suite == nil {
 		return fmt.Errorf("unknown suite %#04x", h.Suite)
+	}
+	if !slices.Contains(c.suites(), h.Suite) {
+		return fmt.Errorf("suite %#04x was not offered", h.Suite)
 	}
 	c.ServerHello = h
 	return nil
