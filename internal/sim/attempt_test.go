@@ -202,7 +202,7 @@ func (a *attempt) read() {
 		if old := a.d.old; err != nil && old != nil {
 			_ = old.take(next)
 		}
-		if a.d.has(recordAnEvent) {
+		if a.d.has(recordAnEvent) && a.phase < open {
 			return
 		}
 	}

@@ -68,6 +68,8 @@ type place struct {
 type issue struct {
 	at     time.Duration
 	random string
+
+	rotations int // of the secrets, until then
 }
 
 // origin is an address that many may share.
@@ -172,6 +174,7 @@ type arrival struct {
 	assoc    *association
 	hello    bool // it begins with a ClientHello
 	verified bool // with a right cookie
+	fresh    bool // that must be taken for one
 	finished bool // a whole Finished that has been received is in it
 	answers  int  // HelloVerifyRequests
 	requests []*request

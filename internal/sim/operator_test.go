@@ -114,6 +114,7 @@ func (w *world) rotate(c *choices) {
 		panic(err)
 	}
 	w.ticketKey++
+	w.rotations++
 	w.server.SetSessionTicketKeys([32]byte{w.ticketKey}, [32]byte{w.ticketKey - 1})
 }
 

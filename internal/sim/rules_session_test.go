@@ -172,6 +172,7 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 			l.violate("farewell", deviceOf(as.attempt), "closed without close_notify: %v", e.Err)
 		}
 	case errors.Is(e.Err, dtlsserver.ErrReconnected):
+	case l.w.has(readErrors): // which is told by another rule
 	default:
 		var alert *dtlsserver.AlertError
 		if !errors.As(e.Err, &alert) || as.attempt == nil || as.attempt.d != nil {

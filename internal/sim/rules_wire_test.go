@@ -43,8 +43,11 @@ type association struct {
 	early    []*request
 }
 
-// maxCookieAge is how long a cookie may be good (Verifier).
-const maxCookieAge = 90 * time.Second
+// A cookie is good for 30 to 60 s (Verifier).
+const (
+	minCookieAge = 30 * time.Second
+	maxCookieAge = 60 * time.Second
+)
 
 // arrive looks at a datagram before the server's answer.
 func (l *ledger) arrive(p *parcel) (in arrival) {
@@ -84,6 +87,7 @@ func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
 	now := l.w.now()
 	if c, ok := pl.issued[string(h.Cookie)]; ok && c.random == string(h.Random) && now-c.at <= maxCookieAge {
 		in.verified, pl.proven = true, true
+		in.fresh = now-c.at < minCookieAge && l.w.rotations-c.rotations <= 1 && in.attempt != nil
 		if pl.latest != c.random {
 			pl.latest, pl.newest = c.random, now
 		}
@@ -148,7 +152,7 @@ func (l *ledger) sentCookie(in *arrival, pl *place, out *packet, f wire.Fragment
 	case len(f.Body) < 3 || len(f.Body) != 3+int(f.Body[2]):
 		l.violate("wire", nil, "sent a malformed HelloVerifyRequest")
 		return
-	case in.verified:
+	case in.fresh:
 		l.violate("cookie", deviceOf(in.attempt), "asked for a cookie again, though the one in the hello is right")
 	}
 	r, _, _ := wire.ParseRecord(in.parcel.b)
@@ -157,7 +161,7 @@ func (l *ledger) sentCookie(in *arrival, pl *place, out *packet, f wire.Fragment
 	if f.MessageSeq != hello.MessageSeq {
 		l.violate("wire", nil, "HelloVerifyRequest has message_seq %d, the hello %d", f.MessageSeq, hello.MessageSeq)
 	}
-	pl.issued[string(f.Body[3:])] = issue{l.w.now(), string(h.Random)}
+	pl.issued[string(f.Body[3:])] = issue{l.w.now(), string(h.Random), l.w.rotations}
 }
 
 func deviceOf(a *attempt) *device {

@@ -48,6 +48,7 @@ type world struct {
 	ports      int // that the shared NAT has given out
 	shutdowns  int // goroutines of them
 	socketFull bool
+	rotations  int
 
 	secret, oldSecret []byte
 	ticketKey         byte

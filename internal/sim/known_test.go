@@ -1,0 +1,71 @@
+package sim
+
+// The faults that are known: what the ledger's rules find until they are
+// mended. A finding that none of these explains fails the run.
+
+// known is a fault that is known.
+type known struct {
+	rule  string
+	about string // what it is, in words
+	when  func(o *outcome, t traits, v *violation) bool
+}
+
+func deviceHas(list ...trait) func(*outcome, traits, *violation) bool {
+	return func(_ *outcome, t traits, _ *violation) bool { return t&traitsOf(list...) != 0 }
+}
+
+func worldHas(list ...feature) func(*outcome, traits, *violation) bool {
+	return func(o *outcome, _ traits, _ *violation) bool {
+		for _, f := range list {
+			if o.drawn.features.has(f) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func always(*outcome, traits, *violation) bool { return true }
+
+const (
+	faultFinishedAgain = "a Finished that comes again is not always answered"
+	faultHelloInOne    = "a hello in several fragments of one datagram is taken as its first"
+	faultOverload      = "honest clients push each other out"
+	faultRestart       = "a client that begins anew in a handshake is locked out"
+	faultClientAlert   = "the client's reason is lost"
+	faultSize          = "datagrams do not get smaller"
+	faultCookieRoom    = "the cookie pushes the suites out of the first fragment"
+	faultFalseWarning  = "a close is followed by a false warning"
+	faultReadErrors    = "errors of peers end Serve"
+	faultTwice         = "a flight goes out twice"
+	faultSessionID     = "a client that draws a session_id for each hello never connects"
+	faultEarlyData     = "the first data after a resumption is lost"
+	faultRecordAnEvent = "a repetition in one datagram is too much for a client that takes a record an event"
+)
+
+// knownFaults, of which the first that explains a finding counts.
+var knownFaults = []known{
+	{"finished", faultFinishedAgain, always},
+	{"liveness", faultHelloInOne, deviceHas(splitHelloInOne)},
+	{"liveness", faultSessionID, deviceHas(freshSessionID)},
+	{"cookie", faultSessionID, deviceHas(freshSessionID)},
+	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
+	{"liveness", faultSize, deviceHas(narrowPath)},
+	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries)},
+	{"client", faultRestart, deviceHas(restarts, alertsAndRetries)},
+	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries)},
+	{"warning", faultFalseWarning, func(_ *outcome, _ traits, v *violation) bool { return v.Device >= 0 }},
+	{"lost", faultEarlyData, deviceHas(tickets)},
+	{"again", faultTwice, always},
+	{"serves", faultReadErrors, worldHas(readErrors)},
+}
+
+// explain says which known fault a finding is of, or nothing.
+func explain(o *outcome, v *violation) string {
+	for _, k := range knownFaults {
+		if k.rule == v.Rule && k.when(o, o.traits[v.Device], v) {
+			return k.about
+		}
+	}
+	return ""
+}
