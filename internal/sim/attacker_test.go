@@ -271,7 +271,7 @@ func (at *attackers) betray(c *choices, a *attempt, addr netip.AddrPort) {
 		case 2:
 			sealed(wire.ContentChangeCipherSpec, []byte{1})
 		case 3:
-			sealed(wire.ContentType(c.below(256)), bytes.Repeat([]byte{1}, c.below(40)))
+			sealed(wire.ContentType(24+c.below(232)), bytes.Repeat([]byte{1}, c.below(40)))
 		case 4:
 			sealed(wire.ContentAlert, []byte{1, byte(1 + c.below(110))})
 		case 5:

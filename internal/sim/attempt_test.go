@@ -59,6 +59,7 @@ type attempt struct {
 	stale    bool            // it took a flight that was sent before that: another handshake's
 	damaged  bool            // an attacker's datagram may have come in between
 	refused  bool            // its alert that it does not trust the server was at the server
+	flights  int             // ServerHellos that the server made for it
 	pieces   int             // of that: ClientKeyExchange 1, ChangeCipherSpec 2, Finished 4
 	said     bool            // its Finished was sent
 	came     map[uint64]bool // sealed records of it, by sequence number
@@ -216,6 +217,9 @@ func (a *attempt) take(in inboxRecord) error {
 		return errNotForUs
 	}
 	c := a.c
+	if a.oldCookie(in.Record) {
+		return nil
+	}
 	hadHello, alerts, cookie := c.ServerHello != nil, len(c.Alerts), c.Cookie
 	err := c.Receive(in.Raw)
 	c.Seen = nil
@@ -241,6 +245,14 @@ func (a *attempt) take(in inboxRecord) error {
 	}
 	a.react(in, !bytes.Equal(cookie, c.Cookie))
 	return nil
+}
+
+// oldCookie reports whether a record is a HelloVerifyRequest that does not
+// answer the client's last hello. Clients ignore it, since its message_seq is
+// behind.
+func (a *attempt) oldCookie(r wire.Record) bool {
+	f, _, ok := wire.ParseFragment(r.Payload)
+	return ok && r.Epoch == 0 && r.Type == wire.ContentHandshake && f.Type == wire.TypeHelloVerifyRequest && f.MessageSeq != a.c.MessageSeq-1
 }
 
 // react goes on with the handshake.
@@ -373,7 +385,7 @@ func (a *attempt) fail(why string, tell bool) {
 	d.a, d.old = nil, nil
 	pause := d.pause
 	if d.has(alertsAndRetries) {
-		pause = 0
+		pause, d.keepsPort = 0, true
 	}
 	if d.traits&dishonest != 0 {
 		pause += 20 * time.Second
@@ -440,13 +452,13 @@ func (a *attempt) answer(data []byte) {
 	a.served++
 	d.answered = a.w.now()
 	a.timer.cancel()
-	calm := !d.w.stormy()
-	if calm && d.w.now() > d.w.drawn.storm+time.Minute {
+	healed := !d.w.stormy()
+	if healed && d.w.now() > d.w.drawn.storm+calm*2/3 {
 		a.timer = a.w.after(30*time.Second+d.interval, a.ask)
 		return
 	}
 	switch {
-	case calm && d.has(restarts) && !d.homed && d.honest():
+	case healed && d.has(restarts) && !d.homed && d.honest():
 		d.homed = true
 		d.loseIn = phase(1 + d.r.below(int(open)))
 		d.note("is to lose its memory when it %v", d.loseIn)
@@ -462,7 +474,7 @@ func (a *attempt) answer(data []byte) {
 		d.old = a
 		a.timer = a.w.after(d.interval/4, a.ask)
 		d.connect()
-	case d.has(sleeps) && !calm && d.r.chance(0.1):
+	case d.has(sleeps) && !healed && d.r.chance(0.1):
 		a.timer = a.w.after(time.Hour, a.ask)
 	default:
 		a.timer = a.w.after(d.interval/2+d.r.span(0, d.interval/2), a.ask)

@@ -44,13 +44,14 @@ type device struct {
 	ticket   []byte
 	master   []byte // of the ticket's session
 
-	since    time.Duration // when it began to expect an answer
-	answered time.Duration // when it got the last
-	due      *event
-	judged   bool // it was not served: nothing more is expected
-	excuses  int
-	homed    bool // it has lost its memory in the calm, once
-	loseIn   phase
+	since     time.Duration // when it began to expect an answer
+	answered  time.Duration // when it got the last
+	due       *event
+	judged    bool // it was not served: nothing more is expected
+	excuses   int
+	homed     bool // it has lost its memory in the calm, once
+	keepsPort bool // for the next attempt
+	loseIn    phase
 }
 
 func (d *device) has(t trait) bool { return d.traits.has(t) }
@@ -214,6 +215,7 @@ func (d *device) forget() {
 	d.note("restarts")
 	d.drop()
 	d.ticket, d.master = nil, nil
+	d.keepsPort = d.r.chance(0.7)
 	d.connect()
 	if d.w.stormy() {
 		d.restart = d.w.after(d.r.span(time.Second, d.w.drawn.storm), d.forget)
@@ -241,7 +243,9 @@ func (d *device) connect() {
 		d.w.after(until-d.w.now()+d.r.span(0, 5*time.Second), d.connect)
 		return
 	}
-	if !d.has(fixedPort) && d.attempts > 0 && d.old == nil {
+	keeps := d.keepsPort
+	d.keepsPort = false
+	if !keeps && !d.has(fixedPort) && d.attempts > 0 && d.old == nil {
 		d.unmap()
 		if !d.nat {
 			d.host = netip.AddrPortFrom(d.host.Addr(), d.host.Port()+1)
@@ -317,9 +321,15 @@ func (d *device) receive(p *parcel) {
 	a.read()
 }
 
+// calm is for how long after the storm devices begin anew.
+const calm = 90 * time.Second
+
 // expect has the device's next answer come within a time.
 func (d *device) expect(within time.Duration) {
 	w := d.w
+	if w.now() > w.drawn.storm+calm { // enough
+		return
+	}
 	d.due.cancel()
 	d.since = w.now() + 1
 	d.due = w.after(within, d.judge)

@@ -1,5 +1,7 @@
 package sim
 
+import "strings"
+
 // The faults that are known: what the ledger's rules find until they are
 // mended. A finding that none of these explains fails the run.
 
@@ -36,6 +38,7 @@ const (
 	faultSize          = "datagrams do not get smaller"
 	faultCookieRoom    = "the cookie pushes the suites out of the first fragment"
 	faultFalseWarning  = "a close is followed by a false warning"
+	faultSessions      = "open sessions of one client keep others out at MaxSessions"
 	faultReadErrors    = "errors of peers end Serve"
 	faultTwice         = "a flight goes out twice"
 	faultSessionID     = "a client that draws a session_id for each hello never connects"
@@ -52,6 +55,11 @@ var knownFaults = []known{
 	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
 	{"liveness", faultSize, deviceHas(narrowPath)},
 	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries)},
+	{"cause", faultClientAlert, func(_ *outcome, t traits, v *violation) bool {
+		return t.has(distrusts) && strings.Contains(v.Text, "alert 48")
+	}},
+	{"liveness", faultOverload, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Evicted > 0 }},
+	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Refused > 0 }},
 	{"client", faultRestart, deviceHas(restarts, alertsAndRetries)},
 	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries)},
 	{"warning", faultFalseWarning, func(_ *outcome, _ traits, v *violation) bool { return v.Device >= 0 }},

@@ -202,10 +202,12 @@ func (l *ledger) failed(e *dtlsserver.Event) {
 	}
 }
 
-// hasWrongKeys reports whether a client of the event's source has no right key.
+// hasWrongKeys reports whether a client of the event's source has no right key,
+// also since its hello came again when its handshake was over, and the keys are
+// those of another flight.
 func (l *ledger) hasWrongKeys(e *dtlsserver.Event) bool {
-	for _, a := range l.attempts {
-		if a.addr.Addr() == e.Remote.Addr() && (a.d == nil || a.d.has(wrongKey) || a.d.has(unknownIdentity)) {
+	for _, a := range l.order {
+		if a.addr.Addr() == e.Remote.Addr() && (a.flights > 1 || a.d == nil || a.d.has(wrongKey) || a.d.has(unknownIdentity)) {
 			return true
 		}
 	}

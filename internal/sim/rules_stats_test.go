@@ -171,7 +171,8 @@ func (l *ledger) checkBounds(now *dtlsserver.Stats) {
 	if now.Handshakes == 0 {
 		bound("bytes of handshakes, of which there are none", now.HandshakeMemory, 0)
 	}
-	most := l.w.goroutines + l.w.service.waiting() + l.w.shutdowns
+	const own = 2 // of the runtime, which it counts while they clean up
+	most := l.w.goroutines + l.w.service.waiting() + l.w.shutdowns + own
 	if l.w.serving || !l.books.stopped {
 		most++
 	}

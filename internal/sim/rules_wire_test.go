@@ -87,7 +87,7 @@ func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
 	now := l.w.now()
 	if c, ok := pl.issued[string(h.Cookie)]; ok && c.random == string(h.Random) && now-c.at <= maxCookieAge {
 		in.verified, pl.proven = true, true
-		in.fresh = now-c.at < minCookieAge && l.w.rotations-c.rotations <= 1 && in.attempt != nil
+		in.fresh = now-c.at < minCookieAge && l.w.rotations-c.rotations <= 1 && in.attempt != nil && !in.attempt.damaged
 		if pl.latest != c.random {
 			pl.latest, pl.newest = c.random, now
 		}
@@ -191,6 +191,9 @@ func (l *ledger) sentHello(pl *place, f wire.Fragment) {
 	if h.suite == nil {
 		l.violate("wire", nil, "chose an unknown suite for %v", pl.addr)
 		return
+	}
+	if a := l.attempts[pl.latest]; a != nil {
+		a.flights++
 	}
 	const kept = 6
 	if pl.hellos = append(pl.hellos, h); len(pl.hellos) > kept {

@@ -205,7 +205,7 @@ func (w *world) newServer() *dtlsserver.Server {
 	}
 	s.SessionTicketsDisabled = w.has(noTickets)
 	if w.has(smallLimits) {
-		s.MaxSessions = 5 + c.below(10)
+		s.MaxSessions = w.drawn.devices + c.below(10)
 		s.MaxHandshakes = 4 + c.below(20)
 		s.MaxHandshakesPerSource = 2 + c.below(s.MaxHandshakes)
 		s.MaxHandshakeMemory = oneOf(c, 2<<10, 8<<10, 64<<10)

@@ -65,6 +65,7 @@ type outcome struct {
 	devices   int
 	traits    map[int]traits // of devices
 	drawn     drawn
+	stats     dtlsserver.Stats
 }
 
 // run runs a plan.
@@ -77,6 +78,7 @@ func run(t *testing.T, p plan, tracing bool) (o outcome) {
 		o = outcome{
 			found: w.ledger.found, hash: w.trace.hash.Sum64(), lasted: w.now(), datagrams: w.ledger.datagrams,
 			trace: w.trace.lines, devices: len(w.devices), traits: make(map[int]traits), drawn: w.drawn,
+			stats: w.server.Stats(),
 		}
 		for _, d := range w.devices {
 			if d != nil {
@@ -177,7 +179,9 @@ func (w *world) run() {
 			w.queue.take()
 			w.sleepUntil(e.at)
 			e.what()
-		} else if timer {
+		} else if !timer { // nothing will happen any more
+			w.sleepUntil(w.judged + 1)
+		} else {
 			w.sleepUntil(at)
 			w.conn.expire()
 			w.settle(stimulus{kind: "timer"})
