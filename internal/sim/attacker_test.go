@@ -66,6 +66,7 @@ func (w *world) see(p *parcel) {
 
 // send sends a datagram that is nobody's, from any address.
 func (at *attackers) send(from netip.AddrPort, b []byte) {
+	at.harms(from, b)
 	p := &parcel{from: from, to: serverAddr, b: bytes.Clone(b), sent: at.w.now()}
 	at.w.trace.addr(at.w.now(), "attacker sends as", from, b)
 	at.w.after(20*time.Millisecond, func() { at.w.arrive(p) })
@@ -173,7 +174,6 @@ func (at *attackers) replay(c *choices) {
 	if c.chance(0.2) {
 		from = at.anybody(c)
 	}
-	at.harms(from, p.b)
 	at.send(from, p.b)
 }
 
@@ -185,12 +185,12 @@ func (at *attackers) alter(c *choices) {
 	p := at.seen[len(at.seen)-1-c.below(min(len(at.seen), 10))]
 	b := bytes.Clone(p.b)
 	b[c.below(len(b))] ^= byte(1 + c.below(255))
-	at.harms(p.from, b)
 	at.send(p.from, b)
 }
 
 // harms notes whose handshake a datagram in plaintext may spoil: nothing can
-// tell it from its client's.
+// tell it from its client's, and a hello makes the server send the client a
+// cookie.
 func (at *attackers) harms(from netip.AddrPort, b []byte) {
 	all, _ := records(b)
 	plain := false
@@ -199,7 +199,7 @@ func (at *attackers) harms(from netip.AddrPort, b []byte) {
 	}
 	for _, d := range at.w.devices {
 		if plain && d != nil && d.mapped == from && d.a != nil && d.a.phase < open {
-			d.a.damaged = true
+			d.a.damaged = true // which it may be
 		}
 	}
 }

@@ -234,7 +234,11 @@ func (a *attempt) take(in inboxRecord) error {
 	case err.Error() == "sealed record before the keys":
 		return errNotForUs
 	case a.phase < open:
-		if !a.excused() && a.d.honest() {
+		switch {
+		case a.excused() || !a.d.honest():
+		case a.flights == 0:
+			a.w.ledger.violate("restart", a.d, "%s got another handshake's flight, though its hello was there: %v", a.name(), err)
+		case a.flights == 1:
 			a.w.ledger.violate("client", a.d, "%s: %v", a.name(), err)
 		}
 		a.fail("refuses what the server says: "+err.Error(), true)

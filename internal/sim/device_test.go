@@ -33,6 +33,7 @@ type device struct {
 
 	host     netip.AddrPort // its own address
 	nat      bool           // it is behind the shared one
+	been     []string       // its addresses, as the server has seen them
 	mapped   netip.AddrPort // by which the server sees it; zero: not
 	lastUsed time.Duration
 
@@ -88,12 +89,16 @@ func newDevice(w *world, id int) *device {
 	d.up, d.down = c.span(time.Millisecond, 100*time.Millisecond), c.span(time.Millisecond, 100*time.Millisecond)
 	slow := c.span(500*time.Millisecond, 5*time.Second)
 	limit := oneOf(c, 300, 548, 700)
+	if w.has(fleet) { // all are alike
+		slow = w.choices("fleet", 0).span(10*time.Millisecond, 5*time.Second)
+		d.traits |= w.drawn.traits & traitsOf(slowPath)
+	}
 	d.settle(slow, limit)
 	d.host = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(id >> 8), byte(id)}), 5000)
 	if c.chance(0.5) && w.has(ipv6) {
 		d.host = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 2, byte(id >> 8), byte(id), 15: 7}), 5000)
 	}
-	d.nat = c.chance(0.7) && w.has(sharedNAT)
+	d.nat = (c.chance(0.7) || w.has(fleet)) && w.has(sharedNAT)
 	return d
 }
 
@@ -159,6 +164,7 @@ func (d *device) outside() netip.AddrPort {
 			w.ports++
 			d.mapped = netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), uint16(20000+w.ports))
 		}
+		d.been = append(d.been, d.mapped.String()+" ", d.mapped.String()+":")
 		w.network.hosts[d.mapped] = func(p *parcel) { w.network.toDevice(d, p) }
 		if d.has(tellingPath) {
 			w.network.limits[d.mapped] = d.limit
@@ -252,6 +258,7 @@ func (d *device) connect() {
 		}
 	}
 	d.attempts++
+	d.note("begins attempt %d", d.attempts)
 	d.outside()
 	a := &attempt{d: d, w: d.w, n: d.attempts, addr: d.mapped, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool)}
 	c := testpeer.New(d.identity, d.key, d.w.plan.seed<<32|uint64(d.id)<<16|uint64(d.attempts))

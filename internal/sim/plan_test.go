@@ -222,7 +222,10 @@ func (p *plan) draw() drawn {
 	}
 	if d.features.has(fleet) {
 		d.devices = 20 + c.below(60)
-		d.traits &= traitsOf(fixedTimer, tickets, slowPath, noEMS, fixedPort)
+		d.traits &= traitsOf(fixedTimer, tickets, noEMS, fixedPort)
+		if !p.lacks(slowPath.String()) {
+			d.traits |= traitsOf(slowPath)
+		}
 	}
 	if p.storm != 0 {
 		d.storm = min(d.storm, p.storm)

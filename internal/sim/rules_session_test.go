@@ -203,11 +203,11 @@ func (l *ledger) failed(e *dtlsserver.Event) {
 }
 
 // hasWrongKeys reports whether a client of the event's source has no right key,
-// also since its hello came again when its handshake was over, and the keys are
-// those of another flight.
+// also since the keys are those of another flight: its hello came again when its
+// handshake was over, or it took a flight that was not for it.
 func (l *ledger) hasWrongKeys(e *dtlsserver.Event) bool {
 	for _, a := range l.order {
-		if a.addr.Addr() == e.Remote.Addr() && (a.flights > 1 || a.d == nil || a.d.has(wrongKey) || a.d.has(unknownIdentity)) {
+		if a.addr.Addr() == e.Remote.Addr() && (a.flights > 1 || a.excused() || a.d == nil || a.d.has(wrongKey) || a.d.has(unknownIdentity)) {
 			return true
 		}
 	}

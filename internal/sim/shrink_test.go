@@ -86,25 +86,44 @@ func shrink(t *testing.T, p plan, o *outcome, v *violation) string {
 		}
 	}
 	fmt.Fprintf(&b, "\ngo test ./internal/sim -run TestSeed -v %s -sim.trace\n", best.flags())
-	b.WriteString(excerpt(last.trace, found.At))
+	b.WriteString(conversation(&last, &found))
 	return b.String()
 }
 
-// excerpt is the trace up to a finding, its middle cut out if it is long.
-func excerpt(lines []string, at time.Duration) string {
-	const most = 60
-	end := len(lines)
-	for i, line := range lines {
+// conversation is the trace up to a finding: what is about its device, if it is
+// about one. The middle is cut out if it is long.
+func conversation(o *outcome, v *violation) string {
+	const most = 70
+	var lines []string
+	for _, line := range o.trace {
 		var seconds float64
-		if _, err := fmt.Sscan(line, &seconds); err == nil && seconds > at.Seconds()+0.000001 {
-			end = i
+		if _, err := fmt.Sscan(line, &seconds); err == nil && seconds > v.At.Seconds()+0.000001 {
 			break
 		}
+		if about(o, v, line) {
+			lines = append(lines, line)
+		}
 	}
-	lines = lines[:end]
 	if len(lines) > most {
 		cut := fmt.Sprintf("             ... %d lines ...", len(lines)-most)
-		lines = slices.Concat(lines[:most/2], []string{cut}, lines[len(lines)-most/2:])
+		lines = slices.Concat(lines[:most/5], []string{cut}, lines[len(lines)-most*4/5:])
 	}
 	return strings.Join(lines, "\n")
+}
+
+// about reports whether a line of the trace is about the finding's device, or
+// about the world.
+func about(o *outcome, v *violation, line string) bool {
+	names := func(id int) bool {
+		return slices.ContainsFunc(o.been[id], func(name string) bool { return strings.Contains(line, name) })
+	}
+	if v.Device < 0 || names(v.Device) {
+		return true
+	}
+	for id := range o.been {
+		if names(id) {
+			return false
+		}
+	}
+	return !strings.Contains(line, "delivers") && !strings.Contains(line, "attacker") && !strings.Contains(line, "server ")
 }

@@ -66,6 +66,7 @@ type outcome struct {
 	traits    map[int]traits // of devices
 	drawn     drawn
 	stats     dtlsserver.Stats
+	been      map[int][]string // by which a device is named in the trace
 }
 
 // run runs a plan.
@@ -78,11 +79,12 @@ func run(t *testing.T, p plan, tracing bool) (o outcome) {
 		o = outcome{
 			found: w.ledger.found, hash: w.trace.hash.Sum64(), lasted: w.now(), datagrams: w.ledger.datagrams,
 			trace: w.trace.lines, devices: len(w.devices), traits: make(map[int]traits), drawn: w.drawn,
-			stats: w.server.Stats(),
+			stats: w.server.Stats(), been: make(map[int][]string),
 		}
 		for _, d := range w.devices {
 			if d != nil {
 				o.traits[d.id] = d.traits
+				o.been[d.id] = append(d.been, d.name()+" ", d.name()+":")
 			}
 		}
 	})
