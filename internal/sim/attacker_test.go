@@ -2,8 +2,6 @@ package sim
 
 import (
 	"bytes"
-	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -87,7 +85,7 @@ func (at *attackers) junk(c *choices) {
 	}
 	epoch, seq := uint16(c.below(3)), uint64(c.below(100))
 	if c.chance(0.2) {
-		epoch, seq = 0xffff, wire.MaxSequence
+		epoch, seq = oneOf(c, uint16(1), 0xffff), wire.MaxSequence-uint64(c.below(2))
 	}
 	var b []byte
 	switch c.below(9) {
@@ -248,6 +246,11 @@ func (at *attackers) insider(c *choices) {
 		case a.c.Cookie != nil && hellos == 0:
 			hellos++
 			at.send(addr, a.c.Hello())
+		case a.c.HelloDone && !had && c.chance(0.3): // its Finished is not right, in the last byte
+			flight := a.c.Records()
+			m := bytes.Clone(a.c.FinishedMessage())
+			m[len(m)-1] ^= 1
+			at.send(addr, bytes.Join(append(flight[:len(flight)-1], a.c.Sealed(wire.ContentHandshake, m)), nil))
 		case a.c.HelloDone && !had:
 			a.said = true
 			at.send(addr, a.c.Flight())
@@ -275,12 +278,7 @@ func (at *attackers) betray(c *choices, a *attempt, addr netip.AddrPort) {
 		case 4:
 			sealed(wire.ContentAlert, []byte{1, byte(1 + c.below(110))})
 		case 5:
-			a.asked++
-			q := &request{n: a.asked}
-			b := a.c.Sealed(wire.ContentApplicationData, fmt.Appendf(nil, "quiet request %d %d %d", 0, a.n, q.n))
-			q.seq = binary.BigEndian.Uint64(b[3:]) & wire.MaxSequence
-			a.sent[q.n], a.bySeq[q.seq] = q, q
-			at.send(addr, b)
+			a.say("quiet request", "")
 		case 6:
 			sealed(wire.ContentAlert, [][]byte{{1, 0}, {2, 80}, {9, 9, 9}}[c.below(3)])
 		}

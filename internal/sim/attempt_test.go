@@ -2,8 +2,6 @@ package sim
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -189,7 +187,9 @@ func (a *attempt) transmit() {
 }
 
 func (a *attempt) send(datagram []byte) {
-	if len(datagram) > 0 {
+	if a.d == nil {
+		a.w.attackers.send(a.addr, datagram)
+	} else if len(datagram) > 0 {
 		a.w.network.toServer(a.d, a, datagram)
 	}
 }
@@ -428,16 +428,35 @@ func (a *attempt) ask() {
 		a.lose(0)
 		return
 	}
+	a.say("request", fmt.Sprintf("%x", d.random(d.r.below(40))))
+	a.missed++
+	if d.has(chatters) && d.w.stormy() && d.r.chance(0.3) {
+		a.chatter()
+	}
+	a.timer.cancel()
+	a.timer = a.w.after(d.patience()<<(a.missed-1), a.ask)
+}
+
+// say sends a message.
+func (a *attempt) say(what, more string) {
+	id := 0
+	if a.d != nil {
+		id = a.d.id
+	}
 	a.asked++
 	q := &request{n: a.asked}
-	b := a.c.Sealed(wire.ContentApplicationData, fmt.Appendf(nil, "request %d %d %d %x", d.id, a.n, q.n, d.random(d.r.below(40))))
+	b := a.c.Sealed(wire.ContentApplicationData, fmt.Appendf(nil, "%s %d %d %d %s", what, id, a.n, q.n, more))
 	r, _, _ := wire.ParseRecord(b)
 	q.seq = r.Seq
 	a.sent[q.n], a.bySeq[q.seq] = q, q
 	a.send(b)
-	a.missed++
-	a.timer.cancel()
-	a.timer = a.w.after(d.patience()<<(a.missed-1), a.ask)
+}
+
+// chatter sends many messages at once, which the network puts out of order.
+func (a *attempt) chatter() {
+	for range 100 {
+		a.say("quiet request", "")
+	}
 }
 
 // answer takes an answer of the service.
@@ -495,5 +514,3 @@ func (a *attempt) leave() {
 	a.left = true
 	a.lose(d.r.span(0, d.pause))
 }
-
-func signerOf(c tls.Certificate) crypto.Signer { return c.PrivateKey.(crypto.Signer) }

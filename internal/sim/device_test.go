@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"crypto"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -22,6 +24,7 @@ type device struct {
 	suites   []uint16
 	key      []byte
 	identity string
+	bad      int // what is wrong with its certificate
 	begins   time.Duration
 	first    time.Duration // its first retransmission timeout
 	giveUp   time.Duration // how long a handshake may take
@@ -93,6 +96,7 @@ func newDevice(w *world, id int) *device {
 		slow = w.choices("fleet", 0).span(10*time.Millisecond, 5*time.Second)
 		d.traits |= w.drawn.traits & traitsOf(slowPath)
 	}
+	d.bad = c.below(5)
 	d.settle(slow, limit)
 	d.host = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(id >> 8), byte(id)}), 5000)
 	if c.chance(0.5) && w.has(ipv6) {
@@ -280,11 +284,7 @@ func (d *device) connect() {
 		}
 	}
 	if !suite.ByID(d.suites[0]).KeyExchange.WithPSK() {
-		cert := fixtures.client
-		if d.has(badCertificate) {
-			cert = oneOf(d.r, fixtures.expired, fixtures.other, fixtures.forServers)
-		}
-		c.Chain, c.Signer = cert.Certificate, signerOf(cert)
+		d.certify(c)
 	}
 	d.a = a
 	d.w.ledger.begin(a)
@@ -292,6 +292,22 @@ func (d *device) connect() {
 		d.expect(d.promptly())
 	}
 	a.begin()
+}
+
+// certify gives the client its certificate.
+func (d *device) certify(c *testpeer.Client) {
+	cert := fixtures.client
+	if d.has(badCertificate) {
+		switch d.bad {
+		case 0:
+			return // none
+		case 1:
+			c.WrongVerify = true // somebody else's
+		default:
+			cert = []tls.Certificate{fixtures.expired, fixtures.other, fixtures.forServers}[d.bad-2]
+		}
+	}
+	c.Chain, c.Signer = cert.Certificate, cert.PrivateKey.(crypto.Signer)
 }
 
 // later tries again after a while.
@@ -373,7 +389,9 @@ func (d *device) heal() {
 }
 
 // forgiven reports whether the server need not see the device's certificate.
-func (d *device) forgiven() bool { return !d.w.has(asksClients) }
+func (d *device) forgiven() bool {
+	return d.bad == 0 && d.w.server.ClientAuth == tls.VerifyClientCertIfGiven
+}
 
 // promptly is how long it may take a new attempt to be answered on a path that
 // loses nothing: two round trips for the cookie and the flights, one for the

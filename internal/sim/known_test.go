@@ -61,6 +61,7 @@ var knownFaults = []known{
 	{"liveness", faultOverload, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Evicted > 0 }},
 	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Refused > 0 }},
 	{"restart", faultRestart, always},
+	{"client", faultRestart, deviceHas(restarts, alertsAndRetries)},
 	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries)},
 	{"warning", faultFalseWarning, func(_ *outcome, _ traits, v *violation) bool { return v.Device >= 0 }},
 	{"lost", faultEarlyData, deviceHas(tickets)},

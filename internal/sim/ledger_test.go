@@ -47,7 +47,8 @@ type ledger struct {
 	sessions map[*dtlsserver.Session]*association
 	resumed  map[string]*association // by client random: with a ticket, not told yet
 	order    []*attempt
-	logged   []*association // by lines of the key log, whose sessions are still to be told
+	randoms  map[string]bool // of ServerHellos
+	logged   []*association  // by lines of the key log, whose sessions are still to be told
 
 	books books
 }
@@ -83,7 +84,7 @@ func newLedger(w *world) *ledger {
 	return &ledger{
 		w: w, attempts: make(map[string]*attempt), places: make(map[netip.AddrPort]*place),
 		sources: make(map[netip.Addr]*origin), sessions: make(map[*dtlsserver.Session]*association),
-		resumed: make(map[string]*association),
+		resumed: make(map[string]*association), randoms: make(map[string]bool),
 	}
 }
 

@@ -46,6 +46,7 @@ const (
 	narrowPath                      // its path loses long datagrams
 	tellingPath                     // and says so
 	rebinds                         // its NAT gives it another port now and then
+	chatters                        // sends a hundred messages at once
 	numTraits
 )
 
@@ -54,7 +55,7 @@ var traitNames = [numTraits]string{
 	"shuffles", "separateRecords", "firstRecordOnly", "recordAnEvent", "tickets", "dataBehindFinished", "noEMS",
 	"fixedPort", "ignoresClose", "leaves", "leavesQuietly", "restarts", "rekeys", "alertsAndRetries", "sleeps",
 	"vanishes", "wrongKey", "unknownIdentity", "badCertificate", "distrusts", "slowPath", "narrowPath",
-	"tellingPath", "rebinds",
+	"tellingPath", "rebinds", "chatters",
 }
 
 func (t trait) String() string { return traitNames[t] }

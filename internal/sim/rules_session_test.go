@@ -182,6 +182,9 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 	if errors.Is(e.Err, dtlsserver.ErrPeerClosed) && as.attempt != nil && as.attempt.d != nil && !as.attempt.left {
 		l.violate("cause", as.attempt.d, "closed by the peer, which has not")
 	}
+	if silent := l.w.now() - as.touched; errors.Is(e.Err, dtlsserver.ErrEvicted) && silent < time.Minute {
+		l.violate("evicted", deviceOf(as.attempt), "gave way at MaxSessions, though its client was heard %v ago", silent)
+	}
 	if idle := l.w.idleTimeout(); errors.Is(e.Err, dtlsserver.ErrIdleTimeout) && as.heard > 0 && l.w.now()-as.heard < idle {
 		l.violate("cause", deviceOf(as.attempt), "idle after %v, which %v is the timeout", l.w.now()-as.heard, idle)
 	}

@@ -26,8 +26,9 @@ type books struct {
 	refused   uint64 // by the system
 	dropped   uint64 // as events say
 	junk      uint64
-	stopped   bool // KindStopped was told
-	resets    bool // sessions were closed while records were dropped
+	starts    []time.Duration // of handshakes, the latest
+	stopped   bool            // KindStopped was told
+	resets    bool            // sessions were closed while records were dropped
 }
 
 func (b *books) event(e *dtlsserver.Event) {
@@ -94,6 +95,12 @@ func (l *ledger) check(s *stimulus, in *arrival, sent []packet, said []told) {
 		equal("Handshakes", uint64(now.Handshakes), now.HandshakesStarted-now.HandshakesCompleted-now.HandshakesFailed)
 	}
 	l.checkDrops(s, in, &before.Dropped, &now.Dropped, &now)
+	for range now.HandshakesStarted - before.HandshakesStarted {
+		b.starts = append(b.starts, w.now())
+	}
+	for len(b.starts) > 0 && w.now()-b.starts[0] > w.handshakeTimeout() {
+		b.starts = b.starts[1:]
+	}
 	l.checkBounds(&now)
 }
 
@@ -167,6 +174,9 @@ func (l *ledger) checkBounds(now *dtlsserver.Stats) {
 	}
 	if s.MaxHandshakeMemory > 0 {
 		bound("bytes of handshakes", now.HandshakeMemory, s.MaxHandshakeMemory)
+	}
+	if l.w.standing == 0 && !l.w.has(slowHandler) {
+		bound("handshakes that have begun in time", now.Handshakes, len(l.books.starts))
 	}
 	if now.Handshakes == 0 {
 		bound("bytes of handshakes, of which there are none", now.HandshakeMemory, 0)

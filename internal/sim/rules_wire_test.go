@@ -18,7 +18,10 @@ type serverHello struct {
 	suite   *suite.Suite
 	ems     bool
 	started string // random of the newest hello then
+	first   time.Duration
 	last    time.Duration
+	timers  int  // how often it was sent again of itself
+	heard   bool // something came from its address since
 }
 
 // association is what a key log line or a ticket has keys for.
@@ -55,6 +58,9 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 	all, _ := records(p.b)
 	in.records = len(all)
 	pl := l.place(p.from)
+	for _, h := range pl.hellos {
+		h.heard = true
+	}
 	l.source(p.from.Addr())
 	if p.genuine && p.attempt != nil {
 		in.attempt = p.attempt
@@ -107,14 +113,14 @@ func (l *ledger) sent(s *stimulus, in *arrival, out *packet) {
 	}
 	for _, r := range all {
 		if r.Epoch == 0 {
-			l.sentPlain(in, pl, out, r)
+			l.sentPlain(s, in, pl, out, r)
 		} else {
 			l.sentSealed(in, pl, r)
 		}
 	}
 }
 
-func (l *ledger) sentPlain(in *arrival, pl *place, out *packet, r wire.Record) {
+func (l *ledger) sentPlain(s *stimulus, in *arrival, pl *place, out *packet, r wire.Record) {
 	if r.Type == wire.ContentHandshake {
 		f, _, ok := wire.ParseFragment(r.Payload)
 		if !ok {
@@ -126,7 +132,7 @@ func (l *ledger) sentPlain(in *arrival, pl *place, out *packet, r wire.Record) {
 			return
 		}
 		if f.Type == wire.TypeServerHello && f.Offset == 0 {
-			l.sentHello(pl, f)
+			l.sentHello(s, pl, f)
 		}
 		if most := l.w.server.MTU; most > 0 && len(out.b) > most || len(out.b) > 1200 {
 			l.violate("mtu", nil, "sent %d bytes to %v in a handshake", len(out.b), pl.addr)
@@ -172,7 +178,7 @@ func deviceOf(a *attempt) *device {
 }
 
 // sentHello notes a ServerHello.
-func (l *ledger) sentHello(pl *place, f wire.Fragment) {
+func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 	const fixed = 2 + wire.RandomLen
 	if len(f.Body) < fixed+1 || len(f.Body) < fixed+1+int(f.Body[fixed])+2 {
 		return // its first fragment is short
@@ -181,13 +187,13 @@ func (l *ledger) sentHello(pl *place, f wire.Fragment) {
 	random := f.Body[2:fixed]
 	for _, h := range pl.hellos {
 		if bytes.Equal(h.random, random) {
-			l.again(pl, h)
+			l.again(s, pl, h)
 			h.last = now
 			return
 		}
 	}
 	rest := f.Body[fixed+1+int(f.Body[fixed]):]
-	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), started: pl.latest, last: now}
+	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), started: pl.latest, first: now, last: now}
 	if h.suite == nil {
 		l.violate("wire", nil, "chose an unknown suite for %v", pl.addr)
 		return
@@ -195,16 +201,49 @@ func (l *ledger) sentHello(pl *place, f wire.Fragment) {
 	if a := l.attempts[pl.latest]; a != nil {
 		a.flights++
 	}
+	if l.randoms[string(random)] {
+		l.violate("random", nil, "the random of a ServerHello to %v was used before", pl.addr)
+	}
+	l.randoms[string(random)] = true
+	for _, as := range pl.assocs {
+		if as.random == pl.latest && as.opened && !as.closed {
+			l.violate("replayed", deviceOf(as.attempt), "the hello of the session that is open has begun a handshake")
+		}
+	}
+	l.watch(h)
 	const kept = 6
 	if pl.hellos = append(pl.hellos, h); len(pl.hellos) > kept {
 		pl.hellos = pl.hellos[1:]
 	}
 }
 
-// again judges a flight that is sent again: not at once, and not when its
-// client has made a newer hello (RFC 6347 section 4.2.8).
-func (l *ledger) again(pl *place, h *serverHello) {
+// firstTimeout is the server's (RFC 6347 section 4.2.4.1).
+const firstTimeout = time.Second
+
+// watch sees to it that a flight that nobody answers is sent again.
+func (l *ledger) watch(h *serverHello) {
+	w := l.w
+	evicted, closed := w.server.Stats().Dropped.Evicted, w.server.Stats().SessionsClosed
+	c := w.conn
+	w.after(firstTimeout*3/2, func() {
+		stats := w.server.Stats()
+		quiet := stats.Dropped.Evicted == evicted && stats.SessionsClosed == closed && c == w.conn && !w.closing && w.standing == 0 && !w.has(slowHandler)
+		if !h.heard && h.last == h.first && quiet {
+			l.violate("repeats", nil, "a flight is not sent again after %v", w.now()-h.first)
+		}
+	})
+}
+
+// again judges a flight that is sent again: not at once, and of itself after
+// times that double (RFC 6347 section 4.2.4.1).
+func (l *ledger) again(s *stimulus, pl *place, h *serverHello) {
 	now := l.w.now()
+	if s.kind == "timer" {
+		if least := firstTimeout << min(h.timers, 5); now-h.last < least {
+			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.last, least)
+		}
+		h.timers++
+	}
 	a := l.attempts[h.started]
 	if now-h.last < 100*time.Millisecond && now > h.last {
 		l.violate("again", deviceOf(a), "sent the same flight to %v twice within %v", pl.addr, now-h.last)

@@ -75,6 +75,8 @@ type batch struct {
 	seeds  uint64
 	time   time.Duration
 	enough func(*report) bool // ends the processes; nil: never
+
+	crashed string // the seed whose process has ended, when enough is set
 }
 
 // run runs the seeds in as many processes as there are processors.
@@ -85,6 +87,8 @@ func (b *batch) run() (all []report, failure string) {
 	processes := uint64(runtime.NumCPU())
 	var mu sync.Mutex // guards all, failure
 	var wg sync.WaitGroup
+	done := make(chan struct{}) // when it is enough
+	var once sync.Once
 	for i := range processes {
 		wg.Go(func() {
 			share := (b.seeds + processes - 1 - i) / processes
@@ -99,6 +103,10 @@ func (b *batch) run() (all []report, failure string) {
 			if err := cmd.Start(); err != nil {
 				panic(err)
 			}
+			go func() {
+				<-done
+				_ = cmd.Process.Kill()
+			}()
 			var last string
 			var tail []string
 			lines := bufio.NewScanner(out)
@@ -114,7 +122,7 @@ func (b *batch) run() (all []report, failure string) {
 					all = append(all, r)
 					mu.Unlock()
 					if b.enough != nil && b.enough(&r) {
-						_ = cmd.Process.Kill()
+						once.Do(func() { close(done) })
 					}
 				} else if rest, ok := strings.CutPrefix(line, beginMark); ok {
 					last, tail = rest, nil
@@ -122,14 +130,22 @@ func (b *batch) run() (all []report, failure string) {
 					tail = tail[:60]
 				}
 			}
-			if err := cmd.Wait(); err != nil && b.enough == nil {
+			err = cmd.Wait()
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err != nil {
 				mu.Lock()
+				b.crashed = last
 				failure = fmt.Sprintf("seed %s ended the process, %v:\n%s", last, err, strings.Join(tail, "\n"))
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
+	once.Do(func() { close(done) })
 	slices.SortFunc(all, func(a, b report) int { return cmp.Compare(a.Seed, b.Seed) })
 	return all, failure
 }

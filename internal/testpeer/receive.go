@@ -161,6 +161,9 @@ func (c *Client) receiveServerKeyExchange(body []byte) error {
 		if !ok {
 			return malformed
 		}
+		if len(c.ServerChain) == 0 {
+			return errors.New("ServerKeyExchange without a Certificate")
+		}
 		leaf, err := x509.ParseCertificate(c.ServerChain[0])
 		if err != nil {
 			return err
