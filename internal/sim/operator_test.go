@@ -133,7 +133,7 @@ func (w *world) handshakeTimeout() time.Duration {
 // disturbed reports whether handshakes may have ended otherwise than their
 // clients had it.
 func (w *world) disturbed() bool {
-	for _, f := range []feature{closes, shutsDown, suspends, slowHandler, failingHooks, hangingHooks, slowHooks, fullSocket} {
+	for _, f := range []feature{closes, shutsDown, suspends, slowHandler, failingHooks, hangingHooks, slowHooks, fullSocket, readErrors} {
 		if w.has(f) {
 			return true
 		}

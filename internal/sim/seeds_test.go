@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -52,11 +53,21 @@ func TestChild(t *testing.T) {
 	}
 	runtime.GOMAXPROCS(1)
 	start := time.Now()
+	list := strings.FieldsFunc(*flagList, func(r rune) bool { return r == ',' })
+	if *flagList != "" {
+		*flagSeeds = uint64(len(list))
+	}
 	for n := uint64(0); n < *flagSeeds; n++ {
 		if *flagTime > 0 && time.Since(start) > *flagTime {
 			break
 		}
 		seed := *flagFrom + n**flagStep
+		if *flagList != "" {
+			var err error
+			if seed, err = strconv.ParseUint(list[n], 10, 64); err != nil {
+				t.Fatal(err)
+			}
+		}
 		fmt.Printf("%s%d\n", beginMark, seed)
 		o := run(t, plan{seed: seed}, false)
 		r := reportOf(seed, &o)
@@ -73,6 +84,7 @@ type batch struct {
 	binary string // of the test; empty: this one
 	from   uint64
 	seeds  uint64
+	list   []uint64 // not nil: in place of from and seeds
 	time   time.Duration
 	enough func(*report) bool // ends the processes; nil: never
 
@@ -92,9 +104,16 @@ func (b *batch) run() (all []report, failure string) {
 	for i := range processes {
 		wg.Go(func() {
 			share := (b.seeds + processes - 1 - i) / processes
+			var list []string
+			for n := i; n < uint64(len(b.list)); n += processes {
+				list = append(list, strconv.FormatUint(b.list[n], 10))
+			}
+			if b.list != nil && list == nil {
+				return
+			}
 			cmd := exec.Command(b.binary, "-test.run=^TestChild$", "-test.count=1", "-test.timeout=0",
 				fmt.Sprintf("-sim.from=%d", b.from+i), fmt.Sprintf("-sim.step=%d", processes),
-				fmt.Sprintf("-sim.seeds=%d", share), fmt.Sprintf("-sim.time=%v", b.time))
+				fmt.Sprintf("-sim.seeds=%d", share), fmt.Sprintf("-sim.time=%v", b.time), "-sim.list="+strings.Join(list, ","))
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				panic(err)
@@ -206,10 +225,7 @@ func TestOneSeedOneTrace(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector changes the scheduler")
 	}
-	b := batch{from: *flagFrom, seeds: min(*flagSeeds, 100)}
-	if testing.Short() {
-		b.seeds = 10
-	}
+	b := batch{from: *flagFrom, seeds: *flagTwice}
 	first, failure := b.run()
 	second, again := b.run()
 	if failure+again != "" {

@@ -21,6 +21,8 @@ var (
 	flagSeeds = flag.Uint64("sim.seeds", 240, "how many seeds are run")
 	flagTime  = flag.Duration("sim.time", 0, "for how long seeds are run; zero: as many as -sim.seeds says")
 	flagStep  = flag.Uint64("sim.step", 0, "how far apart seeds are, in a process of several")
+	flagTwice = flag.Uint64("sim.twice", 20, "how many seeds TestOneSeedOneTrace runs twice")
+	flagList  = flag.String("sim.list", "", "the seeds, in a process of several")
 	flagKnown = flag.Bool("sim.known", false, "shrink what is known too, once for each fault")
 )
 
