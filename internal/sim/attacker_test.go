@@ -70,6 +70,14 @@ func (at *attackers) send(from netip.AddrPort, b []byte) {
 	at.w.after(20*time.Millisecond, func() { at.w.arrive(p) })
 }
 
+// pass sends a client's datagram as it was, from its address: to the server it
+// is a datagram that the network has repeated.
+func (at *attackers) pass(p *parcel) {
+	at.harms(p.from, p.b)
+	at.w.trace.addr(at.w.now(), "attacker repeats", p.from, p.b)
+	at.w.after(20*time.Millisecond, func() { at.w.arrive(p) })
+}
+
 // anybody returns an address: a device's, or one that is nobody's.
 func (at *attackers) anybody(c *choices) netip.AddrPort {
 	if d := at.w.devices[c.below(len(at.w.devices))]; d != nil && d.mapped.IsValid() && c.chance(0.7) {
@@ -168,11 +176,12 @@ func (at *attackers) replay(c *choices) {
 		return
 	}
 	p := at.seen[len(at.seen)-1-c.below(min(len(at.seen), 40))]
-	from := p.from
 	if c.chance(0.2) {
-		from = at.anybody(c)
+		at.send(at.anybody(c), p.b)
+		return
 	}
-	at.send(from, p.b)
+	at.w.ledger.source(p.from.Addr()).suspect = true // of a Finished that is not this handshake's
+	at.pass(p)
 }
 
 // alter sends what was seen again, damaged.

@@ -70,6 +70,7 @@ type inboxRecord struct {
 
 // request is a message that a client has sealed.
 type request struct {
+	by        *attempt
 	n         int
 	seq       uint64 // of the record
 	came      bool   // to the server
@@ -156,9 +157,9 @@ func (a *attempt) transmit() {
 		switch {
 		case r[0] != byte(wire.ContentHandshake) || r[4] != 0: // no plaintext message
 		case hello && (d.has(splitHello) || d.has(splitHelloInOne)):
-			size = 230
+			size = 203
 		case !hello && d.has(tinyFragments):
-			size = 2 + d.r.below(30)
+			size = d.tiny
 		case len(r) > d.mtu:
 			size = d.mtu - headers
 		}
@@ -444,7 +445,7 @@ func (a *attempt) say(what, more string) {
 		id = a.d.id
 	}
 	a.asked++
-	q := &request{n: a.asked}
+	q := &request{by: a, n: a.asked}
 	b := a.c.Sealed(wire.ContentApplicationData, fmt.Appendf(nil, "%s %d %d %d %s", what, id, a.n, q.n, more))
 	r, _, _ := wire.ParseRecord(b)
 	q.seq = r.Seq

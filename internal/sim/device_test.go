@@ -24,6 +24,7 @@ type device struct {
 	suites   []uint16
 	key      []byte
 	identity string
+	tiny     int // bytes of its fragments, if they are tiny
 	bad      int // what is wrong with its certificate
 	begins   time.Duration
 	first    time.Duration // its first retransmission timeout
@@ -96,7 +97,8 @@ func newDevice(w *world, id int) *device {
 		slow = w.choices("fleet", 0).span(10*time.Millisecond, 5*time.Second)
 		d.traits |= w.drawn.traits & traitsOf(slowPath)
 	}
-	d.bad = c.below(5)
+	d.bad = oneOf(c, 0, 0, 1, 2, 3, 4)
+	d.tiny = oneOf(c, 2, 3, 10, 30)
 	d.settle(slow, limit)
 	d.host = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(id >> 8), byte(id)}), 5000)
 	if c.chance(0.5) && w.has(ipv6) {
@@ -111,12 +113,15 @@ func (d *device) settle(slow time.Duration, limit int) {
 	w, kx := d.w, suite.ByID(d.suites[0]).KeyExchange
 	drop := func(list ...trait) { d.traits &^= traitsOf(list...) }
 	if kx.WithPSK() {
-		drop(badCertificate, distrusts)
+		drop(badCertificate, wrongUsage, distrusts)
 	} else {
 		drop(wrongKey, unknownIdentity)
 	}
 	if !w.has(asksClients) {
-		drop(badCertificate)
+		drop(badCertificate, wrongUsage)
+	}
+	if d.has(badCertificate) {
+		drop(wrongUsage)
 	}
 	if !kx.ECDHE() || d.has(noEMS) || w.has(noTickets) {
 		drop(tickets)
@@ -276,6 +281,9 @@ func (d *device) connect() {
 		c.Suites = append(c.Suites, d.suites...)
 	}
 	c.NoEMS = d.has(noEMS)
+	if d.has(onlyP256) {
+		c.Groups = []uint16{suite.GroupP256}
+	}
 	if d.has(tickets) {
 		c.AskTicket = true
 		if d.ticket != nil {
@@ -306,6 +314,9 @@ func (d *device) certify(c *testpeer.Client) {
 		default:
 			cert = []tls.Certificate{fixtures.expired, fixtures.other, fixtures.forServers}[d.bad-2]
 		}
+	}
+	if d.has(wrongUsage) {
+		cert = fixtures.encipherment
 	}
 	c.Chain, c.Signer = cert.Certificate, cert.PrivateKey.(crypto.Signer)
 }
@@ -373,7 +384,9 @@ func (d *device) judge() {
 		return
 	}
 	d.judged = true
-	d.w.ledger.unserved(d)
+	if d.a == nil || !d.a.excused() { // attackers may go on and on
+		d.w.ledger.unserved(d)
+	}
 }
 
 // heal is when the network gets well.

@@ -24,6 +24,8 @@ var fixtures struct {
 	client       tls.Certificate
 	expired      tls.Certificate
 	other        tls.Certificate // of another authority
+	p384         tls.Certificate
+	encipherment tls.Certificate // with a key usage that is no signature
 	forServers   tls.Certificate // with a usage that is not a client's
 }
 
@@ -47,6 +49,8 @@ func makeFixtures(t *testing.T) {
 		fixtures.client = ca.issue(nil)
 		fixtures.expired = ca.issue(func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(time.Hour) })
 		fixtures.other = stranger.issue(nil)
+		fixtures.p384 = ca.issueFor(newKey(elliptic.P384()), names(1))
+		fixtures.encipherment = ca.issue(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
 		fixtures.forServers = ca.issue(names(1))
 	})
 }
@@ -57,8 +61,8 @@ type authority struct {
 	serial      int64
 }
 
-func newKey() crypto.Signer {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func newKey(curve elliptic.Curve) crypto.Signer {
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		panic(err)
 	}
@@ -68,7 +72,7 @@ func newKey() crypto.Signer {
 var validFrom = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newAuthority(name string) *authority {
-	key := newKey()
+	key := newKey(elliptic.P256())
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: validFrom, NotAfter: validFrom.AddDate(50, 0, 0),
@@ -86,8 +90,11 @@ func newAuthority(name string) *authority {
 }
 
 func (a *authority) issue(edit func(*x509.Certificate)) tls.Certificate {
+	return a.issueFor(newKey(elliptic.P256()), edit)
+}
+
+func (a *authority) issueFor(key crypto.Signer, edit func(*x509.Certificate)) tls.Certificate {
 	a.serial++
-	key := newKey()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: fmt.Sprintf("device %d", a.serial)},
 		NotBefore: validFrom, NotAfter: validFrom.AddDate(50, 0, 0),

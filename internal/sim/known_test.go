@@ -16,6 +16,11 @@ func deviceHas(list ...trait) func(*outcome, traits, *violation) bool {
 	return func(_ *outcome, t traits, _ *violation) bool { return t&traitsOf(list...) != 0 }
 }
 
+func deviceHasAll(list ...trait) func(*outcome, traits, *violation) bool {
+	all := traitsOf(list...)
+	return func(_ *outcome, t traits, _ *violation) bool { return t&all == all }
+}
+
 func worldHas(list ...feature) func(*outcome, traits, *violation) bool {
 	return func(o *outcome, _ traits, _ *violation) bool {
 		for _, f := range list {
@@ -32,6 +37,10 @@ func always(*outcome, traits, *violation) bool { return true }
 const (
 	faultFinishedAgain = "a Finished that comes again is not always answered"
 	faultHelloInOne    = "a hello in several fragments of one datagram is taken as its first"
+	faultPieces        = "many fragments of a few bytes, in any order, are dropped"
+	faultCertificate   = "a certificate is chosen that the client cannot use"
+	faultKeyUsage      = "a client certificate that is not for signatures is accepted"
+	faultRepeatsCut    = "a repeated flight of many records is not read to its end"
 	faultOverload      = "honest clients push each other out"
 	faultRestart       = "a client that begins anew in a handshake is locked out"
 	faultClientAlert   = "the client's reason is lost"
@@ -50,19 +59,25 @@ const (
 var knownFaults = []known{
 	{"finished", faultFinishedAgain, always},
 	{"liveness", faultHelloInOne, deviceHas(splitHelloInOne)},
+	{"liveness", faultCookieRoom, deviceHasAll(manySuites, splitHello)},
+	{"liveness", faultPieces, deviceHasAll(tinyFragments, shuffles)},
+	{"client", faultCertificate, deviceHas(onlyP256)},
+	{"liveness", faultCertificate, deviceHas(onlyP256)},
+	{"authentic", faultKeyUsage, deviceHas(wrongUsage)},
+	{"evicted", faultRepeatsCut, deviceHas(tinyFragments)},
 	{"liveness", faultSessionID, deviceHas(freshSessionID)},
 	{"cookie", faultSessionID, deviceHas(freshSessionID)},
 	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
 	{"liveness", faultSize, deviceHas(narrowPath)},
-	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries)},
+	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
 	{"cause", faultClientAlert, func(_ *outcome, t traits, v *violation) bool {
 		return t.has(distrusts) && strings.Contains(v.Text, "alert 48")
 	}},
 	{"liveness", faultOverload, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Evicted > 0 }},
 	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Refused > 0 }},
 	{"restart", faultRestart, always},
-	{"client", faultRestart, deviceHas(restarts, alertsAndRetries)},
-	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries)},
+	{"client", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
+	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
 	{"warning", faultFalseWarning, func(_ *outcome, _ traits, v *violation) bool { return v.Device >= 0 }},
 	{"lost", faultEarlyData, deviceHas(tickets)},
 	{"again", faultTwice, always},

@@ -60,9 +60,14 @@ type place struct {
 	proven bool
 	hellos []*serverHello // the latest
 	assocs []*association // that may be alive, the newest last
-	latest string         // random of the newest hello with a right cookie
-	newest time.Duration  // when that came first
+	begun  []*begun       // handshakes, the latest
 	last   time.Duration  // when a session at it was closed by the server; negative: never
+}
+
+// begun is a handshake that the server has begun.
+type begun struct {
+	random   string // of its hello
+	answered bool   // by a ServerHello
 }
 
 // issue is what a cookie was issued for.
@@ -145,6 +150,10 @@ func (l *ledger) step(s *stimulus, sent []packet, said []told) {
 		l.w.trace.addr(at, "    server gets from", s.parcel.from, s.parcel.b)
 		in = l.arrive(s.parcel)
 	}
+	in.stats = l.w.server.Stats()
+	if in.verified && in.stats.HandshakesStarted > l.books.before.HandshakesStarted {
+		l.place(s.parcel.from).begin(in.random)
+	}
 	for i := range said {
 		if said[i].random != "" {
 			l.logged = append(l.logged, l.newAssociation(said[i].random, said[i].master))
@@ -173,12 +182,14 @@ type arrival struct {
 	records  int
 	attempt  *attempt // whose it is, as it was
 	assoc    *association
-	hello    bool // it begins with a ClientHello
-	verified bool // with a right cookie
-	fresh    bool // that must be taken for one
-	finished bool // a whole Finished that has been received is in it
-	answers  int  // HelloVerifyRequests
+	hello    bool   // it begins with a ClientHello
+	random   string // its random
+	verified bool   // with a right cookie
+	fresh    bool   // that must be taken for one
+	finished bool   // a whole Finished that has been received is in it
+	answers  int    // HelloVerifyRequests
 	requests []*request
+	stats    dtlsserver.Stats // after the step
 }
 
 // records splits a datagram.

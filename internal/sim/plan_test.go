@@ -46,6 +46,8 @@ const (
 	narrowPath                      // its path loses long datagrams
 	tellingPath                     // and says so
 	rebinds                         // its NAT gives it another port now and then
+	onlyP256                        // knows no other group
+	wrongUsage                      // has a certificate that is not for signatures
 	chatters                        // sends a hundred messages at once
 	numTraits
 )
@@ -55,13 +57,14 @@ var traitNames = [numTraits]string{
 	"shuffles", "separateRecords", "firstRecordOnly", "recordAnEvent", "tickets", "dataBehindFinished", "noEMS",
 	"fixedPort", "ignoresClose", "leaves", "leavesQuietly", "restarts", "rekeys", "alertsAndRetries", "sleeps",
 	"vanishes", "wrongKey", "unknownIdentity", "badCertificate", "distrusts", "slowPath", "narrowPath",
-	"tellingPath", "rebinds", "chatters",
+	"tellingPath", "rebinds", "onlyP256",
+	"wrongUsage", "chatters",
 }
 
 func (t trait) String() string { return traitNames[t] }
 
 // dishonest are the traits of those who need not be served.
-var dishonest = traitsOf(wrongKey, unknownIdentity, badCertificate, distrusts, vanishes)
+var dishonest = traitsOf(wrongKey, unknownIdentity, badCertificate, wrongUsage, distrusts, vanishes)
 
 // traits is a set of them.
 type traits uint64
@@ -116,6 +119,7 @@ const (
 	asksClients   // clients must have certificates
 	asksVerdict   // VerifyConnection is set
 	asksForCert   // GetCertificate is set
+	twoKinds      // there is a certificate of P-384, and one of P-256
 	noTickets     // session tickets are off
 	smallLimits   // few sessions and handshakes are allowed
 	shortIdle     // sessions end after half a minute of silence
@@ -139,7 +143,7 @@ const (
 var featureNames = [numFeatures]string{
 	"loss", "bursts", "oneWay", "duplicates", "reorders", "jitter", "partitions", "sharedNAT", "forgets", "ipv6",
 	"fullSocket", "readErrors", "closes", "shutsDown", "rotates", "slowHandler", "slowHooks", "failingHooks",
-	"hangingHooks", "suspends", "hints", "longChain", "asksClients", "asksVerdict", "asksForCert", "noTickets",
+	"hangingHooks", "suspends", "hints", "longChain", "asksClients", "asksVerdict", "asksForCert", "twoKinds", "noTickets",
 	"smallLimits", "shortIdle", "smallMTU", "serverSpeaks", "serverHangsUp", "junk", "spoofedHello", "stolenCookie",
 	"replay", "alter", "halfOpen", "insider", "fleet", "night",
 }
@@ -211,6 +215,8 @@ func (p *plan) draw() drawn {
 			probability = 0.08
 		case closes, shutsDown:
 			probability = 0.1
+		case asksClients, smallLimits, hangingHooks, slowHooks:
+			probability = 0.3
 		}
 		if c.chance(probability) && !p.lacks(f.String()) {
 			d.features |= 1 << f

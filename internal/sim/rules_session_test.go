@@ -58,7 +58,9 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			in.finished = true
 		}
 		if as != nil {
-			as.touched = l.w.now()
+			if !again && r.Seq+windowSize > as.highest {
+				as.touched = l.w.now()
+			}
 			as.highest = max(as.highest, r.Seq)
 		}
 	}
@@ -141,7 +143,7 @@ func (l *ledger) opened(in *arrival, e *dtlsserver.Event) {
 		return
 	case !a.said:
 		l.violate("authentic", a.d, "%v is complete, and its client has sent no Finished", e.Remote)
-	case a.d != nil && (a.d.has(wrongKey) || a.d.has(unknownIdentity) || a.d.has(badCertificate) && !a.d.forgiven()):
+	case a.d != nil && (a.d.has(wrongKey) || a.d.has(unknownIdentity) || a.d.has(wrongUsage) || a.d.has(badCertificate) && !a.d.forgiven()):
 		l.violate("authentic", a.d, "%v is complete, without the right key", e.Remote)
 	}
 	for _, q := range as.early {
@@ -224,8 +226,8 @@ func (l *ledger) deviceAt(e *dtlsserver.Event) *device {
 			return d
 		}
 	}
-	if a := l.attempts[l.place(e.Remote).latest]; a != nil {
-		return a.d
+	if all := l.place(e.Remote).begun; len(all) > 0 {
+		return deviceOf(l.attempts[all[len(all)-1].random])
 	}
 	return nil
 }
@@ -289,7 +291,7 @@ func (l *ledger) arrived(in *arrival) {
 	}
 	for _, q := range in.requests {
 		if !q.delivered && (in.assoc == nil || !in.assoc.closed) {
-			l.violate("lost", deviceOf(in.attempt), "request %d of %s came, and is not delivered", q.n, in.attempt.name())
+			l.violate("lost", q.by.d, "request %d of %s came, and is not delivered", q.n, q.by.name())
 		}
 	}
 	if in.finished && (in.assoc == nil || !in.assoc.closed) && !l.w.socketFull {

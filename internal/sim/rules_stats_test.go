@@ -54,7 +54,7 @@ func recordDrops(d *dtlsserver.Drops) uint64 {
 // check compares Stats with the books, after each step.
 func (l *ledger) check(s *stimulus, in *arrival, sent []packet, said []told) {
 	b, w := &l.books, l.w
-	now := w.server.Stats()
+	now := in.stats
 	before := b.before
 	b.before = now
 	if s.kind == "datagram" {
@@ -145,12 +145,15 @@ func (l *ledger) checkJunk(in *arrival) {
 // room reports whether a hello need not be refused.
 func (l *ledger) room(stats *dtlsserver.Stats) bool {
 	s := l.w.server
-	sessions, hooks := s.MaxSessions, s.MaxHandshakesPerSource
+	sessions, hooks, all := s.MaxSessions, s.MaxHandshakesPerSource, s.MaxHandshakes
 	if sessions == 0 {
 		sessions = dtlsserver.DefaultMaxSessions
 	}
 	if hooks == 0 {
 		hooks = dtlsserver.DefaultMaxHandshakesPerSource
+	}
+	if all > 0 {
+		hooks = min(hooks, all)
 	}
 	return stats.Sessions < sessions && l.w.service.waiting() < hooks && !l.w.closing
 }

@@ -89,14 +89,12 @@ func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
 	if !ok {
 		return
 	}
-	in.hello = true
+	in.hello, in.random = true, string(h.Random)
 	now := l.w.now()
 	if c, ok := pl.issued[string(h.Cookie)]; ok && c.random == string(h.Random) && now-c.at <= maxCookieAge {
 		in.verified, pl.proven = true, true
 		in.fresh = now-c.at < minCookieAge && l.w.rotations-c.rotations <= 1 && in.attempt != nil && !in.attempt.damaged
-		if pl.latest != c.random {
-			pl.latest, pl.newest = c.random, now
-		}
+
 		if a := l.attempts[c.random]; a != nil && a.verified < 0 {
 			a.verified = now
 		}
@@ -193,12 +191,12 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 		}
 	}
 	rest := f.Body[fixed+1+int(f.Body[fixed]):]
-	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), started: pl.latest, first: now, last: now}
+	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), started: pl.answer(), first: now, last: now}
 	if h.suite == nil {
 		l.violate("wire", nil, "chose an unknown suite for %v", pl.addr)
 		return
 	}
-	if a := l.attempts[pl.latest]; a != nil {
+	if a := l.attempts[h.started]; a != nil {
 		a.flights++
 	}
 	if l.randoms[string(random)] {
@@ -206,7 +204,7 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 	}
 	l.randoms[string(random)] = true
 	for _, as := range pl.assocs {
-		if as.random == pl.latest && as.opened && !as.closed {
+		if as.random == h.started && as.opened && !as.closed {
 			l.violate("replayed", deviceOf(as.attempt), "the hello of the session that is open has begun a handshake")
 		}
 	}
@@ -215,6 +213,26 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 	if pl.hellos = append(pl.hellos, h); len(pl.hellos) > kept {
 		pl.hellos = pl.hellos[1:]
 	}
+}
+
+// begin notes that the server has begun a handshake.
+func (pl *place) begin(random string) {
+	const kept = 4
+	if pl.begun = append(pl.begun, &begun{random: random}); len(pl.begun) > kept {
+		pl.begun = pl.begun[1:]
+	}
+}
+
+// answer returns the random of the hello that a new ServerHello answers: of the
+// latest handshake that has none yet.
+func (pl *place) answer() string {
+	for i := len(pl.begun) - 1; i >= 0; i-- {
+		if b := pl.begun[i]; !b.answered {
+			b.answered = true
+			return b.random
+		}
+	}
+	return ""
 }
 
 // firstTimeout is the server's (RFC 6347 section 4.2.4.1).
@@ -239,7 +257,7 @@ func (l *ledger) watch(h *serverHello) {
 func (l *ledger) again(s *stimulus, pl *place, h *serverHello) {
 	now := l.w.now()
 	if s.kind == "timer" {
-		if least := firstTimeout << min(h.timers, 5); now-h.last < least {
+		if least := firstTimeout << min(h.timers, 5); now-h.last < least && !l.w.has(slowHandler) && !l.w.has(readErrors) {
 			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.last, least)
 		}
 		h.timers++
@@ -317,11 +335,9 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 			candidates = append(candidates, as)
 		}
 	}
-	for _, h := range pl.hellos {
-		for _, random := range []string{h.started, pl.latest} {
-			if a := l.attempts[random]; a != nil && a.offered != nil {
-				candidates = append(candidates, &association{attempt: a, random: random, master: a.offered, nonces: make(map[string]bool)})
-			}
+	for _, b := range pl.begun {
+		if a := l.attempts[b.random]; a != nil && a.offered != nil {
+			candidates = append(candidates, &association{attempt: a, random: b.random, master: a.offered, nonces: make(map[string]bool)})
 		}
 	}
 	for _, as := range candidates {

@@ -190,6 +190,9 @@ func (w *world) newServer() *dtlsserver.Server {
 	if w.has(longChain) {
 		s.Certificates[0] = fixtures.long
 	}
+	if w.has(twoKinds) {
+		s.Certificates = append([]tls.Certificate{fixtures.p384}, s.Certificates...)
+	}
 	if w.has(hints) {
 		s.PSKIdentityHint = "which one?"
 	}

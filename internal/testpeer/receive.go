@@ -5,6 +5,8 @@ package testpeer
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -168,6 +170,9 @@ func (c *Client) receiveServerKeyExchange(body []byte) error {
 		if err != nil {
 			return err
 		}
+		if key, ok := leaf.PublicKey.(*ecdsa.PublicKey); ok && c.Groups != nil && !slices.Contains(c.Groups, groupOf(key)) {
+			return errors.New("certificate of a group that was not offered") // RFC 8422 section 4
+		}
 		signed := bytes.Join([][]byte{c.Random[:], c.ServerHello.Random, params}, nil)
 		if !suite.Verify(leaf.PublicKey, scheme, signed, signature) {
 			return errors.New("wrong signature in ServerKeyExchange")
@@ -178,6 +183,17 @@ func (c *Client) receiveServerKeyExchange(body []byte) error {
 		return malformed
 	}
 	return nil
+}
+
+// groupOf is the group that a key's curve is.
+func groupOf(key *ecdsa.PublicKey) uint16 {
+	switch key.Curve {
+	case elliptic.P256():
+		return suite.GroupP256
+	case elliptic.P384():
+		return suite.GroupP384
+	}
+	return 0
 }
 
 // Export is what RFC 5705 exports.
