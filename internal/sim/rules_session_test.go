@@ -281,14 +281,6 @@ func (l *ledger) delivered(t *told) {
 
 // arrived judges what a datagram should have led to.
 func (l *ledger) arrived(in *arrival) {
-	if in.parcel == nil {
-		for _, q := range in.requests {
-			if !q.delivered {
-				l.violate("lost", nil, "request %d, which came early, is not delivered", q.n)
-			}
-		}
-		return
-	}
 	for _, q := range in.requests {
 		if !q.delivered && (in.assoc == nil || !in.assoc.closed) {
 			l.violate("lost", q.by.d, "request %d of %s came, and is not delivered", q.n, q.by.name())

@@ -28,7 +28,6 @@ type books struct {
 	junk      uint64
 	starts    []time.Duration // of handshakes, the latest
 	stopped   bool            // KindStopped was told
-	resets    bool            // sessions were closed while records were dropped
 }
 
 func (b *books) event(e *dtlsserver.Event) {

@@ -16,7 +16,6 @@ import (
 type serverHello struct {
 	random  []byte
 	suite   *suite.Suite
-	ems     bool
 	started string // random of the newest hello then
 	first   time.Duration
 	last    time.Duration

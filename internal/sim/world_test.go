@@ -142,10 +142,7 @@ func (w *world) note(format string, args ...any) {
 	}
 }
 
-var (
-	serverAddr  = netip.MustParseAddrPort("192.0.2.1:5684")
-	serverAddr6 = netip.MustParseAddrPort("[2001:db8::1]:5684")
-)
+var serverAddr = netip.MustParseAddrPort("192.0.2.1:5684")
 
 // serve has the server serve on a new socket.
 func (w *world) serve() {
