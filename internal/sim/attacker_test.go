@@ -176,8 +176,8 @@ func (at *attackers) replay(c *choices) {
 		return
 	}
 	p := at.seen[len(at.seen)-1-c.below(min(len(at.seen), 40))]
-	if c.chance(0.2) {
-		at.send(at.anybody(c), p.b)
+	if from := at.anybody(c); from != p.from && c.chance(0.2) {
+		at.send(from, p.b)
 		return
 	}
 	at.w.ledger.source(p.from.Addr()).suspect = true // of a Finished that is not this handshake's

@@ -400,6 +400,9 @@ func (a *attempt) lose(after time.Duration) {
 
 // finish ends the attempt.
 func (a *attempt) finish() {
+	if a.excused() && a.phase < open {
+		a.d.spoiled = a.w.now()
+	}
 	a.phase = over
 	a.timer.cancel()
 	a.end.cancel()

@@ -52,7 +52,8 @@ type device struct {
 	since     time.Duration // when it began to expect an answer
 	answered  time.Duration // when it got the last
 	due       *event
-	judged    bool // it was not served: nothing more is expected
+	judged    bool          // it was not served: nothing more is expected
+	spoiled   time.Duration // when an attempt ended that could not succeed
 	excuses   int
 	homed     bool // it has lost its memory in the calm, once
 	keepsPort bool // for the next attempt
@@ -376,7 +377,8 @@ func (d *device) judge() {
 	if d.answered >= d.since || d.gone {
 		return
 	}
-	if d.a != nil && d.a.excused() && d.excuses < 3 {
+	spoiled := d.spoiled > d.since || d.a != nil && d.a.excused()
+	if spoiled && d.excuses < 3 {
 		d.excuses++
 		since := d.since
 		d.expect(d.patiently())
@@ -384,7 +386,7 @@ func (d *device) judge() {
 		return
 	}
 	d.judged = true
-	if d.a == nil || !d.a.excused() { // attackers may go on and on
+	if !spoiled { // attackers may go on and on
 		d.w.ledger.unserved(d)
 	}
 }

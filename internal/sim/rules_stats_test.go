@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"errors"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
@@ -66,7 +68,7 @@ func (l *ledger) check(s *stimulus, in *arrival, sent []packet, said []told) {
 		case p.err == nil:
 			b.sent++
 			b.bytesOut += uint64(len(p.b))
-		case w.socketFull:
+		case errors.Is(p.err, syscall.ENOBUFS):
 			b.full++
 		default:
 			b.refused++

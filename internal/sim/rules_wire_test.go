@@ -244,7 +244,7 @@ func (l *ledger) watch(h *serverHello) {
 	c := w.conn
 	w.after(firstTimeout*3/2, func() {
 		stats := w.server.Stats()
-		quiet := stats.Dropped.Evicted == evicted && stats.SessionsClosed == closed && c == w.conn && !w.closing && w.standing == 0 && !w.has(slowHandler)
+		quiet := stats.Dropped.Evicted == evicted && stats.SessionsClosed == closed && c == w.conn && !w.closing && w.standing == 0 && !w.has(slowHandler) && !w.has(readErrors)
 		if !h.heard && h.last == h.first && quiet {
 			l.violate("repeats", nil, "a flight is not sent again after %v", w.now()-h.first)
 		}
