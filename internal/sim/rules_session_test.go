@@ -41,7 +41,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 		}
 		again := a.came[r.Seq]
 		a.came[r.Seq] = true
-		if a.verified >= 0 && r.Type == wire.ContentHandshake {
+		if l.inHandshake(a) && r.Type == wire.ContentHandshake {
 			a.pieces |= 4
 		}
 		as := in.assoc
@@ -69,10 +69,18 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 // windowSize is that of the replay window (RFC 6347 section 4.1.2.6).
 const windowSize = 64
 
+// inHandshake reports whether the attempt's handshake may be in progress.
+func (l *ledger) inHandshake(a *attempt) bool {
+	return a.verified >= 0 && l.w.now()-a.verified < l.w.handshakeTimeout()-5*time.Second
+}
+
 func (l *ledger) arrivePlain(a *attempt, r wire.Record) {
+	if !l.inHandshake(a) {
+		return
+	}
 	switch r.Type {
 	case wire.ContentAlert:
-		a.refused = a.refused || a.verified >= 0 && a.d != nil && a.d.has(distrusts)
+		a.refused = a.refused || a.d != nil && a.d.has(distrusts)
 	case wire.ContentChangeCipherSpec:
 		a.pieces |= 2
 	case wire.ContentHandshake:
