@@ -29,6 +29,9 @@ func (w *world) attack() {
 		if !w.has(f) {
 			return
 		}
+		if plan := w.plan.fleet; plan != nil {
+			rate, left = time.Duration(float64(time.Second)/plan.bad), int(plan.bad*fleetLasts.Seconds())
+		}
 		var next func()
 		next = func() {
 			if left--; left < 0 {

@@ -51,6 +51,7 @@ type device struct {
 
 	since     time.Duration // when it began to expect an answer
 	answered  time.Duration // when it got the last
+	connected time.Duration // and the first; zero: not yet
 	due       *event
 	judged    bool          // it was not served: nothing more is expected
 	spoiled   time.Duration // when an attempt ended that could not succeed
@@ -106,6 +107,9 @@ func newDevice(w *world, id int) *device {
 		d.host = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 2, byte(id >> 8), byte(id), 15: 7}), 5000)
 	}
 	d.nat = (c.chance(0.7) || w.has(fleet)) && w.has(sharedNAT)
+	if w.plan.fleet != nil {
+		w.plan.fleet.place(d)
+	}
 	return d
 }
 

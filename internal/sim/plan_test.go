@@ -172,6 +172,7 @@ type plan struct {
 	without []string      // names of traits and features
 	devices []int         // those that there are; nil: all
 	storm   time.Duration // how long it lasts; zero: drawn
+	fleet   *fleetPlan    // not nil: in place of what the seed draws
 }
 
 func (p *plan) lacks(name string) bool { return slices.Contains(p.without, name) }
@@ -202,6 +203,9 @@ type drawn struct {
 
 // draw draws the subset of what may happen.
 func (p *plan) draw() drawn {
+	if p.fleet != nil {
+		return p.fleet.draw()
+	}
 	c := newChoices(p, "swarm", 0)
 	var d drawn
 	d.storm = c.span(15*time.Second, 75*time.Second)

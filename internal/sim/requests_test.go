@@ -79,6 +79,9 @@ func (a *attempt) answer(data []byte) {
 	a.missed = 0
 	a.served++
 	d.answered = a.w.now()
+	if d.connected == 0 {
+		d.connected = d.answered
+	}
 	a.timer.cancel()
 	healed := !d.w.stormy()
 	if healed && d.w.now() > d.w.drawn.storm+calm*2/3 {

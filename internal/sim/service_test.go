@@ -213,7 +213,7 @@ func (w *world) newServer() *dtlsserver.Server {
 		s.MaxHandshakesPerSource = 2 + c.below(s.MaxHandshakes)
 		s.MaxHandshakeMemory = oneOf(c, 2<<10, 8<<10, 64<<10)
 	}
-	if w.has(fleet) {
+	if w.has(fleet) && w.plan.fleet == nil {
 		s.MaxHandshakesPerSource = 10 + c.below(20)
 		s.MaxHandshakes = 20 + c.below(60)
 		s.MaxSessions = 0

@@ -66,6 +66,7 @@ type outcome struct {
 	traits    map[int]traits // of devices
 	drawn     drawn
 	stats     dtlsserver.Stats
+	served    []time.Duration  // when devices were answered first
 	been      map[int][]string // by which a device is named in the trace
 }
 
@@ -84,6 +85,9 @@ func run(t *testing.T, p plan, tracing bool) (o outcome) {
 		for _, d := range w.devices {
 			if d != nil {
 				o.traits[d.id] = d.traits
+				if d.connected > 0 {
+					o.served = append(o.served, d.connected)
+				}
 				o.been[d.id] = append(d.been, d.name()+" ", d.name()+":")
 			}
 		}
@@ -304,6 +308,9 @@ func (w *world) heal() {
 	w.note("the network heals")
 	w.setFull(false)
 	w.judged = w.now() + time.Second
+	if w.plan.fleet != nil {
+		return
+	}
 	for _, d := range w.devices {
 		if d != nil {
 			d.heal()
