@@ -113,9 +113,9 @@ func (l *ledger) checkDrops(s *stimulus, in *arrival, before, now *dtlsserver.Dr
 	}
 	whole := now.Junk + now.Truncated + now.ReplayedHellos + now.Refused - before.Junk - before.Truncated - before.ReplayedHellos - before.Refused
 	dropped := recordDrops(now) + now.Closed + now.Repeated - recordDrops(before) - before.Closed - before.Repeated
-	const kept = 8 // records that were kept, and are looked at now
+	const kept = 8 // records that came before the keys, and are looked at now
 	most := uint64(in.records) + 1
-	if in.attempt != nil && in.attempt.pieces != 0 || !in.parcel.genuine {
+	if in.plain {
 		most += kept
 	}
 	if whole > 1 || dropped > most || whole+dropped > most {
