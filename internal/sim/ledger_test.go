@@ -188,7 +188,7 @@ type arrival struct {
 	fresh    bool   // that must be taken for one
 	finished bool   // a whole Finished that has been received is in it
 	answers  int    // HelloVerifyRequests
-	plain    bool   // there is a plaintext record in it, other than that hello
+	plain    bool   // there is a plaintext record in it
 	requests []*request
 	stats    dtlsserver.Stats // after the step
 }

@@ -65,7 +65,7 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 		in.attempt = p.attempt
 	}
 	for i, r := range all {
-		in.plain = in.plain || r.Epoch == 0 && !(i == 0 && in.hello)
+		in.plain = in.plain || r.Epoch == 0
 		switch {
 		case i == 0 && r.Epoch == 0 && r.Type == wire.ContentHandshake:
 			l.arriveHello(&in, pl, r)
