@@ -58,16 +58,18 @@ const (
 // knownFaults, of which the first that explains a finding counts.
 var knownFaults = []known{
 	{"finished", faultFinishedAgain, always},
+	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
 	{"liveness", faultHelloInOne, deviceHas(splitHelloInOne)},
 	{"liveness", faultCookieRoom, deviceHasAll(manySuites, splitHello)},
 	{"liveness", faultPieces, deviceHasAll(tinyFragments, shuffles)},
 	{"client", faultCertificate, deviceHas(onlyP256)},
-	{"liveness", faultCertificate, deviceHas(onlyP256)},
+	{"liveness", faultCertificate, func(o *outcome, t traits, _ *violation) bool {
+		return t.has(onlyP256) && o.drawn.features.has(twoKinds)
+	}},
 	{"authentic", faultKeyUsage, deviceHas(wrongUsage)},
 	{"evicted", faultRepeatsCut, deviceHas(tinyFragments)},
 	{"liveness", faultSessionID, deviceHas(freshSessionID)},
 	{"cookie", faultSessionID, deviceHas(freshSessionID)},
-	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
 	{"liveness", faultSize, deviceHas(narrowPath)},
 	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
 	{"cause", faultClientAlert, func(_ *outcome, t traits, v *violation) bool {

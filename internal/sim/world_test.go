@@ -88,7 +88,7 @@ func run(t *testing.T, p plan, tracing bool) (o outcome) {
 				if d.connected > 0 {
 					o.served = append(o.served, d.connected)
 				}
-				o.been[d.id] = append(d.been, d.name()+" ", d.name()+":")
+				o.been[d.id] = append(d.been, d.name()+" ", d.name()+":", d.name()+")")
 			}
 		}
 	})
