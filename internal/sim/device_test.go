@@ -287,7 +287,7 @@ func (d *device) connect() {
 	}
 	c.NoEMS = d.has(noEMS)
 	if d.has(onlyP256) {
-		c.Groups = []uint16{suite.GroupP256}
+		c.Groups, c.Strict = []uint16{suite.GroupP256}, true
 	}
 	if d.has(tickets) {
 		c.AskTicket = true

@@ -170,7 +170,7 @@ func (c *Client) receiveServerKeyExchange(body []byte) error {
 		if err != nil {
 			return err
 		}
-		if key, ok := leaf.PublicKey.(*ecdsa.PublicKey); ok && c.Groups != nil && !slices.Contains(c.Groups, groupOf(key)) {
+		if key, ok := leaf.PublicKey.(*ecdsa.PublicKey); ok && c.Strict && !slices.Contains(c.Groups, groupOf(key)) {
 			return errors.New("certificate of a group that was not offered") // RFC 8422 section 4
 		}
 		signed := bytes.Join([][]byte{c.Random[:], c.ServerHello.Random, params}, nil)

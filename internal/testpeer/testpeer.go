@@ -39,7 +39,10 @@ type Client struct {
 	SessionID []byte
 	AskTicket bool
 
-	Groups     []uint16 // nil: all
+	Groups []uint16 // nil: all
+	// Strict: the server's certificate must be of one of Groups, too (RFC 8422
+	// section 4).
+	Strict     bool
 	ServerName string   // empty: none
 	Protocols  []string // of ALPN
 	More       []byte   // further extensions
