@@ -73,8 +73,8 @@ func (at *attackers) send(from netip.AddrPort, b []byte) {
 	at.w.after(20*time.Millisecond, func() { at.w.arrive(p) })
 }
 
-// pass sends a client's datagram as it was, from its address: to the server it
-// is a datagram that the network has repeated.
+// pass sends a client's datagram as it is, from its address. If the client has
+// sent it too, it is to the server one that the network has repeated.
 func (at *attackers) pass(p *parcel) {
 	at.harms(p.from, p.b)
 	at.w.trace.addr(at.w.now(), "attacker repeats", p.from, p.b)
@@ -141,7 +141,7 @@ func (at *attackers) own(c *choices, hear func(*parcel)) netip.AddrPort {
 // attempt makes an attempt of the attackers'.
 func (at *attackers) attempt(addr netip.AddrPort, identity string, key []byte) *attempt {
 	at.keys++
-	a := &attempt{w: at.w, n: at.keys, addr: addr, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool)}
+	a := &attempt{w: at.w, n: at.keys, addr: addr, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool)}
 	a.c = testpeer.New(identity, key, at.w.plan.seed<<32|1<<31|uint64(at.keys))
 	at.w.ledger.begin(a)
 	return a
@@ -267,7 +267,7 @@ func (at *attackers) insider(c *choices) {
 			a.said = true
 			at.send(addr, a.c.Flight())
 		case a.c.Complete && !done:
-			at.betray(c, a, addr)
+			at.betray(c, a)
 		}
 	})
 	a.addr = addr
@@ -275,8 +275,8 @@ func (at *attackers) insider(c *choices) {
 }
 
 // betray says in a session what no honest client does.
-func (at *attackers) betray(c *choices, a *attempt, addr netip.AddrPort) {
-	sealed := func(t wire.ContentType, content []byte) { at.send(addr, a.c.Sealed(t, content)) }
+func (at *attackers) betray(c *choices, a *attempt) {
+	sealed := func(t wire.ContentType, content []byte) { a.send(a.c.Sealed(t, content)) }
 	for range 1 + c.below(5) {
 		switch c.below(7) {
 		case 0:
@@ -292,7 +292,11 @@ func (at *attackers) betray(c *choices, a *attempt, addr netip.AddrPort) {
 		case 5:
 			a.say("quiet request", "")
 		case 6:
-			sealed(wire.ContentAlert, [][]byte{{1, 0}, {2, 80}, {9, 9, 9}}[c.below(3)])
+			if what := c.below(3); what == 0 {
+				sealed(wire.ContentAlert, []byte{9, 9, 9})
+			} else {
+				a.farewell([][]byte{{1, 0}, {2, 80}}[what-1])
+			}
 		}
 	}
 }

@@ -60,6 +60,7 @@ type attempt struct {
 	flights  int             // ServerHellos that the server made for it
 	pieces   int             // of that: ClientKeyExchange 1, ChangeCipherSpec 2, Finished 4
 	said     bool            // its Finished was sent
+	ends     map[uint64]bool // of them, those that must end the session
 	came     map[uint64]bool // sealed records of it, by sequence number
 }
 
@@ -180,7 +181,7 @@ func (a *attempt) transmit() {
 
 func (a *attempt) send(datagram []byte) {
 	if a.d == nil {
-		a.w.attackers.send(a.addr, datagram)
+		a.w.attackers.pass(&parcel{from: a.addr, to: serverAddr, b: datagram, attempt: a, genuine: true})
 	} else if len(datagram) > 0 {
 		a.w.network.toServer(a.d, a, datagram)
 	}

@@ -274,7 +274,7 @@ func (d *device) connect() {
 	d.attempts++
 	d.note("begins attempt %d", d.attempts)
 	d.outside()
-	a := &attempt{d: d, w: d.w, n: d.attempts, addr: d.mapped, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool)}
+	a := &attempt{d: d, w: d.w, n: d.attempts, addr: d.mapped, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool)}
 	c := testpeer.New(d.identity, d.key, d.w.plan.seed<<32|uint64(d.id)<<16|uint64(d.attempts))
 	a.c = c
 	c.Suites = d.suites

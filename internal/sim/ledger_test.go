@@ -187,6 +187,7 @@ type arrival struct {
 	verified bool   // with a right cookie
 	fresh    bool   // that must be taken for one
 	finished bool   // a whole Finished that has been received is in it
+	ends     bool   // the client ends its session
 	answers  int    // HelloVerifyRequests
 	plain    bool   // there is a plaintext record in it
 	requests []*request

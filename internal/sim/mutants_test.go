@@ -57,6 +57,8 @@ var mutants = []mutant{
 	{"idle session is not told", "rest.go", "timeout", "s.endLocked(ErrIdleTimeout, true)", "s.endLocked(ErrIdleTimeout, false)"},
 	{"close_notify not answered", "internal/engine/engine.go", "receiveAlert", "e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)", ""},
 
+	{"fatal alert ignored", "internal/engine/engine.go", "receiveAlert", "case a.Level == wire.LevelFatal:", "case a.Level == wire.LevelFatal && len(content) == 0:"},
+
 	// Limits and figures.
 	{"one handshake too many", "peers.go", "add", "l.handshakes.count >= l.cfg.maxHandshakes", "l.handshakes.count > l.cfg.maxHandshakes"},
 	{"one handshake of a source too many", "handshakes.go", "oldestOf", "src.sessions.Len() < allowed", "src.sessions.Len() <= allowed"},

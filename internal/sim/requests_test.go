@@ -112,12 +112,20 @@ func (a *attempt) answer(data []byte) {
 	}
 }
 
+// farewell sends an alert that must end the session.
+func (a *attempt) farewell(alert []byte) {
+	b := a.c.Sealed(wire.ContentAlert, alert)
+	r, _, _ := wire.ParseRecord(b)
+	a.ends[r.Seq] = true
+	a.send(b)
+}
+
 // leave closes the session, and connects again after a while.
 func (a *attempt) leave() {
 	d := a.d
 	d.note("leaves")
 	if !d.has(leavesQuietly) {
-		a.send(a.c.Sealed(wire.ContentAlert, []byte{1, 0}))
+		a.farewell([]byte{1, 0})
 	}
 	a.left = true
 	a.lose(d.r.span(0, d.pause))

@@ -52,6 +52,8 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			waiting.early = append(waiting.early, q)
 		case as == nil:
 		case r.Seq+windowSize <= as.highest:
+		case a.ends[r.Seq]:
+			in.ends = true
 		case q != nil:
 			in.requests = append(in.requests, q)
 		case r.Type == wire.ContentHandshake && !a.c.Resuming && l.w.now()-as.since < flightLife:
@@ -293,6 +295,9 @@ func (l *ledger) arrived(in *arrival) {
 		if !q.delivered && (in.assoc == nil || !in.assoc.closed) {
 			l.violate("lost", q.by.d, "request %d of %s came, and is not delivered", q.n, q.by.name())
 		}
+	}
+	if in.ends && !in.assoc.closed {
+		l.violate("obeys", deviceOf(in.attempt), "%s has ended its session, and it is open", in.attempt.name())
 	}
 	if in.finished && (in.assoc == nil || !in.assoc.closed) && !l.w.socketFull {
 		l.violate("finished", deviceOf(in.attempt), "a Finished that came again is not answered")
