@@ -282,7 +282,7 @@ func TestReconnectAfterClose(t *testing.T) {
 	inBubble(t, nil, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr)
+		session, _ := b.server.Session(p.pipe.addr, anyLocal)
 		again := p.again(7)
 		again.send(again.Hello())
 		again.receive()
@@ -298,8 +298,8 @@ func TestReconnectAfterClose(t *testing.T) {
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.open != 1 || l.handshakes.count != 0 || len(l.peers) != 1 {
-			t.Errorf("%d open, %d half open, %d peers", l.open, l.handshakes.count, len(l.peers))
+		if l.open.count != 1 || l.handshakes.count != 0 || len(l.peers.byRemote) != 1 {
+			t.Errorf("%d open, %d half open, %d peers", l.open.count, l.handshakes.count, len(l.peers.byRemote))
 		}
 	})
 }
@@ -318,7 +318,7 @@ func TestWriteEventIsToldAtOnce(t *testing.T) {
 		b := &bubble{t: t, network: n, server: s, rec: rec}
 		p := b.peer(1)
 		p.establish()
-		session, _ := s.Session(p.pipe.addr)
+		session, _ := s.Session(p.pipe.addr, anyLocal)
 		broken := errors.New("no route")
 		conn.err.Store(&broken)
 		if _, err := session.Write(nil); !errors.Is(err, broken) {
@@ -828,8 +828,8 @@ func FuzzServer(f *testing.F) {
 		_ = l.stop(ErrServerClosed)
 		l.hooks.Wait()
 		_ = l.finish(ErrServerClosed)
-		if l.open != 0 || l.handshakes.count != 0 || len(l.peers) != 0 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timerCount() != 0 || l.hookLane.busy() || l.workLane.busy() {
-			t.Errorf("left: %d open, %d half open, %d peers, %d timers, %d hooks", l.open, l.handshakes.count, len(l.peers), l.timerCount(), l.hookLane.asking+l.workLane.asking)
+		if left := l.left(); left != "" {
+			t.Errorf("left: %s", left)
 		}
 		for _, state := range o.state {
 			if state != 2 {

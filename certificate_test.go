@@ -133,7 +133,7 @@ func TestCertificateSuites(t *testing.T) {
 				c := testpeer.New(testIdentity, []byte(testKey), 1)
 				c.Suites, c.Groups, c.NoEMS = []uint16{s.ID}, []uint16{group}, !ems
 				d.establish(c, clientAddr(1))
-				session, ok := d.s.Session(clientAddr(1))
+				session, ok := d.s.Session(clientAddr(1), anyLocal)
 				if !ok {
 					t.Fatalf("%s: no session", name)
 				}
@@ -558,7 +558,7 @@ func TestALPN(t *testing.T) {
 			continue
 		}
 		d.exchange(c, clientAddr(1), c.Flight())
-		session, ok := d.s.Session(clientAddr(1))
+		session, ok := d.s.Session(clientAddr(1), anyLocal)
 		if !ok || session.ConnectionState().NegotiatedProtocol != tt.want {
 			t.Errorf("%v and %v: session %v", tt.server, tt.client, session)
 		}
@@ -617,7 +617,7 @@ func TestRecordLimits(t *testing.T) {
 				t.Errorf("%s: extension %d was answered with %x", tt.name, id, got)
 			}
 		}
-		session, _ := d.s.Session(from)
+		session, _ := d.s.Session(from, anyLocal)
 		if _, err := session.Write(make([]byte, tt.limit)); err != nil {
 			t.Errorf("%s: %d bytes: %v", tt.name, tt.limit, err)
 		}
@@ -738,7 +738,7 @@ func TestExportBeforeAndAfter(t *testing.T) {
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr)
+		session, _ := b.server.Session(p.pipe.addr, anyLocal)
 		if m, err := session.ExportKeyingMaterial("EXPORTER-x", nil, 10); err != nil || !bytes.Equal(m, p.Export("EXPORTER-x", nil, 10)) {
 			t.Errorf("%x, %v", m, err)
 		}

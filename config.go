@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
@@ -59,18 +57,19 @@ type config struct {
 	verifier       *Verifier
 	idleTimeout    time.Duration
 
-	chooseCertificate func(*engine.HelloInfo) *engine.Certificate
-	getCertificate    func(*ClientHelloInfo) (*tls.Certificate, error)
-	clientAuth        tls.ClientAuthType
-	clientCAs         *x509.CertPool
-	verifyConnection  func(ConnectionState) error
-	maxSessions       int
-	maxHandshakes     int
-	maxPerSource      int // negative: no limit
-	maxMemory         int // bytes
-	readBuffer        int
-	writeBuffer       int
-	engine            *engine.Config
+	certificates           *certificateIndex
+	getCertificate         func(*ClientHelloInfo) (*tls.Certificate, error)
+	chains                 *chainVerifier // nil: clients' certificates are not verified
+	verifyConnection       func(ConnectionState) error
+	maxSessions            int
+	maxSessionsPerSource   int // zero: no limit
+	maxSessionsPerIdentity int // zero: no limit
+	maxHandshakes          int
+	maxPerSource           int // negative: no limit
+	maxMemory              int // bytes
+	readBuffer             int
+	writeBuffer            int
+	engine                 *engine.Config
 }
 
 // config checks the fields and returns what they come to, or all that is
@@ -81,21 +80,21 @@ func (s *Server) config() (*config, error) {
 		wrong = append(wrong, errors.New("dtlsserver: Server has no credentials: set PSK, Certificates or GetCertificate"))
 	}
 	cfg := &config{
-		handler:          s.Handler,
-		psk:              s.PSK,
-		maxPSKIdentity:   wrong.count("MaxPSKIdentity", s.MaxPSKIdentity, DefaultMaxPSKIdentity),
-		verifier:         s.Verifier,
-		idleTimeout:      wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
-		getCertificate:   s.GetCertificate,
-		clientAuth:       s.ClientAuth,
-		clientCAs:        s.ClientCAs,
-		verifyConnection: s.VerifyConnection,
-		maxSessions:      wrong.count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
-		maxHandshakes:    wrong.count("MaxHandshakes", s.MaxHandshakes, DefaultMaxHandshakes),
-		maxPerSource:     cmp.Or(s.MaxHandshakesPerSource, DefaultMaxHandshakesPerSource),
-		maxMemory:        wrong.count("MaxHandshakeMemory", s.MaxHandshakeMemory, DefaultMaxHandshakeMemory),
-		readBuffer:       wrong.count("ReadBuffer", s.ReadBuffer, DefaultReadBuffer),
-		writeBuffer:      wrong.count("WriteBuffer", s.WriteBuffer, DefaultWriteBuffer),
+		handler:                s.Handler,
+		psk:                    s.PSK,
+		maxPSKIdentity:         wrong.count("MaxPSKIdentity", s.MaxPSKIdentity, DefaultMaxPSKIdentity),
+		verifier:               s.Verifier,
+		idleTimeout:            wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
+		getCertificate:         s.GetCertificate,
+		verifyConnection:       s.VerifyConnection,
+		maxSessions:            wrong.count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
+		maxSessionsPerSource:   wrong.count("MaxSessionsPerSource", s.MaxSessionsPerSource, 0),
+		maxSessionsPerIdentity: wrong.count("MaxSessionsPerIdentity", s.MaxSessionsPerIdentity, 0),
+		maxHandshakes:          wrong.count("MaxHandshakes", s.MaxHandshakes, DefaultMaxHandshakes),
+		maxPerSource:           cmp.Or(s.MaxHandshakesPerSource, DefaultMaxHandshakesPerSource),
+		maxMemory:              wrong.count("MaxHandshakeMemory", s.MaxHandshakeMemory, DefaultMaxHandshakeMemory),
+		readBuffer:             wrong.count("ReadBuffer", s.ReadBuffer, DefaultReadBuffer),
+		writeBuffer:            wrong.count("WriteBuffer", s.WriteBuffer, DefaultWriteBuffer),
 	}
 	if cfg.handler == nil {
 		cfg.handler = NopHandler{}
@@ -110,7 +109,10 @@ func (s *Server) config() (*config, error) {
 		wrong.add("Verifier", "is not from NewVerifier")
 	}
 	certificates := s.certificates(&wrong)
-	cfg.chooseCertificate = chooseCertificate(certificates)
+	cfg.certificates = newCertificateIndex(certificates)
+	if s.ClientAuth >= tls.VerifyClientCertIfGiven {
+		cfg.chains = newChainVerifier(s.ClientCAs)
+	}
 
 	eng := &engine.Config{
 		Suites:           s.suites(&wrong, certificates),
@@ -121,13 +123,12 @@ func (s *Server) config() (*config, error) {
 		HandshakeTimeout: wrong.duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout),
 		Rand:             rand.Reader,
 		KeyLog:           s.keyLog(),
-		Reserve:          reserver(&s.counters.handshakeMemory, cfg.maxMemory),
 		Memory:           new(sync.Pool),
 
 		AskCertificate: s.GetCertificate != nil,
 		Groups:         s.groups(&wrong),
 		NextProtos:     s.nextProtos(&wrong),
-		AskVerdict:     s.VerifyConnection != nil || s.ClientAuth >= tls.VerifyClientCertIfGiven,
+		AskVerdict:     s.VerifyConnection != nil || s.ClientAuth != tls.NoClientCert,
 	}
 	s.requestCertificates(&wrong, eng)
 	if eng.MTU >= 0 && (eng.MTU < engine.MinMTU || eng.MTU > maxMTU) {
@@ -137,7 +138,7 @@ func (s *Server) config() (*config, error) {
 		eng.Tickets = &s.tickets
 	}
 	if s.hasCertificates() {
-		eng.Certificate = cfg.chooseCertificate
+		eng.Certificate = cfg.certificates.choose
 	}
 	cfg.engine = eng
 	if err := errors.Join(wrong...); err != nil {
@@ -250,18 +251,6 @@ func (s *Server) requestCertificates(wrong *fieldErrors, eng *engine.Config) {
 	eng.MaxClientCertificates = wrong.count("MaxClientCertificates", s.MaxClientCertificates, DefaultMaxClientCertificates)
 	if eng.MaxClientCertificates > maxHandshakeMessage {
 		wrong.add("MaxClientCertificates", "is %d, more than %d", eng.MaxClientCertificates, maxHandshakeMessage)
-	}
-}
-
-// reserver returns a function that hands out bytes up to a bound, and takes them
-// back as negative ones.
-func reserver(used *atomic.Int64, bound int) func(int) bool {
-	return func(bytes int) bool {
-		if used.Add(int64(bytes)) > int64(bound) && bytes > 0 {
-			used.Add(int64(-bytes))
-			return false
-		}
-		return true
 	}
 }
 

@@ -53,48 +53,24 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 	return &engine.Certificate{Chain: c.Certificate, Key: key, Leaf: leaf}, nil
 }
 
-// chooseCertificate returns the function that chooses among certificates: the
-// first that is for the client's server name and that it can verify, or else
-// the first that it can verify.
-func chooseCertificate(certificates []*engine.Certificate) func(*engine.HelloInfo) *engine.Certificate {
-	return func(hello *engine.HelloInfo) (chosen *engine.Certificate) {
-		for _, c := range certificates {
-			if !c.Suits(hello) {
-				continue
-			}
-			if hello.ServerName == "" || c.Leaf.VerifyHostname(hello.ServerName) == nil {
-				return c
-			}
-			if chosen == nil {
-				chosen = c
-			}
-		}
-		return chosen
-	}
-}
-
 // askCertificate asks GetCertificate, and falls back on Certificates.
 func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, error) {
 	cfg := s.loop.cfg
 	info := &ClientHelloInfo{
-		ServerName:      hello.ServerName,
-		Remote:          s.remote,
-		Local:           s.LocalAddr(),
-		CipherSuites:    hello.CipherSuites,
-		SupportedProtos: hello.ALPN,
-	}
-	for _, g := range hello.SupportedGroups {
-		info.SupportedCurves = append(info.SupportedCurves, tls.CurveID(g))
-	}
-	for _, scheme := range hello.Schemes {
-		info.SignatureSchemes = append(info.SignatureSchemes, tls.SignatureScheme(scheme))
+		ServerName:       hello.ServerName,
+		Remote:           s.remote,
+		Local:            s.LocalAddr(),
+		CipherSuites:     engine.Numbers[uint16](hello.CipherSuites),
+		SupportedCurves:  engine.Numbers[tls.CurveID](hello.SupportedGroups),
+		SignatureSchemes: engine.Numbers[tls.SignatureScheme](hello.Schemes),
+		SupportedProtos:  engine.Names(hello.ALPN),
 	}
 	c, err := cfg.getCertificate(info)
 	switch {
 	case err != nil:
 		return nil, err
 	case c == nil:
-		return cfg.chooseCertificate(hello), nil
+		return cfg.certificates.choose(hello), nil
 	}
 	chosen, err := newCertificate(c)
 	if err != nil {
@@ -103,21 +79,20 @@ func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, 
 	return chosen, err
 }
 
-// verifyChain verifies the client's certificates. It returns the alert that
-// tells the client why not.
-func (cfg *config) verifyChain(certificates []*x509.Certificate) (chains [][]*x509.Certificate, alert uint8, err error) {
-	options := x509.VerifyOptions{
-		Roots:         cfg.clientCAs,
-		Intermediates: x509.NewCertPool(),
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+// judge parses a client's certificates, and verifies them if they are to be. It
+// returns the alert that tells the client why not.
+func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8, err error) {
+	certificates, err := chain.Parse()
+	if err != nil { // but it was parsed before
+		return nil, alertBadCertificate, fmt.Errorf("dtlsserver: client certificate: %w", err)
 	}
-	for _, c := range certificates[1:] {
-		options.Intermediates.AddCert(c)
+	var verified [][]*x509.Certificate
+	if cfg.chains != nil {
+		if verified, _, err = cfg.chains.verify(certificates); err != nil {
+			return nil, certificateAlert(err), fmt.Errorf("dtlsserver: client certificate: %w", err)
+		}
 	}
-	if chains, err = certificates[0].Verify(options); err != nil {
-		return nil, certificateAlert(err), fmt.Errorf("dtlsserver: client certificate: %w", err)
-	}
-	return chains, 0, nil
+	return newClientCertificates(chain, certificates, verified), 0, nil
 }
 
 const (

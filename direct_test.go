@@ -31,7 +31,10 @@ type direct struct {
 	l   *loop
 	rec *recorder
 	now time.Time
-	out [][]byte // what was sent since it was last looked at
+	out [][]byte         // what was sent since it was last looked at
+	to  []netip.AddrPort // and where
+
+	connected uint64 // clients of connect
 }
 
 // ReadFrom makes direct a net.PacketConn, of which only writes are used.
@@ -42,7 +45,7 @@ func (d *direct) SetDeadline(time.Time) error            { return nil }
 func (d *direct) SetReadDeadline(time.Time) error        { return nil }
 func (d *direct) SetWriteDeadline(time.Time) error       { return nil }
 func (d *direct) WriteTo(b []byte, to net.Addr) (int, error) {
-	d.out = append(d.out, bytes.Clone(b))
+	d.out, d.to = append(d.out, bytes.Clone(b)), append(d.to, to.(*net.UDPAddr).AddrPort())
 	return len(b), nil
 }
 
@@ -65,10 +68,26 @@ func newDirect(t testing.TB, edit func(*Server)) *direct {
 
 // receive gives the loop a datagram and returns what it sends.
 func (d *direct) receive(from netip.AddrPort, b []byte) [][]byte {
-	d.out = nil
-	d.l.receive(d.now, &udpio.Message{Buf: b, N: len(b), Remote: from})
+	d.out, d.to = nil, nil
+	d.l.receive(d.now, message(from, b))
 	d.settle()
 	return d.out
+}
+
+// message is a datagram as the loop is given it.
+func message(from netip.AddrPort, b []byte) *udpio.Message {
+	return &udpio.Message{Buf: b, N: len(b), Remote: from}
+}
+
+// outTo takes what was sent, and returns what was sent to an address.
+func (d *direct) outTo(to netip.AddrPort) (sent [][]byte) {
+	for i, b := range d.out {
+		if d.to[i] == to {
+			sent = append(sent, b)
+		}
+	}
+	d.out, d.to = nil, nil
+	return sent
 }
 
 // settle waits for hooks, and for those that their answers lead to.
@@ -207,7 +226,7 @@ func TestTenThousandSessions(t *testing.T) {
 	for n, c := range clients {
 		from := clientAddr(n)
 		d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("still there")))
-		session, ok := d.s.Session(from)
+		session, ok := d.s.Session(from, anyLocal)
 		if !ok {
 			t.Fatalf("%v has no session", from)
 		}
@@ -266,9 +285,10 @@ func TestManyFailingHandshakes(t *testing.T) {
 	if stats.HandshakesStarted != uint64(n)+1 || stats.HandshakesFailed != uint64(n) || stats.Handshakes != 0 || stats.Sessions != 1 {
 		t.Errorf("%+v", stats)
 	}
-	l := d.l
-	if len(l.peers) != 1 || len(l.handshakes.sources) != 0 || len(l.handshakes.most) != 0 || l.idle.Len() != l.open || l.timerCount() != 1 || l.hookLane.busy() || l.hookLane.waiting.Len() != 0 || l.workLane.busy() || l.workLane.waiting.Len() != 0 {
-		t.Errorf("left: %d peers, %d timers, %d hooks, %d questions", len(l.peers), l.timerCount(), l.hookLane.asking+l.workLane.asking, l.hookLane.waiting.Len()+l.workLane.waiting.Len())
+	d.s.Close()
+	d.settle()
+	if left := d.l.left(); left != "" {
+		t.Errorf("left: %s", left)
 	}
 }
 
@@ -337,7 +357,7 @@ func TestKeyWornOut(t *testing.T) {
 	d := newDirect(t, nil)
 	c := testpeer.New(testIdentity, []byte(testKey), 1)
 	d.establish(c, clientAddr(1))
-	session, _ := d.s.Session(clientAddr(1))
+	session, _ := d.s.Session(clientAddr(1), anyLocal)
 	setSealed(session, maxSealed-3)
 	for range 6 {
 		if _, err := session.Write(nil); err != nil {
@@ -481,7 +501,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 			if c.Complete {
 				d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("data")))
 			}
-			if session, ok := d.s.Session(from); ok {
+			if session, ok := d.s.Session(from, anyLocal); ok {
 				fmt.Fprintf(&out, "%v %+v %+v %+v", session, session.ConnectionState(), session.Stats(), d.s.Stats())
 			}
 			d.advance(time.Hour)

@@ -87,13 +87,15 @@
 //
 // # Limits
 //
-// Each limit is a field of Server, and none but MaxHandshakesPerSource can be
-// switched off. Zero means the default:
+// Each limit is a field of Server, and none but those per source and per identity
+// can be switched off. Zero means the default:
 //
-//	MaxSessions            100,000     then peers silent for a minute make room
+//	MaxSessions            100,000     then the identity with most makes room
+//	MaxSessionsPerSource   no limit    an IPv4 address or IPv6 /64
+//	MaxSessionsPerIdentity no limit    a PSK identity or the key of a certificate
 //	MaxHandshakes          2,000       then the source with most makes room
 //	MaxHandshakesPerSource 200         an IPv4 address or IPv6 /64
-//	MaxHandshakeMemory     16 MiB      of messages in parts, all together
+//	MaxHandshakeMemory     16 MiB      of messages in parts and certificates, all together
 //	HandshakeTimeout       30 s
 //	IdleTimeout            10 minutes  counts what comes from the peer only
 //	MaxPSKIdentity         256 bytes   a longer identity is an unknown one

@@ -49,9 +49,9 @@ var (
 	// ErrWrongPSK: the handshake timed out after the peer's Finished did not
 	// open. The peer has a different key, or its identity is unknown.
 	ErrWrongPSK = errors.New("dtlsserver: handshake timed out: the peer's Finished does not open: wrong key or unknown identity")
-	// ErrEvicted: the handshake gave way to a newer one at MaxHandshakes or
-	// MaxHandshakesPerSource, or the session, its peer long silent, to a new
-	// one at MaxSessions.
+	// ErrEvicted: the handshake gave way to another at MaxHandshakes,
+	// MaxHandshakesPerSource or MaxHandshakeMemory, or the session to another
+	// at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity.
 	ErrEvicted = errors.New("dtlsserver: gave way to a newer one")
 	// ErrRecordsExhausted: no record sequence number is left (RFC 6347
 	// section 4.1).

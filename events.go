@@ -2,6 +2,7 @@ package dtlsserver
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -223,7 +224,7 @@ func (e Event) String() string {
 			state := e.Session.ConnectionState()
 			fmt.Fprintf(&b, ", encrypted with %s, %s", versionName(state.Version), state.CipherSuiteName())
 			if len(state.PeerCertificates) > 0 {
-				fmt.Fprintf(&b, ", certificate %q", state.PeerCertificates[0].Subject.String())
+				fmt.Fprintf(&b, ", certificate %q", subjectText(state.PeerCertificates[0]))
 			}
 		}
 	}
@@ -231,12 +232,33 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, ", identity %q", e.Identity)
 	}
 	if e.Err != nil {
-		fmt.Fprintf(&b, ": %s", strings.TrimPrefix(e.Err.Error(), "dtlsserver: "))
+		fmt.Fprintf(&b, ": %s", clip(strings.TrimPrefix(e.Err.Error(), "dtlsserver: ")))
 	}
 	if e.Count > 1 {
 		fmt.Fprintf(&b, " (%d times)", e.Count)
 	}
 	return b.String()
+}
+
+// maxText is how many bytes are shown of a text in which a peer has a hand, so
+// that lines of a log stay short, also when each byte is quoted.
+const maxText = 400
+
+// clip returns s, cut off if it is longer than maxText.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + " ..."
+}
+
+// subjectText returns the subject of a certificate, or, where that would be long
+// to make and to read, its common name.
+func subjectText(c *x509.Certificate) string {
+	if len(c.RawSubject) <= maxText {
+		return c.Subject.String()
+	}
+	return clip("CN=" + c.Subject.CommonName)
 }
 
 // NopHandler does nothing. Embed it to handle only some events.
@@ -360,7 +382,7 @@ func (h logHandler) log(e Event) {
 		state := e.Session.ConnectionState()
 		r.AddAttrs(slog.String("suite", state.CipherSuiteName()), slog.Bool("resumed", state.DidResume))
 		if len(state.PeerCertificates) > 0 {
-			r.AddAttrs(slog.String("certificate", plain(state.PeerCertificates[0].Subject.String())))
+			r.AddAttrs(slog.String("certificate", plain(subjectText(state.PeerCertificates[0]))))
 		}
 		r.AddAttrs(slog.Duration("duration", e.Time.Sub(e.Session.Stats().Started)))
 	case e.Kind == KindSessionClosed:
@@ -372,7 +394,11 @@ func (h logHandler) log(e Event) {
 		r.AddAttrs(slog.Uint64("count", e.Count))
 	}
 	if e.Err != nil {
-		r.AddAttrs(slog.Any("err", e.Err))
+		err := slog.Any("err", e.Err)
+		if text := e.Err.Error(); len(text) > maxText {
+			err = slog.String("err", clip(text))
+		}
+		r.AddAttrs(err)
 	}
 	_ = h.logger.Handler().Handle(ctx, r) // as Logger.Log does
 }

@@ -167,7 +167,7 @@ func TestWriteFaults(t *testing.T) {
 				fault := opError("write", tt.errno)
 				p := b.peer(1)
 				p.establish()
-				session, _ := b.server.Session(p.pipe.addr)
+				session, _ := b.server.Session(p.pipe.addr, anyLocal)
 				c.writeErr.Store(&fault)
 				if n, err := session.Write([]byte("lost")); n != 0 || !errors.Is(err, tt.want) {
 					t.Errorf("Write: %d, %v, want %v", n, err, tt.want)
@@ -223,7 +223,7 @@ func TestSocketClosedBelow(t *testing.T) {
 	inFaultyBubble(t, nil, func(b *bubble, c *faultyConn) error {
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr)
+		session, _ := b.server.Session(p.pipe.addr, anyLocal)
 		b.peer(2).verify() // a handshake in progress
 		c.end.Close()
 		synctest.Wait()
@@ -294,7 +294,7 @@ func TestHandlerBlocks(t *testing.T) {
 		p, other := b.peer(1), b.peer(2)
 		p.establish()
 		other.establish()
-		session, _ := b.server.Session(other.pipe.addr)
+		session, _ := b.server.Session(other.pipe.addr, anyLocal)
 		p.send(p.Sealed(wire.ContentApplicationData, []byte("block")))
 		other.send(other.Sealed(wire.ContentApplicationData, []byte("waits")))
 		time.Sleep(5 * time.Second)

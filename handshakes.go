@@ -1,102 +1,231 @@
 package dtlsserver
 
 import (
-	"container/heap"
-	"container/list"
+	crand "crypto/rand"
+	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
+	"time"
 )
 
-// handshakes are the handshakes in progress, by source, so that a source that
-// begins many pushes out its own. The zero handshakes is empty.
-type handshakes struct {
-	count   int
-	sources map[netip.Addr]*source
-	most    sourceHeap
+// sourceKey is what sourceOf returns in fewer bytes.
+type sourceKey uint64
+
+func sourceKeyOf(a netip.Addr) sourceKey {
+	if a = sourceOf(a); a.Is4() {
+		b := a.As4()
+		return 0xff<<56 | sourceKey(binary.BigEndian.Uint32(b[:])) // with a prefix of multicast, which is nobody's source
+	}
+	b := a.As16()
+	return sourceKey(binary.BigEndian.Uint64(b[:]))
 }
 
-// source is an IPv4 address or an IPv6 /64 with handshakes in progress.
+// source is an IPv4 address or an IPv6 /64 that has handshakes in progress or
+// open sessions.
 type source struct {
-	addr     netip.Addr
-	sessions list.List // of *Session, the oldest first
-	place    int       // in the heap
+	key        sourceKey
+	handshakes *Session // a ring, the oldest first
+	pairs      *pair    // a ring: its open sessions
+	count      int32    // of its handshakes
+	open       int32    // of its open sessions
+	memory     int      // bytes that its handshakes have reserved
+
+	placed, placedByMemory int32
 }
 
-func (s *source) oldest() *Session { return s.sessions.Front().Value.(*Session) }
+// sources are those that have something.
+type sources map[sourceKey]*source
 
-// add adds a handshake.
+// of returns the source of an address, which is new if it was not there.
+func (all sources) of(a netip.Addr) *source {
+	key := sourceKeyOf(a)
+	src := all[key]
+	if src == nil {
+		src = &source{key: key}
+		all[key] = src
+	}
+	return src
+}
+
+// forget forgets a source that has nothing.
+func (all sources) forget(src *source) {
+	if src.count == 0 && src.open == 0 {
+		delete(all, src.key)
+	}
+}
+
+// before has the source with most handshakes first, and of several the one
+// whose oldest is oldest.
+func (src *source) before(other *source) bool {
+	if src.count != other.count {
+		return src.count > other.count
+	}
+	return src.handshakes.started < other.handshakes.started
+}
+
+func (src *source) place() *int32 { return &src.placed }
+
+// byMemory has the source first that has reserved most, for each open session
+// that it has and one more: a network of many devices is granted more than a
+// single host.
+type byMemory struct{ *source }
+
+func (src byMemory) before(other byMemory) bool {
+	return src.memory*other.weight() > other.memory*src.weight()
+}
+
+func (src byMemory) place() *int32 { return &src.placedByMemory }
+
+func (src *source) weight() int { return 1 + min(int(src.open), DefaultMaxHandshakesPerSource) }
+
+// handshakes are the handshakes in progress, by source, so that a source that
+// begins many pushes out its own, and the memory that they have reserved. The
+// zero handshakes is empty, and needs a coin.
+type handshakes struct {
+	count        int
+	most         ranking[*source]
+	memory       int // bytes
+	leaving      int // of them, of handshakes that give way
+	mostByMemory ranking[byMemory]
+	holders      *Session // a ring: those with memory, the longest first
+	coin         *rand.Rand
+}
+
+// The rings of a Session.
+var (
+	inGroup  at[Session] = func(s *Session) *ring[Session] { return &s.inGroup }
+	inHolder at[Session] = func(s *Session) *ring[Session] { return &s.inHolders }
+)
+
+// add adds a handshake, whose source is set.
 func (h *handshakes) add(s *Session) {
 	h.count++
-	addr := sourceOf(s.remote.Addr())
-	if src := h.sources[addr]; src != nil {
-		s.source, s.inSource = src, src.sessions.PushBack(s)
-		heap.Fix(&h.most, src.place)
-		return
-	}
-	if h.sources == nil {
-		h.sources = make(map[netip.Addr]*source)
-	}
-	src := &source{addr: addr}
-	s.source, s.inSource = src, src.sessions.PushBack(s)
-	h.sources[addr] = src
-	heap.Push(&h.most, src)
+	s.source.count++
+	inGroup.push(&s.source.handshakes, s)
+	h.most.set(s.source)
 }
 
 // remove removes a handshake that was added.
 func (h *handshakes) remove(s *Session) {
 	h.count--
 	src := s.source
-	if src.sessions.Len() == 1 { // the heap compares what is there
-		heap.Remove(&h.most, src.place)
-		delete(h.sources, src.addr)
+	if src.count == 1 { // the heap compares what is there
+		h.most.unset(src)
 	}
-	src.sessions.Remove(s.inSource)
-	s.source, s.inSource = nil, nil
-	if src.sessions.Len() > 0 {
-		heap.Fix(&h.most, src.place)
+	src.count--
+	inGroup.remove(&src.handshakes, s)
+	if src.count > 0 {
+		h.most.set(src)
 	}
 }
 
-// oldestOf returns the oldest handshake of an address's source when the source
-// has as many as are allowed.
-func (h *handshakes) oldestOf(a netip.Addr, allowed int) *Session {
-	src := h.sources[sourceOf(a)]
-	if src == nil || allowed < 0 || src.sessions.Len() < allowed {
+// oldestOf returns the oldest handshake of a source when it has as many as are
+// allowed.
+func (h *handshakes) oldestOf(src *source, allowed int) *Session {
+	if allowed < 0 || int(src.count) < allowed {
 		return nil
 	}
-	return src.oldest()
+	return src.handshakes
 }
 
 // oldestOfMost returns the oldest handshake of the source that has most.
-func (h *handshakes) oldestOfMost() *Session { return h.most[0].oldest() }
+func (h *handshakes) oldestOfMost() *Session { return h.most[0].handshakes }
 
-// sourceHeap has the source with most handshakes first, and of several the one
-// whose oldest is oldest.
-type sourceHeap []*source
+// newCoin returns what overdue throws.
+func newCoin() *rand.Rand {
+	var seed [32]byte
+	_, _ = crand.Read(seed[:]) // never fails
+	return rand.New(rand.NewChaCha8(seed))
+}
 
-func (h sourceHeap) Len() int { return len(h) }
+// overdueMemory is how long a handshake may hold memory before it may have to
+// give way to others that need some. It is longer than honest clients take to
+// say something again.
+const overdueMemory = 5 * time.Second
 
-func (h sourceHeap) Less(i, j int) bool {
-	if a, b := h[i].sessions.Len(), h[j].sessions.Len(); a != b {
-		return a > b
+// reserve notes that a handshake sets bytes aside, or, if they are negative,
+// gives them back. At the bound it returns the handshake that gives way for
+// it: of the source that has reserved most, if that is twice what this one's
+// would have, the oldest; or else the one that has held memory for longest, if
+// that is long. If there is none, ok is false.
+func (h *handshakes) reserve(s *Session, bytes, bound int, now time.Duration) (givesWay *Session, ok bool) {
+	if bytes > 0 && h.memory-h.leaving+bytes > bound {
+		if givesWay = h.holdsMost(s, bytes); givesWay == nil {
+			if givesWay = h.overdue(s, now); givesWay == nil {
+				return nil, false
+			}
+		}
+		givesWay.givesWay = true
+		h.leaving += givesWay.reserved
 	}
-	return h[i].oldest().started.Before(h[j].oldest().started)
+	if s.reserved == 0 && bytes > 0 {
+		s.holdsSince = now
+		inHolder.push(&h.holders, s)
+	}
+	s.reserved += bytes
+	if s.givesWay {
+		h.leaving += bytes
+	}
+	if s.reserved == 0 && bytes < 0 {
+		inHolder.remove(&h.holders, s)
+	}
+	h.memory += bytes
+	s.source.memory += bytes
+	if s.source.memory > 0 {
+		h.mostByMemory.set(byMemory{s.source})
+	} else {
+		h.mostByMemory.unset(byMemory{s.source})
+	}
+	return givesWay, true
 }
 
-func (h sourceHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+// holdsMost returns the oldest handshake with memory of the source that has
+// reserved most, if that is twice what the source of s would have with bytes
+// more.
+func (h *handshakes) holdsMost(s *Session, bytes int) *Session {
+	if len(h.mostByMemory) == 0 {
+		return nil
+	}
+	most := h.mostByMemory[0].source
+	if most == s.source || most.memory*s.source.weight() < 2*(s.source.memory+bytes)*most.weight() {
+		return nil
+	}
+	for held, n := most.handshakes, most.count; n > 0; held, n = held.inGroup.next, n-1 {
+		if held.reserved > 0 && !held.givesWay {
+			return held
+		}
+	}
+	return nil
 }
 
-func (h *sourceHeap) Push(x any) {
-	s := x.(*source)
-	s.place = len(*h)
-	*h = append(*h, s)
+// overdue returns the handshake that has held memory for longest, if that is
+// overdueMemory: with a probability that grows, and surely at twice that time,
+// lest somebody who times it keeps all others out.
+func (h *handshakes) overdue(s *Session, now time.Duration) *Session {
+	held := h.holders
+	if held == nil || held == s || held.givesWay {
+		return nil
+	}
+	if late := now - held.holdsSince - overdueMemory; late < time.Duration(h.coin.Int64N(int64(overdueMemory))) {
+		return nil
+	}
+	return held
 }
 
-func (h *sourceHeap) Pop() any {
-	last := len(*h) - 1
-	s := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return s
+// endGivingWay ends the handshakes that give way for their memory.
+func (l *loop) endGivingWay() {
+	for i, s := range l.givingWay {
+		l.givingWay[i] = nil
+		if !s.isOver() {
+			l.evict(s, errMaxHandshakeMemory)
+		}
+	}
+	l.givingWay = l.givingWay[:0]
+}
+
+// evict ends a handshake that gives way to another at a limit.
+func (l *loop) evict(s *Session, limit error) {
+	l.counters.drop(dropEvicted)
+	s.end(ErrEvicted, false)
+	l.outbox.put(Event{Kind: KindLimit, Time: l.now, Remote: s.remote, Local: s.LocalAddr(), Err: limit})
 }

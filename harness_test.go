@@ -33,7 +33,13 @@ const (
 
 var testPSK = StaticPSK(map[string][]byte{testIdentity: []byte(testKey)})
 
+// anyPSK has the test's key for any identity.
+func anyPSK(context.Context, PSKRequest) (PSK, error) { return PSK{Key: []byte(testKey)}, nil }
+
 var serverAddr = netip.MustParseAddrPort("192.0.2.1:4433")
+
+// anyLocal is what Server.Session takes for any local address.
+var anyLocal netip.AddrPort
 
 // clientAddr is the address of the n-th client, each on a host of its own.
 func clientAddr(n int) netip.AddrPort {
@@ -343,6 +349,22 @@ type quiet struct{}
 
 func (quiet) NewLogger(string) logging.LeveledLogger {
 	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
+}
+
+// left says what a loop still holds of sessions; nothing: the empty string.
+func (l *loop) left() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h, o := &l.handshakes, &l.open
+	counts := []int{
+		len(l.peers.byRemote), len(l.peers.byBoth), len(l.sources), h.count, len(h.most), h.memory, h.leaving, len(h.mostByMemory),
+		o.count, len(o.identities), len(o.mostOfPair), len(o.mostOfPeople), l.idle.Len(), l.timerCount(), len(l.orphans),
+		l.hookLane.asking, l.workLane.asking,
+	}
+	if slices.Max(counts) == 0 && slices.Min(counts) == 0 && h.holders == nil {
+		return ""
+	}
+	return fmt.Sprintf("%v, holders %v", counts, h.holders != nil)
 }
 
 // timerCount is how many sessions have a timer that is set.

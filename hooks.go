@@ -1,9 +1,7 @@
 package dtlsserver
 
 import (
-	"container/list"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"runtime"
@@ -22,6 +20,10 @@ type question struct {
 	ask     ask
 	ctx     context.Context // for ask: nil when it only computes
 	end     context.CancelCauseFunc
+
+	lane          *lane
+	asker         *asker
+	before, after *question // of the asker's, that wait
 }
 
 // ask is called in a goroutine without a lock. What it returns is called on the
@@ -34,15 +36,16 @@ type answer struct {
 	locked  func(now time.Time)
 }
 
-// lane is where questions of a kind are asked. There are two, so that those that
+// lane is where questions of a kind are asked. There are three, so that those that
 // only compute, of which more than there are processors would keep each other
 // and the loop from running, do not hold up the hooks, which may block, nor
-// these those.
+// these those, and the certificates of some clients not the others' key
+// exchange.
 type lane struct {
-	most     int       // questions that are asked at a time
-	asking   int       // some of which may be of handshakes that have ended
-	waiting  list.List // of *question
-	starting bool      // a goroutine that has no question yet is on its way
+	most     int   // questions that are asked at a time
+	asking   int   // some of which may be of handshakes that have ended
+	waiting  turns // the others
+	starting bool  // a goroutine that has no question yet is on its way
 }
 
 // busy reports whether a question is being asked, or will be.
@@ -52,7 +55,8 @@ func (lane *lane) busy() bool { return lane.asking > 0 || lane.starting }
 func (l *loop) ask(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q.session.question = lane.waiting.PushBack(&q)
+	q.lane, q.session.question = lane, &q
+	lane.waiting.push(&q)
 	l.startLocked(lane)
 }
 
@@ -68,16 +72,16 @@ func (l *loop) startLocked(lane *lane) {
 	}
 }
 
-// nextLocked takes the question that has waited longest, if it may be asked.
+// nextLocked takes the question whose turn it is, if it may be asked.
 func (l *loop) nextLocked(lane *lane) (q *question, ok bool) {
-	first := lane.waiting.Front()
-	if first == nil || lane.asking >= lane.most {
+	if lane.asking >= lane.most {
 		return nil, false
 	}
-	q = lane.waiting.Remove(first).(*question)
-	l.askingLocked(lane, q.session)
-	l.startLocked(lane)
-	return q, true
+	if q, ok = lane.waiting.pop(); ok {
+		l.askingLocked(lane, q.session)
+		l.startLocked(lane)
+	}
+	return q, ok
 }
 
 // runLane asks one question after the other while there are any.
@@ -112,7 +116,7 @@ func (l *loop) askNow(lane *lane, q *question) (next *question, more bool) {
 		if returned && !l.ended {
 			l.answers = append(l.answers, a)
 		}
-		l.answeredLocked(lane, q.session)
+		l.answeredLocked(lane, q)
 		if returned {
 			next, more = l.nextLocked(lane)
 		} else {
@@ -133,8 +137,10 @@ func (l *loop) askingLocked(lane *lane, s *Session) {
 }
 
 // answeredLocked notes that it no longer is.
-func (l *loop) answeredLocked(lane *lane, s *Session) {
+func (l *loop) answeredLocked(lane *lane, q *question) {
+	s := q.session
 	lane.asking--
+	lane.waiting.answered(q)
 	if lane == &l.hookLane && !s.hooked { // the session has ended meanwhile
 		source := sourceOf(s.remote.Addr())
 		if l.orphans[source]--; l.orphans[source] == 0 {
@@ -151,9 +157,8 @@ func (l *loop) unaskLocked(s *Session) {
 		s.hooked = false
 		l.orphans[sourceOf(s.remote.Addr())]++
 	}
-	if s.question != nil {
-		l.hookLane.waiting.Remove(s.question) // in one of them
-		l.workLane.waiting.Remove(s.question)
+	if q := s.question; q != nil {
+		q.lane.waiting.remove(q)
 		s.question = nil
 	}
 }
@@ -171,7 +176,7 @@ func (l *loop) takeAnswers() []answer {
 func (s *Session) askLocked(ask ask) {
 	ctx, end := context.WithCancelCause(context.Background())
 	s.abort = end
-	s.loop.ask(&s.loop.hookLane, question{s, ask, ctx, end})
+	s.loop.ask(&s.loop.hookLane, question{session: s, ask: ask, ctx: ctx, end: end})
 }
 
 // workLocked has something computed off the loop.
@@ -182,8 +187,11 @@ func (s *Session) workLocked(lane *lane, ask ask) {
 // engineWorkLocked has the engine's work done off the loop.
 func (s *Session) engineWorkLocked(ev engine.Event) {
 	lane := &s.loop.workLane
-	if ev.Blocks {
+	switch {
+	case ev.Blocks:
 		lane = &s.loop.hookLane
+	case ev.OnChain:
+		lane = &s.loop.chainLane
 	}
 	s.workLocked(lane, func(context.Context) func(time.Time) { return ev.Work() })
 }
@@ -205,8 +213,12 @@ func (s *Session) askPSKLocked(now time.Time, identity string) {
 
 // answerPSKLocked takes what the PSK hook said.
 func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
-	if err == nil && len(psk.Key) > maxPSK {
+	switch {
+	case err != nil || len(psk.Key) == 0:
+	case len(psk.Key) > maxPSK:
 		err = fmt.Errorf("dtlsserver: PSK of %d bytes is longer than %d", len(psk.Key), maxPSK)
+	case isZero(psk.Key):
+		err = errZeroPSK
 	}
 	switch {
 	case errors.Is(err, ErrUnknownPSKIdentity), err == nil && len(psk.Key) == 0:
@@ -236,19 +248,20 @@ func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
 // askVerdictLocked has the client verified: its certificates, as ClientAuth
 // says, which is work and can be much of it, and then by VerifyConnection.
 func (s *Session) askVerdictLocked(now time.Time) {
-	state, cfg := newConnectionState(s.eng.Parameters()), s.loop.cfg
-	if len(state.PeerCertificates) == 0 || cfg.clientAuth < tls.VerifyClientCertIfGiven {
+	state, chain, cfg := newConnectionState(s.eng.Parameters()), s.eng.PeerChain(), s.loop.cfg
+	if len(chain) == 0 {
 		s.askConnectionLocked(now, state)
 		return
 	}
-	s.workLocked(&s.loop.workLane, func(context.Context) func(time.Time) {
-		chains, alert, err := cfg.verifyChain(state.PeerCertificates)
+	s.workLocked(&s.loop.chainLane, func(context.Context) func(time.Time) {
+		certificates, alert, err := cfg.judge(chain)
 		return func(now time.Time) {
 			if err != nil {
-				s.eng.AnswerVerdict(now, nil, err, alert)
+				s.eng.AnswerVerdict(now, err, alert)
 				return
 			}
-			state.VerifiedChains = chains
+			s.clientCertificates = certificates
+			certificates.fill(&state, certificates.held)
 			s.askConnectionLocked(now, state)
 		}
 	})
@@ -258,7 +271,7 @@ func (s *Session) askVerdictLocked(now time.Time) {
 func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 	verify := s.loop.cfg.verifyConnection
 	if verify == nil {
-		s.eng.AnswerVerdict(now, state.VerifiedChains, nil, 0)
+		s.eng.AnswerVerdict(now, nil, 0)
 		return
 	}
 	s.askLocked(func(context.Context) func(time.Time) {
@@ -267,7 +280,7 @@ func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 		if len(state.PeerCertificates) == 0 {
 			alert = alertAccessDenied
 		}
-		return func(now time.Time) { s.eng.AnswerVerdict(now, state.VerifiedChains, err, alert) }
+		return func(now time.Time) { s.eng.AnswerVerdict(now, err, alert) }
 	})
 }
 
@@ -284,6 +297,9 @@ func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
 
 // errIdentityTooLong says why an identity was not looked up.
 var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentity, cut off here")
+
+// errZeroPSK says why a key is taken for none.
+var errZeroPSK = errors.New("dtlsserver: PSK has only zero bytes: was it ever set?")
 
 // maxPSK is the longest pre-shared key (RFC 4279 section 2).
 const maxPSK = 1<<16 - 1

@@ -44,14 +44,19 @@ func laneBubble(t *testing.T, f func(b *bubble, p *peer, s *Session)) {
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		s, _ := b.server.Session(p.pipe.addr)
+		s, _ := b.server.Session(p.pipe.addr, anyLocal)
 		f(b, p, s)
 		synctest.Wait()
 		l := s.loop
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.hookLane.busy() || l.workLane.busy() || l.hookLane.waiting.Len() != 0 || l.workLane.waiting.Len() != 0 || len(l.orphans) != 0 {
-			t.Errorf("left in the lanes: %+v, %+v, orphans %v", &l.hookLane, &l.workLane, l.orphans)
+		for _, lane := range []*lane{&l.hookLane, &l.workLane, &l.chainLane} {
+			if lane.busy() || lane.waiting.Len() != 0 || len(lane.waiting.sources) != 0 {
+				t.Errorf("left in a lane: %+v", lane)
+			}
+		}
+		if len(l.orphans) != 0 {
+			t.Errorf("left: orphans %v", l.orphans)
 		}
 	})
 }

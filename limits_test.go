@@ -5,6 +5,7 @@ package dtlsserver
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -80,8 +81,8 @@ func TestFloods(t *testing.T) {
 			t.Errorf("%s: %+v", attacker, stats)
 		}
 		d.advance(time.Hour) // all is given up or idle
-		if stats := d.s.Stats(); stats.Sessions != 0 || stats.Handshakes != 0 || len(d.l.peers) != 0 || d.l.timerCount() != 0 {
-			t.Errorf("%s: left: %+v, %d timers", attacker, stats, d.l.timerCount())
+		if left := d.l.left(); left != "" {
+			t.Errorf("%s: left: %s", attacker, left)
 		}
 		events := len(d.rec.events)
 		d.rec.events, d.rec.log, d.out = nil, nil, nil
@@ -131,7 +132,7 @@ func TestHandshakesPerSource(t *testing.T) {
 	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Evicted != 14 {
 		t.Errorf("%+v", stats)
 	}
-	if n := len(d.l.handshakes.sources); n != 2 {
+	if n := len(d.l.sources); n != 2 {
 		t.Errorf("%d sources", n)
 	}
 }
@@ -140,10 +141,10 @@ func TestHandshakesPerSource(t *testing.T) {
 // silent longest is closed for a new one, if that is a minute or more.
 func TestIdleSessionsMakeRoom(t *testing.T) {
 	t.Parallel()
-	d := newDirect(t, func(s *Server) { s.MaxSessions = 3 })
+	d := newDirect(t, func(s *Server) { s.MaxSessions, s.PSK = 3, anyPSK })
 	var clients []*testpeer.Client
 	for n := range 3 {
-		c := testpeer.New(testIdentity, []byte(testKey), uint64(n))
+		c := testpeer.New(fmt.Sprint(n), []byte(testKey), uint64(n))
 		d.establish(c, clientAddr(n))
 		clients = append(clients, c)
 		d.advance(time.Second)
@@ -164,7 +165,7 @@ func TestIdleSessionsMakeRoom(t *testing.T) {
 	if e.Err != ErrEvicted || e.Remote != clientAddr(1) {
 		t.Errorf("%v gave way", e)
 	}
-	if stats := d.s.Stats(); stats.Sessions != 3 || stats.Dropped.EvictedIdle != 1 || stats.Dropped.Refused != 1 {
+	if stats := d.s.Stats(); stats.Sessions != 3 || stats.Dropped.EvictedSessions != 1 || stats.Dropped.Refused != 1 {
 		t.Errorf("%+v", stats)
 	}
 	if d.l.idle.Len() != 3 {
@@ -178,8 +179,8 @@ func TestIdleSessionsMakeRoom(t *testing.T) {
 // way a handshake can end.
 func TestHandshakeMemory(t *testing.T) {
 	t.Parallel()
-	d := newDirect(t, func(s *Server) { s.MaxHandshakeMemory, s.HandshakeTimeout = 3000, 20*time.Second })
-	part := func(c *testpeer.Client) []byte {
+	d := newDirect(t, func(s *Server) { s.MaxHandshakeMemory, s.HandshakeTimeout = 3*256, 20*time.Second })
+	part := func(c *testpeer.Client) []byte { // a byte, and as many bits as are declared
 		h := wire.AppendHandshakeHeader(nil, wire.TypeClientKeyExchange, 1000, 2, 0, 1)
 		return c.Plain(wire.ContentHandshake, append(h, 0))
 	}
@@ -205,6 +206,93 @@ func TestHandshakeMemory(t *testing.T) {
 		}
 		d.advance(time.Minute)
 	}
+}
+
+// partialHello is a hello without its last bytes, which declares so many.
+func partialHello(c *testpeer.Client, declared, last int) []byte {
+	body := c.HelloBody()
+	body = body[:len(body)-2]
+	h := append(wire.AppendHandshakeHeader(nil, wire.TypeClientHello, declared, c.MessageSeq, 0, len(body)), body...)
+	if last > 0 { // and bytes of its end, for which room is made in front of them
+		h = append(wire.AppendHandshakeHeader(h, wire.TypeClientHello, declared, c.MessageSeq, declared-last, last-1), make([]byte, last-1)...)
+	}
+	return c.Plain(wire.ContentHandshake, h)
+}
+
+// TestHandshakeMemoryIsShared: whoever takes all handshake memory keeps nobody
+// out: neither a source that holds more than others, nor many that hold as
+// much as each other for long.
+func TestHandshakeMemoryIsShared(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name             string
+		sources, ports   int
+		declared, pieces int
+	}{
+		{"six sources", 6, 200, 16384, 0},
+		{"six sources that make room for the end", 6, 200, 16384, 20},
+		{"many sources", 1200, 1, 16384, 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			d := newDirect(t, nil)
+			d.l.cfg.handler = NopHandler{}
+			take := func() {
+				for n := range tt.sources * tt.ports {
+					from := host(203, n%tt.sources, n/tt.sources)
+					c := d.verifiedPart(uint64(n), from)
+					d.receive(from, partialHello(c, tt.declared, tt.pieces))
+					if got := d.l.handshakes.memory; got > DefaultMaxHandshakeMemory {
+						t.Fatalf("%d bytes are reserved", got)
+					}
+				}
+			}
+			take()
+			connected := 0
+			for n := range 50 {
+				c, from := testpeer.New(testIdentity, []byte(testKey), uint64(1<<40+n)), clientAddr(n)
+				c.More = make([]byte, 4+2500)
+				c.More[0], c.More[2], c.More[3] = 0xfa, 2500>>8, 2500&0xff // an unknown extension
+				first, second := split(c, c.Hello(), 1200)
+				d.exchange(c, from, first)
+				d.receive(from, second)
+				first, second = split(c, c.Hello(), 1200)
+				for range 5 { // at once, and after 1, 2, 4 and 8 s
+					d.exchange(c, from, first)
+					d.exchange(c, from, second)
+					if c.HelloDone {
+						break
+					}
+					take()
+					d.advance(2 * time.Second)
+				}
+				if c.HelloDone {
+					d.exchange(c, from, c.Flight())
+				}
+				if c.Complete {
+					connected++
+				}
+			}
+			t.Logf("%d of 50 connected, %+v", connected, d.s.Stats().Dropped)
+			if connected != 50 {
+				t.Errorf("%d of 50 honest peers are connected", connected)
+			}
+			d.s.Close()
+			d.settle()
+			if left := d.l.left(); left != "" {
+				t.Errorf("left: %s", left)
+			}
+		})
+	}
+}
+
+// verifiedPart makes the cookie exchange of a client whose second hello is the
+// caller's to send.
+func (d *direct) verifiedPart(n uint64, from netip.AddrPort) *testpeer.Client {
+	d.t.Helper()
+	c := testpeer.New("", nil, n)
+	d.exchange(c, from, c.Hello())
+	return c
 }
 
 // split cuts a datagram with one handshake message in two, the first with n
@@ -236,7 +324,7 @@ func TestFragmentedHello(t *testing.T) {
 		if answered := len(answer) == 1; answered != (n >= fixed) {
 			t.Errorf("a first fragment of %d bytes: answered %v", n, answered)
 		}
-		if len(d.receive(from, second)) != 0 || len(d.l.peers) != 0 {
+		if len(d.receive(from, second)) != 0 || len(d.l.peers.byRemote) != 0 {
 			t.Errorf("%d bytes: the second fragment is answered, or something is kept", n)
 		}
 		if n < fixed {

@@ -7,31 +7,90 @@ import (
 )
 
 // The peer map of a loop. A peer is the pair of its address and the local
-// address that it writes to; sessions of one remote address hang together by
-// their siblings. While a known peer makes a new handshake, the handshake is
-// the successor of the open session, which alone is in the map.
+// address that it writes to. While a known peer makes a new handshake, the
+// handshake is the successor of the open session, which alone is in the map.
 
 var (
-	errMaxSessions   = errors.New("dtlsserver: MaxSessions")
-	errMaxHandshakes = errors.New("dtlsserver: MaxHandshakes or MaxHandshakesPerSource")
-	errMaxHooks      = errors.New("dtlsserver: MaxHandshakes hooks, or MaxHandshakesPerSource for handshakes that have ended, are running")
-	errShuttingDown  = errors.New("dtlsserver: shutting down")
+	errMaxSessions            = errors.New("dtlsserver: MaxSessions")
+	errMaxSessionsPerIdentity = errors.New("dtlsserver: MaxSessionsPerIdentity")
+	errMaxSessionsPerSource   = errors.New("dtlsserver: MaxSessionsPerSource")
+	errMaxHandshakes          = errors.New("dtlsserver: MaxHandshakes or MaxHandshakesPerSource")
+	errMaxHandshakeMemory     = errors.New("dtlsserver: MaxHandshakeMemory")
+	errMaxHooks               = errors.New("dtlsserver: MaxHandshakes hooks, or MaxHandshakesPerSource for handshakes that have ended, are running")
+	errShuttingDown           = errors.New("dtlsserver: shutting down")
 )
+
+// peers finds a session, or a handshake of a peer that has none, by its remote
+// and its local address. Of most remote addresses there is one, which the
+// first map has. Of one that writes to several local addresses it has the
+// newest, from which the others hang, and the second map has each.
+type peers struct {
+	byRemote map[netip.AddrPort]*Session
+	byBoth   map[addresses]*Session
+}
+
+type addresses struct {
+	remote netip.AddrPort
+	local  netip.Addr
+}
+
+func addressesOf(s *Session) addresses { return addresses{s.remote, s.local.Addr()} }
+
+func (p *peers) lookup(remote netip.AddrPort, local netip.Addr) *Session {
+	s := p.byRemote[remote]
+	if s == nil || s.local.Addr() == local {
+		return s
+	}
+	if s.older == nil {
+		return nil
+	}
+	return p.byBoth[addresses{remote, local}]
+}
+
+func (p *peers) insert(s *Session) {
+	newest := p.byRemote[s.remote]
+	p.byRemote[s.remote] = s
+	if newest == nil {
+		return
+	}
+	if newest.older == nil {
+		p.byBoth[addressesOf(newest)] = newest
+	}
+	p.byBoth[addressesOf(s)] = s
+	s.older, newest.newer = newest, s
+}
+
+// delete takes s out if it is in.
+func (p *peers) delete(s *Session) {
+	newest := p.byRemote[s.remote]
+	if newest != s && s.newer == nil {
+		return
+	}
+	if newest == s {
+		newest = s.older
+		p.byRemote[s.remote] = newest
+	} else {
+		s.newer.older = s.older
+	}
+	if s.older != nil {
+		s.older.newer = s.newer
+	}
+	s.newer, s.older = nil, nil
+	if newest == nil {
+		delete(p.byRemote, s.remote)
+		return
+	}
+	delete(p.byBoth, addressesOf(s))
+	if newest.older == nil {
+		delete(p.byBoth, addressesOf(newest))
+	}
+}
 
 // lookup returns the session of a peer: open, or else in handshake.
 func (l *loop) lookup(remote netip.AddrPort, local netip.Addr) *Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.lookupLocked(remote, local)
-}
-
-func (l *loop) lookupLocked(remote netip.AddrPort, local netip.Addr) *Session {
-	for s := l.peers[remote]; s != nil; s = s.sibling {
-		if s.local.Addr() == local {
-			return s
-		}
-	}
-	return nil
+	return l.peers.lookup(remote, local)
 }
 
 // split says which is the handshake and which the open session of the peer
@@ -45,12 +104,18 @@ func (l *loop) split(s *Session) (handshake, open *Session) {
 	return s.successor, s
 }
 
-// openSession returns the open session of a remote address.
-func (l *loop) openSession(remote netip.AddrPort) (*Session, bool) {
+// openSession returns the open session of a remote address and a local one: the
+// newest if that is zero.
+func (l *loop) openSession(remote netip.AddrPort, local netip.AddrPort) (*Session, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for s := l.peers[remote]; s != nil; s = s.sibling {
-		if !s.halfOpen {
+	s := l.peers.byRemote[remote]
+	if s != nil && local.IsValid() && s.older != nil {
+		s = l.peers.byBoth[addresses{remote, local.Addr()}]
+		return s, s != nil && !s.halfOpen && s.LocalAddr() == local
+	}
+	for ; s != nil; s = s.older {
+		if !s.halfOpen && (!local.IsValid() || s.LocalAddr() == local) {
 			return s, true
 		}
 	}
@@ -61,9 +126,9 @@ func (l *loop) openSession(remote netip.AddrPort) (*Session, bool) {
 func (l *loop) sessions(handshakes bool) []*Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make([]*Session, 0, l.open+l.handshakes.count)
-	for _, s := range l.peers {
-		for ; s != nil; s = s.sibling {
+	all := make([]*Session, 0, l.open.count+l.handshakes.count)
+	for _, s := range l.peers.byRemote {
+		for ; s != nil; s = s.older {
 			if handshakes || !s.halfOpen {
 				all = append(all, s)
 			}
@@ -90,50 +155,55 @@ func (l *loop) add(s *Session) (evicted *Session, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	gives := false // another handshake of the address, which the caller ends
-	if open := l.lookupLocked(s.remote, s.local.Addr()); open != nil {
+	if open := l.peers.lookup(s.remote, s.local.Addr()); open != nil {
 		if gives = open.halfOpen; !gives {
 			gives = open.successor != nil
 			s.predecessor = open
 		}
 	}
+	src := l.sources.of(s.remote.Addr())
 	switch {
 	case l.closing:
-		return nil, ErrServerClosed
+		err = ErrServerClosed
 	case l.drained != nil:
-		return nil, errShuttingDown
-	case s.predecessor == nil && l.open >= l.cfg.maxSessions && !l.idler:
-		return nil, errMaxSessions
+		err = errShuttingDown
+	case s.predecessor == nil && !l.mayOpenLocked(src):
+		err = errMaxSessions
 	case l.hookLane.asking >= l.hookLane.most,
 		l.cfg.maxPerSource > 0 && l.orphans[sourceOf(s.remote.Addr())] >= l.cfg.maxPerSource:
-		return nil, errMaxHooks
+		err = errMaxHooks
+	}
+	if err != nil {
+		l.sources.forget(src)
+		return nil, err
 	}
 	if !gives {
-		evicted = l.handshakes.oldestOf(s.remote.Addr(), l.cfg.maxPerSource)
+		evicted = l.handshakes.oldestOf(src, l.cfg.maxPerSource)
 		if evicted == nil && l.handshakes.count >= l.cfg.maxHandshakes {
 			evicted = l.handshakes.oldestOfMost()
 		}
 	}
-	s.halfOpen = true
+	s.halfOpen, s.source = true, src
 	l.handshakes.add(s)
 	if s.predecessor != nil {
 		s.predecessor.successor = s
 	} else {
-		l.insertLocked(s)
+		l.peers.insert(s)
 	}
 	return evicted, nil
 }
 
 // promote makes a handshake an open session and returns the one that it
 // replaces.
-func (l *loop) promote(s *Session) (replaced *Session) {
+func (l *loop) promote(s *Session, id Identity) (replaced *Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leaveHandshakesLocked(s)
-	l.open++
+	l.open.add(s, id)
 	if replaced = s.predecessor; replaced != nil {
 		s.predecessor, replaced.successor = nil, nil
-		l.deleteLocked(replaced)
-		l.insertLocked(s)
+		l.peers.delete(replaced)
+		l.peers.insert(s)
 	}
 	return replaced
 }
@@ -149,9 +219,10 @@ func (l *loop) remove(s *Session, last Event) {
 	if s.halfOpen {
 		l.leaveHandshakesLocked(s)
 	} else {
-		l.open--
+		l.open.remove(s)
 	}
-	l.deleteLocked(s)
+	l.sources.forget(s.source)
+	l.peers.delete(s)
 	if open := s.predecessor; open != nil {
 		s.predecessor = nil
 		if open.successor == s {
@@ -160,32 +231,8 @@ func (l *loop) remove(s *Session, last Event) {
 	}
 	if next := s.successor; next != nil {
 		s.successor, next.predecessor = nil, nil
-		l.insertLocked(next)
+		l.peers.insert(next)
 	}
-}
-
-func (l *loop) insertLocked(s *Session) {
-	s.sibling = l.peers[s.remote]
-	l.peers[s.remote] = s
-}
-
-// deleteLocked takes s out of the map if it is there.
-func (l *loop) deleteLocked(s *Session) {
-	first := l.peers[s.remote]
-	switch {
-	case first == s && s.sibling == nil:
-		delete(l.peers, s.remote)
-	case first == s:
-		l.peers[s.remote] = s.sibling
-	default:
-		for p := first; p != nil; p = p.sibling {
-			if p.sibling == s {
-				p.sibling = s.sibling
-				break
-			}
-		}
-	}
-	s.sibling = nil
 }
 
 // leaveHandshakesLocked takes s out of the handshakes in progress.

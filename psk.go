@@ -15,7 +15,8 @@ import (
 // Server.MaxHandshakes calls run at a time; only beyond that do others wait. Its
 // context is done when the handshake is given up or the server closes; a call
 // that goes on regardless keeps its place among them, and while all are taken
-// new handshakes are refused.
+// new handshakes are refused. A call must not panic: nothing recovers it, and
+// the program ends.
 //
 // For an identity that it does not know it returns ErrUnknownPSKIdentity, or
 // an error that wraps it, or an empty key. The client cannot tell that from a
@@ -40,7 +41,8 @@ type PSKRequest struct {
 type PSK struct {
 	// Key is the pre-shared key. The server reads it soon after the PSKFunc
 	// has returned, and neither changes nor keeps it; a PSKFunc must not
-	// change it later either.
+	// change it later either. One that has only zero bytes, which is likely
+	// one that was never set, is an error.
 	Key []byte
 	// Value becomes Session.Value once the client has proven that it has the
 	// key: an account, say.

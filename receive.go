@@ -33,6 +33,8 @@ func (l *loop) receiveBatch(now time.Time, ms []udpio.Message) {
 
 // receive routes one datagram.
 func (l *loop) receive(now time.Time, m *udpio.Message) {
+	l.now = now
+	l.datagram++
 	l.counters.datagramsReceived.Add(1)
 	l.counters.bytesReceived.Add(uint64(m.N))
 	if m.Truncated {
@@ -92,13 +94,13 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	s := &Session{
 		loop:    l,
 		remote:  m.Remote,
-		started: now,
+		started: l.since(now),
 	}
 	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {
 		s.local = netip.AddrPortFrom(m.Local, l.conn.LocalAddr().Port())
 	}
-	l.findIdler(now)
+	l.findIdler()
 	evicted, err := l.admit(now, s, hello)
 	if err != nil {
 		l.counters.drop(dropRefused)
@@ -109,9 +111,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		stale.end(ErrHandshakeTimeout, false)
 	}
 	if evicted != nil && evicted != stale {
-		l.counters.drop(dropEvicted)
-		evicted.end(ErrEvicted, false)
-		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: evicted.remote, Local: evicted.LocalAddr(), Err: errMaxHandshakes})
+		l.evict(evicted, errMaxHandshakes)
 	}
 	l.counters.handshakesStarted.Add(1)
 	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
@@ -124,7 +124,7 @@ func (l *loop) admit(now time.Time, s *Session, hello *engine.Hello) (evicted *S
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if evicted, err = l.add(s); err == nil {
-		s.eng.Begin(l.cfg.engine, now, hello)
+		s.eng.Begin(l.cfg.engine, (*memory)(s), now, hello)
 	}
 	return evicted, err
 }
@@ -133,7 +133,8 @@ func (l *loop) admit(now time.Time, s *Session, hello *engine.Hello) (evicted *S
 // leads to to the handler before the next is opened.
 //
 // A bad record costs that record and not the datagram, but a datagram made of
-// bad records is not read to its end.
+// bad records is not read to its end: of long ones, which take as long to find
+// out, fewer are read.
 func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 	const maxBad = 16
 	again := false
@@ -151,8 +152,9 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 		}
 		again = true
 		if !l.receiveRecord(now, s, r) {
-			bad++
+			bad += 1 + len(r.Payload)>>10
 		}
+		l.endGivingWay()
 		l.deliver()
 	}
 }

@@ -12,7 +12,7 @@ const restAfter = 30 * time.Second
 func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.complete && !now.Before(s.heard.Add(s.loop.cfg.idleTimeout)) {
+	if s.complete && !now.Before(s.lastHeard().Add(s.loop.cfg.idleTimeout)) {
 		s.endLocked(ErrIdleTimeout, true)
 	} else {
 		s.eng.Timeout(now)
@@ -24,23 +24,23 @@ func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 
 // restLocked has the session rest if it has been silent for long enough.
 func (s *Session) restLocked(now time.Time) {
-	silent := s.heard
+	silent, at := time.Duration(s.heard.Load()), s.loop.since(now)
 	switch {
-	case s.restAt.IsZero() || now.Before(s.restAt):
+	case s.restAt == 0 || at < s.restAt:
 		return
 	case s.written: // at a time that Write does not look up
-		silent, s.written = now, false
+		silent, s.written = at, false
 	}
-	if s.restAt = silent.Add(restAfter); !now.Before(s.restAt) {
+	if s.restAt = silent + restAfter; at >= s.restAt {
 		s.eng.Rest()
-		s.restAt = time.Time{}
+		s.restAt = 0
 	}
 }
 
 // wakeLocked notes that a record has ended a rest.
 func (s *Session) wakeLocked(now time.Time) {
-	if s.restAt.IsZero() && s.complete && !s.eng.Resting() {
-		s.restAt = now.Add(restAfter)
+	if s.restAt == 0 && s.complete && !s.eng.Resting() {
+		s.restAt = s.loop.since(now.Add(restAfter))
 		s.loop.outbox.putItem(item{kind: kindAwake, session: s})
 		s.loop.wake()
 	}
@@ -61,11 +61,11 @@ func (s *Session) deadlineLocked() (time.Time, bool) {
 	}
 	at := s.eng.Deadline()
 	if s.complete {
-		if idle := s.heard.Add(s.loop.cfg.idleTimeout); at.IsZero() || idle.Before(at) {
+		if idle := s.lastHeard().Add(s.loop.cfg.idleTimeout); at.IsZero() || idle.Before(at) {
 			at = idle
 		}
-		if !s.restAt.IsZero() && s.restAt.Before(at) {
-			at = s.restAt
+		if rest := s.loop.time(s.restAt); s.restAt != 0 && rest.Before(at) {
+			at = rest
 		}
 	}
 	return at, true

@@ -21,7 +21,7 @@ func TestRest(t *testing.T) {
 	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr)
+		session, _ := b.server.Session(p.pipe.addr, anyLocal)
 		want := func(resting bool, why string) {
 			t.Helper()
 			synctest.Wait()

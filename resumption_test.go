@@ -94,7 +94,7 @@ func TestResumption(t *testing.T) {
 				t.Fatalf("%#04x: not resumed; %v", id, d.rec.lines())
 			}
 			d.exchange(&again, from, again.Sealed(wire.ContentApplicationData, []byte("hello")))
-			session, ok := d.s.Session(from)
+			session, ok := d.s.Session(from, anyLocal)
 			if !ok || len(d.rec.data) != round+1 {
 				t.Fatalf("%#04x: session %v, data %v", id, ok, d.rec.data)
 			}
@@ -361,7 +361,7 @@ func TestResumptionLosses(t *testing.T) {
 	early := c.Sealed(wire.ContentApplicationData, []byte("early"))
 	d.exchange(c, from, early) // overtakes Finished: not delivered
 	d.exchange(c, from, finished)
-	if _, ok := d.s.Session(from); !ok || len(d.rec.data) != 0 {
+	if _, ok := d.s.Session(from, anyLocal); !ok || len(d.rec.data) != 0 {
 		t.Errorf("session %v, data %v", ok, d.rec.data)
 	}
 	d.out = nil
@@ -427,7 +427,7 @@ func TestResumptionHookBlocks(t *testing.T) {
 			t.Fatal("not resumed")
 		}
 		q.send(q.Resume())
-		if _, ok := b.server.Session(q.pipe.addr); !ok {
+		if _, ok := b.server.Session(q.pipe.addr, anyLocal); !ok {
 			t.Error(fmt.Sprint("no session: ", b.rec.lines()))
 		}
 	})

@@ -28,6 +28,7 @@ type loop struct {
 	counters *counters
 	conn     *udpio.Conn
 	outbox   outbox
+	base     time.Time      // what sessions count time from; before anything happens to one
 	before   *loop          // whose handler must have been told all first; nil: none
 	detach   func(*loop)    // takes the loop from its server
 	stopped  chan struct{}  // closed when stop has done its work
@@ -51,15 +52,20 @@ type loop struct {
 	deadline time.Time // for reads; zero: none
 	// deadlineSet: the socket has the deadline, and it has not come.
 	deadlineSet bool
-	early       int // reads in a row that timed out before their time
+	early       int        // reads in a row that timed out before their time
+	now         time.Time  // when the datagrams or the timers under way came
+	datagram    uint64     // the number of the datagram under way
+	givingWay   []*Session // handshakes, for their memory
 
 	mu         sync.Mutex // guards all following
-	peers      map[netip.AddrPort]*Session
-	open       int // sessions that are established
+	peers      peers
+	sources    sources
+	open       openSessions
 	handshakes handshakes
-	idler      bool               // a session could give way at MaxSessions
+	idler      bool               // a session is idle enough to give way at MaxSessions
 	hookLane   lane               // hooks, and keys that may block
 	workLane   lane               // what only computes
+	chainLane  lane               // the same, about clients' certificates
 	orphans    map[netip.Addr]int // hooks that run for handshakes that have ended, by source
 	answers    []answer
 	closing    bool
@@ -96,11 +102,17 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		done:     make(chan struct{}),
 		plain:    make([]byte, 0, udpio.MaxDatagram),
 		request:  make([]byte, 0, 64),
-		peers:    make(map[netip.AddrPort]*Session),
+		base:     time.Now().Add(-time.Second),
+		peers:    peers{make(map[netip.AddrPort]*Session), make(map[addresses]*Session)},
+		sources:  make(sources),
+		open:     openSessions{identities: make(map[Identity]*identity)},
 		hookLane: lane{most: cfg.maxHandshakes},
 		workLane: lane{most: runtime.GOMAXPROCS(0)},
-		orphans:  make(map[netip.Addr]int),
+		// Clients decide how much there is to do.
+		chainLane: lane{most: 1},
+		orphans:   make(map[netip.Addr]int),
 	}
+	l.handshakes.coin = newCoin()
 	var err error
 	if l.conn, err = udpio.New(pc, l.sent); err != nil {
 		pc.Close()
@@ -110,6 +122,12 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 	_ = l.conn.SetBuffers(cfg.readBuffer, cfg.writeBuffer) // what the system gives is enough to run
 	return l, nil
 }
+
+// since is t as sessions count time.
+func (l *loop) since(t time.Time) time.Duration { return t.Sub(l.base) }
+
+// time is the reverse of since.
+func (l *loop) time(d time.Duration) time.Time { return l.base.Add(d) }
 
 // run serves until the socket is closed and returns why.
 func (l *loop) run() error {
@@ -159,6 +177,7 @@ func (l *loop) run() error {
 // housekeep does what is due by now, tells the handler, and says when it must
 // be called next.
 func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
+	l.now = now
 	answers := l.takeAnswers()
 	if len(answers) > 1 {
 		l.conn.Hold()
@@ -233,7 +252,7 @@ func (l *loop) wasDue() bool {
 func (l *loop) isAsking() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.hookLane.busy() || l.workLane.busy()
+	return l.hookLane.busy() || l.workLane.busy() || l.chainLane.busy()
 }
 
 // hasWork reports whether somebody has left work for the loop.
@@ -267,6 +286,9 @@ func (l *loop) deliver() {
 		default:
 			tell(h, *it.event)
 			l.told = true
+			if it.kind == KindHandshakeComplete {
+				it.event.Session.releaseCertificates()
+			}
 		}
 	}
 }
@@ -324,7 +346,7 @@ func (l *loop) sent(d udpio.Sent) {
 	}
 	l.mu.Lock()
 	// Under this lock, nothing is told of a session after its end.
-	s := l.lookupLocked(d.Remote, d.Local)
+	s := l.peers.lookup(d.Remote, d.Local)
 	told := s != nil && !l.closing
 	switch {
 	case !told:

@@ -24,7 +24,8 @@ type Server struct {
 	// Handler is told what happens. Nil: nobody is.
 	Handler EventHandler
 
-	// PSK finds the pre-shared key of a client. Nil: no pre-shared keys, and
+	// PSK finds the pre-shared key of a client. It must not panic: nothing
+	// recovers it, and the program ends. Nil: no pre-shared keys, and
 	// Certificates or GetCertificate are required.
 	PSK PSKFunc
 	// PSKIdentityHint is sent to clients to help them choose their identity
@@ -50,14 +51,15 @@ type Server struct {
 
 	// Certificates are what the server authenticates with in suites without a
 	// pre-shared key. A client gets the first that is for the server name that
-	// it asks for, and whose kind of key it supports, or else the first that it
-	// supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
+	// it asks for, by its DNS names and IP addresses, and whose kind of key it
+	// supports, or else the first that it supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
 	// used.
 	Certificates []tls.Certificate
 	// GetCertificate, when not nil, is asked for the certificate for a client.
 	// It may block, as PSK may. When it returns nil, Certificates are chosen
 	// from; when it returns an error, the client gets no certificate. It is not
-	// asked when a session is resumed: VerifyConnection is.
+	// asked when a session is resumed: VerifyConnection is. It must not panic:
+	// nothing recovers it, and the program ends.
 	GetCertificate func(*ClientHelloInfo) (*tls.Certificate, error)
 	// ClientAuth says whether clients must have a certificate of their own,
 	// and whether it is verified, in suites with certificates. What is refused
@@ -65,16 +67,22 @@ type Server struct {
 	// pre-shared key is asked for none, whatever ClientAuth says.
 	ClientAuth tls.ClientAuthType
 	// ClientCAs are the authorities that client certificates are verified by.
-	// Nil: those of the system.
+	// Nil: those of the system. A client may send up to ten certificates, in any
+	// order behind its own. The signatures between them are verified from the
+	// authorities of ClientCAs down, 16 at most, so a constraint of the pool (see
+	// x509.CertPool.AddCertWithConstraint) is also asked about what an authority
+	// has signed by itself.
 	ClientCAs *x509.CertPool
 	// MaxClientCertificates is the length in bytes of the longest certificate
-	// chain that a client may send. Zero: DefaultMaxClientCertificates.
+	// chain that a client may send. A session keeps as many bytes of it, and
+	// parses them when Session.ConnectionState is called. Zero:
+	// DefaultMaxClientCertificates.
 	MaxClientCertificates int
 	// VerifyConnection, when not nil, is asked last, before the handshake is
 	// complete; with an error the client is refused. It may block, as PSK may.
 	// It is asked about clients with a pre-shared key too: their
 	// PeerCertificates are empty, so look at len(PeerCertificates) first. It
-	// must not panic: nothing recovers it. When a session is resumed
+	// must not panic: nothing recovers it, and the program ends. When a session is resumed
 	// (ConnectionState.DidResume) it is asked before the client has proven
 	// anything in this handshake: a ticket can be repeated by whoever has seen
 	// it, to no other effect.
@@ -107,12 +115,26 @@ type Server struct {
 	// closed. Zero: DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
-	// MaxSessions bounds the open sessions. At the bound, a new one takes the
-	// place of the one whose peer has been silent longest, if that is a minute
-	// or more; else hellos of new peers are refused. Handshakes that have
-	// begun are still completed, so that up to MaxHandshakes more may be open.
-	// Zero: DefaultMaxSessions.
+	// MaxSessions bounds the open sessions. At the bound, one gives way when a
+	// new handshake is complete: the longest silent of the identity (see
+	// Session.Identity) that has most sessions at one source, an IPv4 address
+	// or an IPv6 /64, if it has more than one there; else of the identity
+	// that has most, if that is twice what the new one's has; else, if its
+	// peer has been silent for a minute, of the new one's identity, or of all
+	// if that has no other; else the new one. Of many sessions of an identity,
+	// only some are looked at for the longest silent. Hellos of new peers are
+	// refused while no session could give way. Zero: DefaultMaxSessions.
 	MaxSessions int
+	// MaxSessionsPerSource bounds the open sessions of one source. At the
+	// bound, the longest silent of the same identity there gives way to a new
+	// session, else the longest silent of the source, if its peer has been
+	// silent for a minute, else the new one. Zero: no limit per source.
+	MaxSessionsPerSource int
+	// MaxSessionsPerIdentity bounds the open sessions of one identity. At the
+	// bound, its longest silent gives way to a new one. Sessions of peers
+	// that have shown no identity are not bounded by it. Zero: no limit per
+	// identity.
+	MaxSessionsPerIdentity int
 	// MaxHandshakes bounds the handshakes in progress. At the bound, the
 	// oldest of the source that has most of them gives way to the newest. It
 	// also bounds how many hooks run at a time. Zero: DefaultMaxHandshakes.
@@ -123,8 +145,13 @@ type Server struct {
 	// source.
 	MaxHandshakesPerSource int
 	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
-	// together keep of messages that have come in part. At the bound, parts
-	// are dropped, which clients send again. Zero: DefaultMaxHandshakeMemory.
+	// together keep of messages that have come in part and of client
+	// certificates, which while VerifyConnection is asked are held parsed. At
+	// the bound, a handshake of the source that holds most for the number of
+	// its open sessions gives way, if that is twice what the newer one's
+	// holds, or one that has held memory for more than 5 s; else what is newer
+	// is dropped, and clients send it again. Zero:
+	// DefaultMaxHandshakeMemory.
 	MaxHandshakeMemory int
 
 	// MTU is the largest UDP payload sent in a handshake, in bytes, from 128
@@ -364,15 +391,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Session returns the open session of the peer at remote. On a wildcard socket
-// a peer may have one for each local address that it writes to; then it is any
-// of them.
-func (s *Server) Session(remote netip.AddrPort) (*Session, bool) {
+// Session returns the open session of the peer that writes from remote to
+// local. On a wildcard socket a peer may have a session for each local address
+// that it writes to; if local is zero, Session returns the newest.
+func (s *Server) Session(remote, local netip.AddrPort) (*Session, bool) {
 	if l := s.current(); l != nil {
-		return l.openSession(netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()))
+		return l.openSession(unmapped(remote), unmapped(local))
 	}
 	return nil, false
 }
+
+// unmapped is an address as sessions have it.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // Sessions returns the sessions that are open when it is called, in no order.
 func (s *Server) Sessions() iter.Seq[*Session] {
@@ -388,7 +418,8 @@ func (s *Server) Stats() Stats {
 	stats := s.counters.stats()
 	if l := s.current(); l != nil {
 		l.mu.Lock()
-		stats.Sessions, stats.Handshakes = l.open, l.handshakes.count
+		stats.Sessions, stats.Handshakes = l.open.count, l.handshakes.count
+		stats.HandshakeMemory = l.handshakes.memory
 		l.mu.Unlock()
 	}
 	return stats

@@ -40,7 +40,7 @@ func TestLife(t *testing.T) {
 		if want := fmt.Sprintf("to %v: hello", p.pipe.addr); len(p.Data) != 1 || string(p.Data[0]) != want {
 			t.Errorf("client got %q, want %q", p.Data, want)
 		}
-		s, ok := b.server.Session(p.pipe.addr)
+		s, ok := b.server.Session(p.pipe.addr, anyLocal)
 		if !ok || s.RemoteAddr() != p.pipe.addr || s.LocalAddr() != serverAddr {
 			t.Fatalf("Session: %v %v", s, ok)
 		}
@@ -60,7 +60,7 @@ func TestLife(t *testing.T) {
 		if _, err := s.Write([]byte("late")); err != ErrSessionClosed || !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Write after close_notify: %v", err)
 		}
-		if _, ok := b.server.Session(p.pipe.addr); ok {
+		if _, ok := b.server.Session(p.pipe.addr, anyLocal); ok {
 			t.Error("the session is still found")
 		}
 		b.server.Close()
@@ -151,7 +151,7 @@ func TestFloodKeepsNothing(t *testing.T) {
 		t.Errorf("%d goroutines begun, want that of Serve", len(begun))
 	}
 	l.mu.Lock()
-	peers := len(l.peers)
+	peers := len(l.peers.byRemote)
 	l.mu.Unlock()
 	if peers != 0 || l.timerCount() != 0 {
 		t.Errorf("%d peers, %d timers", peers, l.timerCount())
@@ -395,10 +395,10 @@ func TestReconnect(t *testing.T) {
 	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		old, _ := b.server.Session(p.pipe.addr)
+		old, _ := b.server.Session(p.pipe.addr, anyLocal)
 		again := &peer{testpeer.New(testIdentity, []byte(testKey), 99), t, p.pipe}
 		again.verify()
-		if now, _ := b.server.Session(p.pipe.addr); now != old {
+		if now, _ := b.server.Session(p.pipe.addr, anyLocal); now != old {
 			t.Error("the old session is gone before the new one is there")
 		}
 		p.send(p.Sealed(wire.ContentApplicationData, []byte("still here")))
@@ -409,7 +409,7 @@ func TestReconnect(t *testing.T) {
 		if again.receive(); !again.Complete {
 			t.Fatal("the new handshake did not complete")
 		}
-		now, ok := b.server.Session(p.pipe.addr)
+		now, ok := b.server.Session(p.pipe.addr, anyLocal)
 		if !ok || now == old {
 			t.Error("the new session is not found")
 		}
@@ -448,7 +448,7 @@ func TestReconnectThatFails(t *testing.T) {
 		p.receive()
 		p.send(p.Flight())
 		p.receive()
-		session, _ := b.server.Session(p.pipe.addr)
+		session, _ := b.server.Session(p.pipe.addr, anyLocal)
 		wantAlive := func(why string) {
 			t.Helper()
 			p.Data = nil
@@ -456,7 +456,7 @@ func TestReconnectThatFails(t *testing.T) {
 			if p.receive(); len(p.Data) != 1 || string(p.Data[0]) != why {
 				t.Fatalf("after %s the session answers %q", why, p.Data)
 			}
-			if now, _ := b.server.Session(p.pipe.addr); now != session {
+			if now, _ := b.server.Session(p.pipe.addr, anyLocal); now != session {
 				t.Fatalf("after %s there is another session", why)
 			}
 		}
@@ -569,7 +569,7 @@ func TestIdleTimeout(t *testing.T) {
 		for range 5 {
 			time.Sleep(30 * time.Second)
 			busy.send(busy.Sealed(wire.ContentApplicationData, nil))
-			s, ok := b.server.Session(silent.pipe.addr)
+			s, ok := b.server.Session(silent.pipe.addr, anyLocal)
 			if ok {
 				s.Write([]byte("anybody there?")) // does not count: nobody may be
 			}
@@ -589,7 +589,7 @@ func TestIdleTimeout(t *testing.T) {
 // MaxHandshakes, new peers are refused at MaxSessions.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(s *Server) { s.MaxHandshakes, s.MaxSessions = 10, 3 }, func(b *bubble) {
+	inBubble(t, func(s *Server) { s.MaxHandshakes, s.MaxSessions, s.PSK = 10, 3, anyPSK }, func(b *bubble) {
 		oldest := b.peer(100)
 		oldest.verify()
 		for n := range 10 {
@@ -602,7 +602,9 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%v", e)
 		}
 		for n := range 3 {
-			b.peer(200 + n).establish()
+			p := b.peer(200 + n)
+			p.Identity = fmt.Sprint(n)
+			p.establish()
 		}
 		refused := b.peer(300)
 		refused.send(refused.Hello())
@@ -710,7 +712,7 @@ func TestWrite(t *testing.T) {
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		s, _ := b.server.Session(p.pipe.addr)
+		s, _ := b.server.Session(p.pipe.addr, anyLocal)
 		if n, err := s.Write(make([]byte, 16385)); n != 0 || err != ErrMessageTooLong {
 			t.Errorf("16385 bytes: %d, %v", n, err)
 		}
@@ -742,7 +744,7 @@ func TestValue(t *testing.T) {
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		s, _ := b.server.Session(p.pipe.addr)
+		s, _ := b.server.Session(p.pipe.addr, anyLocal)
 		if s.Value() != "account of "+testIdentity {
 			t.Errorf("Value %v", s.Value())
 		}

@@ -2,7 +2,6 @@ package dtlsserver
 
 import (
 	"bytes"
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
@@ -29,30 +29,38 @@ type Session struct {
 	idle    timers.Timer[*Session] // the loop's own: when the peer was last heard, or before
 	settled bool                   // the loop's own: the timers are set for an open session
 
+	started time.Duration // since loop.base
+	heard   atomic.Int64  // since loop.base, in ns: when the peer last said something of use
+
 	// Guarded by loop.mu.
-	sibling     *Session // same remote address, another local one
-	predecessor *Session // the open session that this handshake may replace
-	successor   *Session // the handshake that may replace this session
-	halfOpen    bool     // it is a handshake, in loop.handshakes
-	source      *source  // of loop.handshakes
-	inSource    *list.Element
-	question    *list.Element // that waits in a lane of the loop
-	hooked      bool          // a hook is being asked
+	newer, older *Session      // of the same remote address, with other local ones
+	predecessor  *Session      // the open session that this handshake may replace
+	successor    *Session      // the handshake that may replace this session
+	halfOpen     bool          // it is a handshake, in loop.handshakes
+	givesWay     bool          // for its memory, as soon as may be
+	hooked       bool          // a hook is being asked
+	question     *question     // that waits in a lane of the loop
+	source       *source       // of loop.sources
+	pair         *pair         // of loop.open; nil while halfOpen
+	inGroup      ring[Session] // in the handshakes of source, or in pair
+	inHolders    ring[Session] // of loop.handshakes
+	reserved     int           // bytes of handshake memory
+	holdsSince   time.Duration // since loop.base: has reserved some
 
 	mu       sync.Mutex // guards all following
 	eng      engine.Engine
 	complete bool // the handshake is, or was before the end
-	started  time.Time
-	heard    time.Time // when the peer last said something of use
 	value    any
 	pskValue any // value once the key is proven
-	reason   error
-	ctx      context.Context // nil until somebody asks
-	cancel   context.CancelCauseFunc
-	abort    context.CancelCauseFunc // of the hook that runs
-	worn     bool                    // KindKeyWornOut was told
-	written  bool                    // since restAt was set
-	restAt   time.Time               // when to see whether to rest; zero: at rest, or not open
+	// clientCertificates are the client's, once they were found good; nil: none.
+	clientCertificates *clientCertificates
+	reason             error
+	ctx                context.Context // nil until somebody asks
+	cancel             context.CancelCauseFunc
+	abort              context.CancelCauseFunc // of the hook that runs
+	worn               bool                    // KindKeyWornOut was told
+	written            bool                    // since restAt was set
+	restAt             time.Duration           // since loop.base: when to see whether to rest; zero: at rest, or not open
 
 	messagesReceived, messagesSent, recordsDropped uint64
 }
@@ -77,8 +85,8 @@ func (s *Session) Stats() SessionStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return SessionStats{
-		Started:          s.started,
-		LastReceived:     s.heard,
+		Started:          s.loop.time(s.started),
+		LastReceived:     s.lastHeard(),
 		MessagesReceived: s.messagesReceived,
 		MessagesSent:     s.messagesSent,
 		RecordsDropped:   s.recordsDropped,
@@ -145,7 +153,7 @@ func (s *Session) Write(b []byte) (int, error) {
 		return 0, s.notOpenLocked(err)
 	}
 	s.written = true
-	if s.restAt.IsZero() {
+	if s.restAt == 0 {
 		s.wakeLocked(time.Now())
 	}
 	switch err := s.loop.conn.Send(datagram, s.remote, s.local.Addr()); err {
@@ -239,9 +247,9 @@ func (s *Session) endLocked(reason error, tell bool) {
 func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Drop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	data, drop := s.eng.Receive(now, r, buf)
+	data, drop := s.eng.Receive(now, s.loop.datagram, r, buf)
 	if drop == engine.DropNone && r.Epoch > 0 {
-		s.heard = now
+		s.hear(now)
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
@@ -250,6 +258,26 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 		s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: r.Raw, plainText: data})
 	}
 	return drop
+}
+
+// memory is the engine.Budget of a Session.
+type memory Session
+
+// Reserve is called with the session's lock, and for more by the loop only.
+func (m *memory) Reserve(bytes int) bool {
+	s := (*Session)(m)
+	l := s.loop
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var now time.Duration
+	if bytes > 0 {
+		now = l.since(l.now)
+	}
+	givesWay, ok := l.handshakes.reserve(s, bytes, l.cfg.maxMemory, now)
+	if givesWay != nil {
+		l.givingWay = append(l.givingWay, givesWay)
+	}
+	return ok
 }
 
 // countDrop notes a record of no use.
@@ -293,18 +321,23 @@ func (s *Session) sameHello(hello *engine.Hello) bool {
 }
 
 // stale reports whether the session is a handshake that has been waiting for
-// the client's first word since t or longer.
+// the client since t or longer.
 func (s *Session) stale(t time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.eng.AwaitsClient() && !s.started.After(t)
+	since, waiting := s.eng.WaitsSince()
+	return waiting && !since.After(t)
 }
 
-// lastHeard is when the peer last sent something that opened.
+// hear notes that the peer has said something of use.
+func (s *Session) hear(now time.Time) { s.heard.Store(int64(s.loop.since(now))) }
+
+// lastHeard is when the peer last said something of use, or zero.
 func (s *Session) lastHeard() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.heard
+	if heard := s.heard.Load(); heard != 0 {
+		return s.loop.time(time.Duration(heard))
+	}
+	return time.Time{}
 }
 
 // isOver reports whether the session has ended.
@@ -380,14 +413,14 @@ func (s *Session) eventsLocked(now time.Time) {
 }
 
 func (s *Session) establishedLocked(now time.Time) {
-	s.heard = now
-	s.restAt = now.Add(restAfter)
+	s.hear(now)
+	s.restAt = s.loop.since(now.Add(restAfter))
 	s.complete = true
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
 	}
 	s.pskValue = nil
-	if old := s.loop.promote(s); old != nil {
+	if old := s.loop.promote(s, s.provenLocked()); old != nil {
 		// Its peer has forgotten it: there is nobody to tell.
 		old.end(ErrReconnected, false)
 	}
@@ -404,6 +437,9 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	}
 	if s.abort != nil {
 		s.abort(s.reason)
+	}
+	if !s.complete {
+		s.clientCertificates = nil
 	}
 	kind := KindSessionClosed
 	switch {
@@ -430,7 +466,7 @@ func failureVariant(reason error) uint16 {
 		if alert.Sent {
 			return 1<<8 | uint16(alert.Code)
 		}
-		return uint16(alert.Code)
+		return 0 // whatever the code, which is the peer's choice
 	}
 	return 2<<8 | uint16(slices.Index(failures, reason)+1)
 }

@@ -39,22 +39,33 @@ func newConnectionState(p *engine.Parameters) ConnectionState {
 		NegotiatedProtocol:   p.ALPN,
 		ExtendedMasterSecret: p.ExtendedMasterSecret,
 		DidResume:            p.Resumed,
-		PeerCertificates:     p.PeerCertificates,
-		VerifiedChains:       p.VerifiedChains,
 	}
 }
 
 // ConnectionState returns what the handshake has settled. Until it is complete
 // all is zero but the PSK identity, which is then no more than a claim.
+//
+// Of certificates the session keeps the bytes alone. They are parsed each time,
+// unless somebody still holds what came of it the last time, in
+// PeerCertificates.
 func (s *Session) ConnectionState() ConnectionState {
+	state, certificates := s.connectionState()
+	if certificates != nil {
+		certificates.fill(&state, s.parse(certificates))
+	}
+	return state
+}
+
+// connectionState returns all but the certificates, and those apart.
+func (s *Session) connectionState() (ConnectionState, *clientCertificates) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.complete {
-		return ConnectionState{PSKIdentity: s.identityLocked()}
+		return ConnectionState{PSKIdentity: s.identityLocked()}, nil
 	}
 	state := newConnectionState(s.eng.Parameters())
 	state.HandshakeComplete = true
-	return state
+	return state, s.clientCertificates
 }
 
 // identityLocked is the PSK identity as it is told. What is longer than it may

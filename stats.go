@@ -11,8 +11,8 @@ import (
 type Stats struct {
 	Sessions   int // open: the handshake is complete
 	Handshakes int // in progress
-	// HandshakeMemory is how many bytes handshakes in progress keep of messages
-	// that have come in part, of which Server.MaxHandshakeMemory may be.
+	// HandshakeMemory is how many bytes handshakes in progress have reserved, of
+	// which Server.MaxHandshakeMemory may be.
 	HandshakeMemory int
 
 	DatagramsReceived uint64
@@ -48,8 +48,8 @@ type Drops struct {
 	Closed          uint64 // records for a session that has just ended
 	ReplayedHellos  uint64 // hellos with a right cookie that were used before
 	Refused         uint64 // hellos with a right cookie at MaxSessions or while shutting down
-	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes or MaxHandshakesPerSource
-	EvictedIdle     uint64 // open sessions that gave way at MaxSessions
+	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
+	EvictedSessions uint64 // open sessions that gave way at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
 	SendFull        uint64 // datagrams that the socket had no room for
 	SendFailed      uint64 // datagrams that the socket refused
 }
@@ -62,7 +62,6 @@ type counters struct {
 	handshakesCompleted, handshakesFailed  atomic.Uint64
 	sessionsClosed                         atomic.Uint64
 	messagesReceived, messagesSent         atomic.Uint64
-	handshakeMemory                        atomic.Int64 // bytes
 	dropped                                [numDrops]atomic.Uint64
 }
 
@@ -75,7 +74,7 @@ const (
 	dropReplayedHello
 	dropRefused
 	dropEvicted
-	dropIdler
+	dropEvictedSession
 	dropSendFull
 	dropSendFailed
 	numDrops
@@ -86,7 +85,6 @@ func (c *counters) drop(why dropReason) { c.dropped[why].Add(1) }
 func (c *counters) stats() Stats {
 	dropped := func(why dropReason) uint64 { return c.dropped[why].Load() }
 	return Stats{
-		HandshakeMemory:     int(c.handshakeMemory.Load()),
 		DatagramsReceived:   c.datagramsReceived.Load(),
 		BytesReceived:       c.bytesReceived.Load(),
 		DatagramsSent:       c.datagramsSent.Load(),
@@ -114,7 +112,7 @@ func (c *counters) stats() Stats {
 			ReplayedHellos:  dropped(dropReplayedHello),
 			Refused:         dropped(dropRefused),
 			Evicted:         dropped(dropEvicted),
-			EvictedIdle:     dropped(dropIdler),
+			EvictedSessions: dropped(dropEvictedSession),
 			SendFull:        dropped(dropSendFull),
 			SendFailed:      dropped(dropSendFailed),
 		},

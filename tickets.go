@@ -7,6 +7,8 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
 	"sync"
 	"time"
 
@@ -111,5 +113,37 @@ func (k *ticketKeys) Open(now time.Time, ticket []byte) (state []byte, ok bool) 
 // first seals, all open: to rotate, put a new key in front and drop the last
 // after 24 hours. Servers with the same keys resume each other's sessions.
 // Without keys the server draws its own, and changes them daily. It may be
-// called at any time.
-func (s *Server) SetSessionTicketKeys(keys ...[32]byte) { s.tickets.set(keys) }
+// called at any time. A key of zeros, which is likely one that was never set,
+// and a key that comes twice are errors, which change nothing.
+func (s *Server) SetSessionTicketKeys(keys ...[32]byte) error {
+	secrets := make([][]byte, len(keys))
+	for i := range keys {
+		secrets[i] = keys[i][:]
+	}
+	if err := checkSecrets(secrets); err != nil {
+		return fmt.Errorf("dtlsserver: SetSessionTicketKeys: key %w", err)
+	}
+	s.tickets.set(keys)
+	return nil
+}
+
+// checkSecrets says which of several secrets cannot be one, counted from zero.
+func checkSecrets(secrets [][]byte) error {
+	for i, secret := range secrets {
+		if isZero(secret) {
+			return fmt.Errorf("%d has only zero bytes: was it ever set?", i)
+		}
+		for j := range i {
+			if subtle.ConstantTimeCompare(secret, secrets[j]) == 1 {
+				return fmt.Errorf("%d is the same as %d", i, j)
+			}
+		}
+	}
+	return nil
+}
+
+// isZero reports, in a time that does not depend on its bytes, whether a secret
+// has no other than zeros.
+func isZero(secret []byte) bool {
+	return subtle.ConstantTimeCompare(secret, make([]byte, len(secret))) == 1
+}

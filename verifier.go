@@ -80,7 +80,9 @@ type Verifier struct {
 
 // NewVerifier returns a Verifier with a secret of at least MinCookieSecret
 // random bytes. Cookies made with one of the previous secrets are still
-// accepted. The secrets are copied.
+// accepted. A secret of zeros, which is likely one that was never set, and one
+// that comes twice are errors; they count from 0, the current one. The secrets
+// are copied.
 func NewVerifier(secret []byte, previous ...[]byte) (*Verifier, error) {
 	v := &Verifier{secrets: new(atomic.Pointer[[][]byte])}
 	if err := v.SetSecret(secret, previous...); err != nil {
@@ -106,13 +108,12 @@ func (v *Verifier) SetSecret(secret []byte, previous ...[]byte) error {
 	secrets := make([][]byte, 0, 1+len(previous))
 	for i, s := range append([][]byte{secret}, previous...) {
 		if len(s) < MinCookieSecret {
-			which := "secret"
-			if i > 0 {
-				which = fmt.Sprintf("previous secret %d", i)
-			}
-			return fmt.Errorf("dtlsserver: Verifier: %s has %d bytes, need at least %d", which, len(s), MinCookieSecret)
+			return fmt.Errorf("dtlsserver: Verifier: secret %d has %d bytes, need at least %d", i, len(s), MinCookieSecret)
 		}
 		secrets = append(secrets, bytes.Clone(s))
+	}
+	if err := checkSecrets(secrets); err != nil {
+		return fmt.Errorf("dtlsserver: Verifier: secret %w", err)
 	}
 	v.secrets.Store(&secrets)
 	return nil

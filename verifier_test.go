@@ -315,10 +315,14 @@ func TestVerifierRecordings(t *testing.T) {
 	}
 }
 
-// TestVerifierSecrets: short ones are refused, and SetSecret takes effect.
+// TestVerifierSecrets: short ones, zeros and repetitions are refused, and
+// SetSecret takes effect.
 func TestVerifierSecrets(t *testing.T) {
 	t.Parallel()
-	for _, secrets := range [][][]byte{{nil}, {secretA[:31]}, {secretA, secretB[:31]}, {secretA, nil}} {
+	for _, secrets := range [][][]byte{
+		{nil}, {secretA[:31]}, {secretA, secretB[:31]}, {secretA, nil},
+		{make([]byte, 32)}, {secretA, make([]byte, 64)}, {secretA, secretA}, {secretA, secretB, secretB},
+	} {
 		if _, err := NewVerifier(secrets[0], secrets[1:]...); err == nil || strings.Contains(err.Error(), "aaa") {
 			t.Errorf("secrets of lengths %d: %v", len(secrets[0]), err)
 		}

@@ -22,11 +22,6 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-const (
-	pskIdentity = "bench"
-	pskKey      = "0123456789abcdef" // of a server that lives for one run on the loopback interface
-)
-
 type state uint8
 
 const (
@@ -39,12 +34,14 @@ const (
 // suite is a cipher suite with AES-128-GCM.
 type suite struct {
 	id    uint16
-	ecdhe bool // and an ECDSA certificate, or else a pre-shared key
+	psk   bool // a pre-shared key, or else an ECDSA certificate
+	ecdhe bool
 }
 
 var (
-	pskSuite   = &suite{id: 0x00a8}              // TLS_PSK_WITH_AES_128_GCM_SHA256
-	ecdsaSuite = &suite{id: 0xc02b, ecdhe: true} // TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+	pskSuite      = &suite{id: 0x00a8, psk: true}              // TLS_PSK_WITH_AES_128_GCM_SHA256
+	ecdhePSKSuite = &suite{id: 0xd001, psk: true, ecdhe: true} // TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256
+	ecdsaSuite    = &suite{id: 0xc02b, ecdhe: true}            // TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
 )
 
 // client is one client. It keeps after the handshake what it seals and opens
@@ -278,6 +275,10 @@ func (c *client) message(t wire.HandshakeType, body []byte, now time.Time) (send
 			return false, nil // a hint
 		}
 		s := cryptobyte.String(body)
+		var hint cryptobyte.String
+		if hs.suite.psk && !s.ReadUint16LengthPrefixed(&hint) {
+			return false, errMalformed
+		}
 		if !s.Skip(3) || !s.ReadUint8LengthPrefixed((*cryptobyte.String)(&hs.public)) {
 			return false, errMalformed
 		}
@@ -293,6 +294,9 @@ func (c *client) finish(now time.Time) error {
 	hs := c.hs
 	premaster := hs.psk
 	var kx []byte
+	if hs.suite.psk {
+		kx = append([]byte{0, byte(len(pskIdentity))}, pskIdentity...)
+	}
 	if hs.suite.ecdhe {
 		public, err := ecdh.P256().NewPublicKey(hs.public)
 		if err != nil {
@@ -302,10 +306,11 @@ func (c *client) finish(now time.Time) error {
 		if err != nil {
 			return err
 		}
+		if hs.suite.psk { // RFC 5489 section 2
+			shared = appendUint16Prefixed(appendUint16Prefixed(nil, shared), []byte(pskKey))
+		}
 		premaster = newPRF(shared)
-		kx = append([]byte{byte(len(sharePublic))}, sharePublic...)
-	} else {
-		kx = append([]byte{0, byte(len(pskIdentity))}, pskIdentity...)
+		kx = append(append(kx, byte(len(sharePublic))), sharePublic...)
 	}
 	begin := len(hs.transcript)
 	hs.transcript = wire.AppendHandshakeHeader(hs.transcript, wire.TypeClientKeyExchange, len(kx), hs.messageSeq, 0, len(kx))

@@ -49,10 +49,12 @@ func prf(out []byte, mac hash.Hash, label string, seed []byte) {
 
 // pskPremaster is the premaster secret of a pre-shared key (RFC 4279 section 2).
 func pskPremaster(key string) []byte {
-	out := binary.BigEndian.AppendUint16(nil, uint16(len(key)))
-	out = append(out, make([]byte, len(key))...)
-	out = binary.BigEndian.AppendUint16(out, uint16(len(key)))
-	return append(out, key...)
+	return appendUint16Prefixed(appendUint16Prefixed(nil, make([]byte, len(key))), []byte(key))
+}
+
+// appendUint16Prefixed appends b after its length.
+func appendUint16Prefixed(dst, b []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(dst, uint16(len(b))), b...)
 }
 
 // direction is one direction's AEAD. It opens and seals records of epoch 1.

@@ -234,6 +234,9 @@ func (l *load) leave() {
 	}
 }
 
+// forget forgets every client, which stays open at the server.
+func (l *load) forget() { l.clients = [maxClients]*client{} }
+
 // closePause is the time that a server is given to close a session.
 const closePause = 25 * time.Microsecond
 

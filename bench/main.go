@@ -5,21 +5,21 @@
 //
 //	cd bench && go run .
 //
+// or with itself at another commit, or under attack:
+//
+//	go run . -before HEAD~1
+//	go run . -attacks
+//
 // docs/BENCHMARKS.md says what is measured and how.
 package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
-	"math/big"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -36,34 +36,17 @@ import (
 
 func main() {
 	serveIfAsked()
-	var o options
-	servers := flag.String("servers", strings.Join(allServers, ","), "which servers")
-	names := flag.String("modes", strings.Join(modeNames(modes), ","), "which modes")
-	flag.Float64Var(&o.seconds, "seconds", 1, "how long a sample is")
-	flag.IntVar(&o.repetitions, "reps", 9, "how many samples are taken; their median counts")
-	flag.IntVar(&o.sessions, "sessions", 100_000, "how many idle sessions there are, and the most of any mode")
-	flag.DurationVar(&o.quiet, "quiet", 35*time.Second, "how long they are idle")
-	flag.StringVar(&o.profiles, "cpuprofile", "", "a `directory` for CPU profiles of ours, one a mode")
-	serverCPU := flag.Int("server-cpu", 0, "the `core` of the server; negative: any")
-	loadCPU := flag.Int("load-cpu", 1, "the `core` of the load; negative: any")
-	flag.Parse()
-	if cores() == 1 {
-		*serverCPU, *loadCPU = -1, -1
-	}
-	chosen, err := choose(strings.Split(*servers, ","), strings.Split(*names, ","))
-	if err == nil && (flag.NArg() > 0 || o.seconds <= 0 || o.repetitions < 1 || o.sessions < 1 || o.sessions > maxClients || o.quiet < 0) {
-		err = errors.New("bad arguments")
-	}
+	a, err := parse(flag.CommandLine, os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := pin(*loadCPU); err != nil {
+	if err := pin(a.loadCPU); err != nil {
 		fatal(err)
 	}
-	if o.profiles != "" {
-		if err := os.MkdirAll(o.profiles, 0o777); err != nil {
+	if a.profiles != "" {
+		if err := os.MkdirAll(a.profiles, 0o777); err != nil {
 			fatal(err)
 		}
 	}
@@ -72,17 +55,107 @@ func main() {
 		fatal(os.NewSyscallError("prctl", err))
 	}
 	debug.SetGCPercent(400) // of the load; servers are processes of their own
-	b, err := newBench(o, *serverCPU, *loadCPU)
+	b, err := newBench(a.options, a.serverCPU, a.loadCPU)
 	if err != nil {
 		fatal(err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	b.servers = strings.Split(*servers, ",")
-	err = b.run(ctx, chosen)
+	b.servers = a.servers
+	ok, err := b.do(ctx, a)
 	b.close()
+	stop()
 	if err != nil {
 		fatal(err)
+	}
+	if !ok {
+		os.Exit(1)
+	}
+}
+
+// do does what the arguments ask for. It reports whether nothing has failed
+// that the program judges.
+func (b *bench) do(ctx context.Context, a *arguments) (ok bool, err error) {
+	switch {
+	case a.before != "":
+		c, err := b.newCompared(ctx, a.before, a.rounds)
+		if err != nil {
+			return false, err
+		}
+		return c.run(ctx, os.Stdout, a.modes)
+	case a.attack:
+		return b.runAttacks(ctx, os.Stdout, a.attacks)
+	}
+	return true, b.run(ctx, a.modes)
+}
+
+// arguments are those of the command line.
+type arguments struct {
+	options
+	servers            []string
+	modes              []mode
+	serverCPU, loadCPU int
+	before             string // a commit
+	rounds             int
+	attack             bool
+	attacks            []*attack
+}
+
+// parse parses the command line. What has another default with -before or
+// -attacks has it where it is not given.
+func parse(flags *flag.FlagSet, line []string) (*arguments, error) {
+	a := &arguments{}
+	servers := flags.String("servers", strings.Join(allServers, ","), "which servers")
+	names := flags.String("modes", "", "which modes; none: all of "+strings.Join(modeNames(modes), ",")+", or with -before "+
+		strings.Join(modeNames(pairedModes), ","))
+	flags.Float64Var(&a.seconds, "seconds", 1, "how long a sample is, with -before 0.1, or a phase of -attacks, 2")
+	flags.IntVar(&a.repetitions, "reps", 9, "how many samples are taken; their median counts. With -before the pairs of a round, 10")
+	flags.IntVar(&a.sessions, "sessions", 100_000, "how many idle sessions there are, with -before 10,000, and the most of any mode")
+	flags.DurationVar(&a.quiet, "quiet", 35*time.Second, "how long they are idle")
+	flags.StringVar(&a.profiles, "cpuprofile", "", "a `directory` for CPU profiles of ours, one a mode")
+	flags.IntVar(&a.serverCPU, "server-cpu", 0, "the `core` of the server; negative: any, as with -attacks")
+	flags.IntVar(&a.loadCPU, "load-cpu", 1, "the `core` of the load; negative: any, as with -attacks")
+	flags.StringVar(&a.before, "before", "", "compare our server with that of a `commit`")
+	flags.IntVar(&a.rounds, "rounds", 10, "with -before, how many times both servers are started")
+	flags.BoolVar(&a.attack, "attacks", false, "attack our server")
+	only := flags.String("only", "", "with -attacks, which `attacks`; none: all of "+strings.Join(attackNames(attacks), ","))
+	if err := flags.Parse(line); err != nil {
+		return nil, err
+	}
+	given := make(map[string]bool)
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	all := modes
+	switch {
+	case a.before != "":
+		all, a.paired = pairedModes, true
+		setDefault(given["seconds"], &a.seconds, 0.1)
+		setDefault(given["reps"], &a.repetitions, 10)
+		setDefault(given["sessions"], &a.sessions, 10_000)
+	case a.attack:
+		setDefault(given["seconds"], &a.seconds, 2)
+		setDefault(given["server-cpu"], &a.serverCPU, -1)
+		setDefault(given["load-cpu"], &a.loadCPU, -1)
+	}
+	if cores() == 1 {
+		a.serverCPU, a.loadCPU = -1, -1
+	}
+	a.servers = strings.Split(*servers, ",")
+	var err error
+	if a.modes, err = choose(all, a.servers, *names); err != nil {
+		return nil, err
+	}
+	if a.attacks, err = chooseAttacks(*only); err != nil {
+		return nil, err
+	}
+	if flags.NArg() > 0 || a.seconds <= 0 || a.repetitions < 1 || a.sessions < 1 || a.sessions > maxClients || a.quiet < 0 ||
+		a.rounds < 1 || a.attack && a.before != "" {
+		return nil, errors.New("bad arguments")
+	}
+	return a, nil
+}
+
+func setDefault[T any](given bool, value *T, standard T) {
+	if !given {
+		*value = standard
 	}
 }
 
@@ -119,20 +192,23 @@ func modeNames(modes []mode) (names []string) {
 	return names
 }
 
-// choose returns the modes with the names, when there are all and the servers
-// too.
-func choose(servers, names []string) (chosen []mode, err error) {
+// choose returns the modes with the names, of which an empty one means all,
+// when there are all and the servers too.
+func choose(all []mode, servers []string, names string) (chosen []mode, err error) {
 	for _, server := range servers {
 		if !slices.Contains(allServers, server) {
 			return nil, fmt.Errorf("no server %q", server)
 		}
 	}
-	for _, name := range names {
-		i := slices.IndexFunc(modes, func(m mode) bool { return m.name == name })
+	if names == "" {
+		return all, nil
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(all, func(m mode) bool { return m.name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("no mode %q", name)
 		}
-		chosen = append(chosen, modes[i])
+		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
 }
@@ -145,6 +221,7 @@ type bench struct {
 	received, sent int    // bytes of the load's socket buffers
 	dir            string // temporary
 	built          map[string]string
+	uncounted      map[string]bool // servers that do not say what they count
 	cErrors        map[string]error
 	versions       map[string]string // of what servers are made of
 	primitives     primitives
@@ -157,7 +234,8 @@ func newBench(o options, serverCPU, loadCPU int) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{options: o, cpu: serverCPU, loadCPU: loadCPU, dir: dir,
-		built: make(map[string]string), cErrors: make(map[string]error), versions: make(map[string]string)}
+		built: make(map[string]string), uncounted: make(map[string]bool),
+		cErrors: make(map[string]error), versions: make(map[string]string)}
 	if err := writeCertificate(b.certFile(), b.keyFile()); err != nil {
 		b.close()
 		return nil, err
@@ -178,6 +256,7 @@ func (b *bench) start(server string) (*process, error) {
 	p, err := start(cmd, b.cpu)
 	if err == nil {
 		b.versions[server] = p.version
+		p.uncounted = b.uncounted[server]
 	}
 	return p, err
 }
@@ -192,6 +271,9 @@ func (b *bench) command(server string) (*exec.Cmd, error) {
 	path, err := os.Executable()
 	if err != nil {
 		return nil, err
+	}
+	if server == beforeServer || server == afterServer {
+		path, server = b.built[server], "ours"
 	}
 	cmd := exec.Command(path, b.certFile(), b.keyFile())
 	cmd.Env = append(os.Environ(), serveEnv+"="+server)
@@ -271,28 +353,13 @@ func (b *bench) prepare(m mode, server string) (*run, error) {
 
 // writeCertificate makes the servers' certificate, for a P-256 key.
 func writeCertificate(certFile, keyFile string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "bench"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		DNSNames:     []string{"localhost"},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	server := newIdentity("localhost", nil)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(server.key)
 	if err != nil {
 		return err
 	}
 	for file, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: der},
+		certFile: {Type: "CERTIFICATE", Bytes: server.chain[0]},
 		keyFile:  {Type: "PRIVATE KEY", Bytes: pkcs8},
 	} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {

@@ -5,6 +5,7 @@ package main
 // Honest handshakes while others send hellos from addresses that are not theirs.
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -34,53 +35,13 @@ func (r *run) mixed() error {
 		return err
 	}
 	defer flood.close()
-	l := r.load
-	hello := appendPlain(nil, wire.ContentHandshake, 0, appendHello(nil, l.suite, new([wire.RandomLen]byte), nil, 0))
 	m := &mixedResult{}
-	running := make(map[*client]time.Time)
-	l.ended = func(c *client) {
-		if since, ok := running[c]; ok && c.state == stateOpen {
-			m.latencies = append(m.latencies, l.now.Sub(since))
-		}
-		delete(running, c)
-	}
 	d := mixedSamples * time.Duration(r.options.repetitions) * r.options.sampleTime()
-	s, err := r.sample(d, func(func() bool) (int, error) {
-		l.now = time.Now()
-		begun := l.now
-		for {
-			passed := l.now.Sub(begun)
-			if passed > d && (len(running) == 0 || passed > d+honestPatience) {
-				return m.spoofed, nil
-			}
-			for m.spoofed < int(passed.Seconds()*floodRate) {
-				flood.send(l.nextSource(), hello)
-				m.spoofed++
-			}
-			flood.flush()
-			for m.honest < int(min(passed, d).Seconds()*honestRate) {
-				c := l.open()
-				running[c] = l.now
-				m.honest++
-			}
-			for c, since := range running {
-				switch {
-				case l.now.Sub(since) > honestPatience:
-					delete(running, c)
-					l.clients[c.source%maxClients] = nil
-				case c.due(l.now):
-					l.send(c.source, c.hs.flight)
-				}
-			}
-			l.flush()
-			l.hand(l.receive(time.Millisecond))
-		}
-	})
-	l.ended = nil
+	s, err := r.sample(d, func(func() bool) (int, error) { return r.mix(flood, m, d), nil })
 	if err != nil {
 		return err
 	}
-	l.leave()
+	r.load.leave()
 	after, err := r.settled()
 	if err != nil {
 		return err
@@ -88,9 +49,84 @@ func (r *run) mixed() error {
 	m.flood = float64(m.spoofed) / s.wall.Seconds()
 	m.cpu = s.utilisation()
 	m.growth = float64(after.resident-before.resident) / float64(max(1, m.spoofed))
-	slices.Sort(m.latencies)
 	r.result.mixed = m
 	return nil
+}
+
+// mixedInSamples measures the same in samples, of which each has its own
+// clients.
+func (r *run) mixedInSamples() error {
+	flood, err := newSocket(r.process.server)
+	if err != nil {
+		return err
+	}
+	d := mixedSamples * r.options.sampleTime()
+	r.work = func(func() bool) (int, error) {
+		m := &mixedResult{}
+		r.mix(flood, m, d)
+		if len(m.latencies) < m.honest {
+			return 0, fmt.Errorf("%d of %d honest handshakes", len(m.latencies), m.honest)
+		}
+		r.latency = m.percentile(50)
+		return m.spoofed, nil
+	}
+	r.between = func() error {
+		r.load.leave()
+		return nil
+	}
+	r.finish = func() error {
+		flood.close()
+		return nil
+	}
+	return nil
+}
+
+// mix sends hellos that nobody follows up from one socket, and runs honest
+// handshakes from that of the load, for a time, and returns the number of the
+// former.
+func (r *run) mix(flood *socket, m *mixedResult, d time.Duration) (spoofed int) {
+	l := r.load
+	hello := appendPlain(nil, wire.ContentHandshake, 0, appendHello(nil, l.suite, new([wire.RandomLen]byte), nil, 0))
+	running := make(map[*client]time.Time)
+	l.ended = func(c *client) {
+		if since, ok := running[c]; ok && c.state == stateOpen {
+			m.latencies = append(m.latencies, l.now.Sub(since))
+		}
+		delete(running, c)
+	}
+	defer func() {
+		l.ended = nil
+		slices.Sort(m.latencies)
+	}()
+	l.now = time.Now()
+	begun := l.now
+	for {
+		passed := l.now.Sub(begun)
+		if passed > d && (len(running) == 0 || passed > d+honestPatience) {
+			return m.spoofed
+		}
+		for m.spoofed < int(passed.Seconds()*floodRate) {
+			flood.send(l.nextSource(), hello)
+			m.spoofed++
+		}
+		flood.flush()
+		for m.honest < int(min(passed, d).Seconds()*honestRate) {
+			c := l.open()
+			running[c] = l.now
+			m.honest++
+		}
+		for c, since := range running {
+			switch {
+			case l.now.Sub(since) > honestPatience:
+				delete(running, c)
+				l.clients[c.source%maxClients] = nil
+			case c.due(l.now):
+				l.send(c.source, c.hs.flight)
+			}
+		}
+		l.flush()
+		l.hand(l.receive(time.Millisecond))
+	}
 }
 
 // mixedResult is what mixed has shown.

@@ -29,6 +29,9 @@ type options struct {
 	sessions    int           // the most of any mode, and the idle ones
 	quiet       time.Duration // how long they are idle
 	profiles    string        // a directory; empty: none
+	// paired samples are compared one by one: what the process counts is asked
+	// for, and no garbage collected between them, for which they are too short.
+	paired bool
 }
 
 func (o options) sampleTime() time.Duration { return time.Duration(o.seconds * float64(time.Second)) }
@@ -83,6 +86,8 @@ type run struct {
 	between func() error
 	// finish, when not nil, is called after the last sample.
 	finish func() error
+
+	latency time.Duration // of the last sample's handshakes, where work looks at it
 }
 
 func newRun(m mode, o options, p *process, server string) (*run, error) {
@@ -99,6 +104,13 @@ func newRun(m mode, o options, p *process, server string) (*run, error) {
 
 // sample measures what the server uses while work goes on, for a time.
 func (r *run) sample(d time.Duration, work func(stop func() bool) (int, error)) (sample, error) {
+	var counted counters
+	if r.options.paired {
+		var err error
+		if counted, err = r.process.counters(); err != nil {
+			return sample{}, err
+		}
+	}
 	before, err := r.process.usage()
 	if err != nil {
 		return sample{}, err
@@ -111,7 +123,16 @@ func (r *run) sample(d time.Duration, work func(stop func() bool) (int, error)) 
 	}
 	wall := time.Since(begun)
 	after, err := r.process.usage()
-	return sample{n, wall, after.sub(before)}, err
+	if err != nil {
+		return sample{}, err
+	}
+	s := sample{operations: n, wall: wall, usage: after.sub(before), latency: r.latency}
+	if r.options.paired {
+		end, err := r.process.counters()
+		s.counters = end.sub(counted)
+		return s, err
+	}
+	return s, nil
 }
 
 // warm makes the server ready and warms it up.
@@ -198,6 +219,9 @@ func (r *run) handshakes() error {
 	}
 	r.between = func() error {
 		r.load.leave()
+		if r.options.paired {
+			return nil
+		}
 		_, err := r.process.command("collect")
 		return err
 	}

@@ -61,6 +61,8 @@ type process struct {
 	cpu    int // the core; negative: any
 	// version is what the server says it is made of, or empty.
 	version string
+	// uncounted: the server is too old to say what it counts.
+	uncounted bool
 }
 
 // start runs a command that is a server on the core cpu, or anywhere when that
@@ -139,6 +141,35 @@ func (p *process) stop() {
 	killer := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
 	defer killer.Stop()
 	p.cmd.Wait()
+}
+
+// counters are what a process counts of itself. What is negative is not
+// counted.
+type counters struct {
+	mallocs int64
+	calls   int64 // system calls
+}
+
+func (c counters) sub(d counters) counters {
+	if c.mallocs >= 0 {
+		c.mallocs -= d.mallocs
+	}
+	if c.calls >= 0 {
+		c.calls -= d.calls
+	}
+	return c
+}
+
+// counters asks the process for them.
+func (p *process) counters() (c counters, err error) {
+	if p.uncounted {
+		return counters{-1, -1}, nil
+	}
+	line, err := p.command("counters")
+	if err == nil {
+		_, err = fmt.Sscan(line, &c.mallocs, &c.calls)
+	}
+	return c, err
 }
 
 // usage is what a process has used.

@@ -39,6 +39,9 @@ func progress(r *result) {
 	fmt.Fprintf(os.Stderr, "%-12s %-13s %s\n", r.mode, r.server, text)
 }
 
+// progressRow tells on standard error that a row of a comparison is there.
+func progressRow(c *comparison) { fmt.Fprintln(os.Stderr, c.cells()) }
+
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line

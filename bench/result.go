@@ -29,6 +29,8 @@ type sample struct {
 	operations int
 	wall       time.Duration
 	usage      usage
+	counters   counters
+	latency    time.Duration // median of its handshakes, of mode mixed in samples
 }
 
 // micros is the CPU time of an operation in microseconds.

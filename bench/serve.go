@@ -5,6 +5,9 @@ package main
 // A server process: this program again, with serveEnv set. It says on its
 // standard output where it listens, and obeys its standard input, a line a
 // command and a line an answer, until that ends.
+//
+// This file and ours.go are also built against other states of the library (see
+// build.go): they use nothing of the other files.
 
 import (
 	"bufio"
@@ -27,15 +30,14 @@ type service interface {
 	close() // every session
 }
 
-// goServers are the servers written in Go.
-var goServers = map[string]func(credentials) (service, error){
-	"ours":         serveOurs,
-	"pion2":        servePion2,
-	"pion3":        servePion3,
-	"echo":         serveEcho,
-	"echo-batched": func(credentials) (service, error) { return serveBatched(false) },
-	"echo-floor":   func(credentials) (service, error) { return serveBatched(true) },
-}
+const (
+	pskIdentity = "bench"
+	pskKey      = "0123456789abcdef" // of a server that lives for one run on the loopback interface
+)
+
+// systemCalls counts the system calls of this process. Nil: they are not
+// counted.
+var systemCalls func() uint64
 
 // credentials are what a server authenticates with, beside the pre-shared key.
 type credentials struct{ certFile, keyFile string }
@@ -78,6 +80,14 @@ func serve(name string, c credentials, in io.Reader, out io.Writer) error {
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
 			fmt.Fprintf(out, "%d %d\n", runtime.NumGoroutine(), m.HeapAlloc)
+		case "counters":
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			calls := int64(-1)
+			if systemCalls != nil {
+				calls = int64(systemCalls())
+			}
+			fmt.Fprintln(out, m.Mallocs, calls)
 		case "close":
 			s.close()
 			fmt.Fprintln(out, "closed")
@@ -90,7 +100,11 @@ func serve(name string, c credentials, in io.Reader, out io.Writer) error {
 			pprof.StopCPUProfile()
 			fmt.Fprintln(out, "profile", profile.Close())
 		default:
-			return fmt.Errorf("unknown command %q", command)
+			more, ok := s.(interface{ command(name string) string })
+			if !ok {
+				return fmt.Errorf("unknown command %q", command)
+			}
+			fmt.Fprintln(out, more.command(command))
 		}
 	}
 	return lines.Err()

@@ -96,7 +96,7 @@ var figures = func() (all []figure) {
 	)
 	counters("evictions_total", "Handshakes and idle sessions that gave way to newer ones at a limit.", "state",
 		reason{"handshake", func(d *drops) uint64 { return d.Evicted }},
-		reason{"session", func(d *drops) uint64 { return d.EvictedIdle }},
+		reason{"session", func(d *drops) uint64 { return d.EvictedSessions }},
 	)
 	counters("unsent_datagrams_total", "Datagrams that could not be sent, by reason: the socket was full, or refused them.", "reason",
 		reason{"full", func(d *drops) uint64 { return d.SendFull }},

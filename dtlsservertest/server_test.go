@@ -44,7 +44,7 @@ func TestNewServer(t *testing.T) {
 	want(t, m.Session, e.Session)
 	want(t, m.CipherText[0], 23) // application_data
 
-	if session, ok := server.Session(client.Session().RemoteAddr()); !ok || session != client.Session() {
+	if session, ok := server.Session(client.Session().RemoteAddr(), client.Session().LocalAddr()); !ok || session != client.Session() {
 		t.Error("the client's session is not among those of the server")
 	}
 	client.Session().Write([]byte("pushed"))

@@ -13,6 +13,7 @@ package main
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -56,8 +57,7 @@ func newServer(name string, cookieSecret []byte, ticketKey [32]byte) (*dtlsserve
 			},
 		},
 	}
-	server.SetSessionTicketKeys(ticketKey)
-	return server, err
+	return server, errors.Join(err, server.SetSessionTicketKeys(ticketKey))
 }
 
 // forward sends the first datagram of each client to one server and all others to

@@ -41,7 +41,7 @@ func TestCookies(t *testing.T) {
 	for name, secrets := range map[string][2]byte{"shared": {1, 1}, "not shared": {1, 2}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			servers := start(t, secrets, [2]byte{})
+			servers := start(t, secrets, [2]byte{1, 2})
 			one, two := servers[0], servers[1]
 			front, err := net.ListenPacket("udp", "127.0.0.1:0")
 			if err != nil {
@@ -87,7 +87,7 @@ func TestTickets(t *testing.T) {
 	for name, keys := range map[string][2]byte{"shared": {1, 1}, "not shared": {1, 2}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			servers := start(t, [2]byte{}, keys)
+			servers := start(t, [2]byte{1, 2}, keys)
 			first := testpeer.New(identity, []byte(key), 1)
 			first.Suites, first.AskTicket = []uint16{0xd001}, true // TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256
 			handshake(t, servers[0], first)

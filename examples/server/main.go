@@ -62,6 +62,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// openKeyLog opens a file for secrets, which must be nobody else's to read.
+func openKeyLog(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if mode := info.Mode(); err == nil && mode.IsRegular() && mode.Perm()&0o077 != 0 && runtime.GOOS != "windows" {
+		err = fmt.Errorf("key log %s: its mode is %v, others may read it; want %v", name, mode.Perm(), os.FileMode(0o600))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // serve serves until ctx is done.
 func serve(ctx context.Context, opts *options, stdout, stderr io.Writer) error {
 	out := console.New(stdout)
@@ -72,7 +88,7 @@ func serve(ctx context.Context, opts *options, stdout, stderr io.Writer) error {
 	server := opts.server
 	server.Handler = h
 	if opts.keyLog != "" {
-		f, err := os.OpenFile(opts.keyLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		f, err := openKeyLog(opts.keyLog)
 		if err != nil {
 			return err
 		}

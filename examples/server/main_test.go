@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,24 @@ func TestKeyLogIsPrivate(t *testing.T) {
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		t.Errorf("the key log has mode %v", mode)
+	}
+}
+
+// TestKeyLogOfOthers: secrets are not appended to a file that others may read.
+func TestKeyLogOfOthers(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("files have no such modes")
+	}
+	name := filepath.Join(t.TempDir(), "keys.log")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(name, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := openKeyLog(name); err == nil || !strings.Contains(err.Error(), "others may read it") {
+		t.Errorf("opened %v, error %v", f, err)
 	}
 }
 

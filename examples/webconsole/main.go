@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
 )
@@ -117,6 +119,23 @@ func parseKeys(psks []string) (map[string][]byte, error) {
 	return keys, nil
 }
 
+// maxConnections bounds those of all programs of this machine: more than
+// maxBrowsers have.
+const maxConnections = 128
+
+// newWeb returns a web server that waits for nobody for long: others on this
+// machine, who do not have the token, can connect too.
+func newWeb(h http.Handler) *http.Server {
+	const patience = 5 * time.Second
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: patience,
+		ReadTimeout:       patience, // stream sets another
+		IdleTimeout:       patience,
+		MaxHeaderBytes:    16 << 10,
+	}
+}
+
 // serve serves until ctx is done.
 func serve(ctx context.Context, opts *options, stdout io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -136,12 +155,8 @@ func serve(ctx context.Context, opts *options, stdout io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "open http://%v/#%s\nthe DTLS server listens on %v\n", listener.Addr(), c.token, c.server.Addr())
 
-	web := &http.Server{
-		Handler:           c.routes(),
-		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends the streams
-		ReadHeaderTimeout: 5 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-	}
+	web := newWeb(c.routes())
+	web.BaseContext = func(net.Listener) context.Context { return ctx } // ends the streams
 	var group sync.WaitGroup
 	group.Go(func() { c.sampleEach(ctx, time.Second) })
 	if clients != nil {
@@ -154,7 +169,7 @@ func serve(ctx context.Context, opts *options, stdout io.Writer) error {
 		_ = web.Shutdown(ctx)
 		_ = c.server.Shutdown(ctx) // what is not complete by then is given up
 	})
-	err = web.Serve(listener)
+	err = web.Serve(netutil.LimitListener(listener, maxConnections))
 	cancel()
 	group.Wait()
 	if errors.Is(err, http.ErrServerClosed) {

@@ -71,6 +71,7 @@ func (c *webConsole) stream(w http.ResponseWriter, r *http.Request) {
 	defer leave()
 	w.Header().Set("Content-Type", "text/event-stream")
 	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{}) // the request has been read
 	_, _ = io.WriteString(w, "retry: 1000\n\n")
 	told := parseCursor(r.Header.Get("Last-Event-ID"))
 	for {

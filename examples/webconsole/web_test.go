@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,12 +43,20 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	return newSiteWith(t, func(*http.Server) {})
+}
+
+// newSiteWith returns a site whose web server has been edited.
+func newSiteWith(t *testing.T, edit func(*http.Server)) *site {
+	t.Helper()
 	c := newTestConsole(t)
 	if err := c.listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	web := httptest.NewUnstartedServer(c.routes())
+	web := httptest.NewUnstartedServer(nil)
+	web.Config = newWeb(c.routes())
+	edit(web.Config)
 	web.Config.BaseContext = func(net.Listener) context.Context { return ctx }
 	web.Start()
 	t.Cleanup(web.Close)
@@ -227,6 +238,51 @@ func TestHistory(t *testing.T) {
 
 func (s *site) putMessageText(line string) {
 	s.hub.putMessage(message{Text: text(excerptOf([]byte(line)))})
+}
+
+// TestStreamOutlasts: a stream goes on beyond the time that a request may take.
+func TestStreamOutlasts(t *testing.T) {
+	t.Parallel()
+	const timeout = 20 * time.Millisecond
+	s := newSiteWith(t, func(web *http.Server) { web.ReadTimeout = timeout })
+	w := s.watch("")
+	for i, began := 0, time.Now(); time.Since(began) < 5*timeout; i++ {
+		line := strconv.Itoa(i)
+		s.putMessageText(line)
+		w.until(func(b told) bool { return len(b.Messages) > 0 && b.Messages[len(b.Messages)-1].Text == line })
+	}
+}
+
+// TestSilentConnections: whoever connects and does not go on is not waited for.
+func TestSilentConnections(t *testing.T) {
+	t.Parallel()
+	s := newSiteWith(t, func(web *http.Server) {
+		for _, timeout := range []*time.Duration{&web.ReadHeaderTimeout, &web.ReadTimeout, &web.IdleTimeout} {
+			if *timeout == 0 || *timeout > 10*time.Second {
+				t.Errorf("a timeout is %v", *timeout)
+			}
+			*timeout = 20 * time.Millisecond
+		}
+	})
+	for name, sends := range map[string]string{
+		"nothing":           "",
+		"half a header":     "GET / HTTP/1.1\r\nHost: x",
+		"half a body":       "POST /send HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx",
+		"no second request": "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		conn, err := net.Dial("tcp", s.web.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(conn, sends); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the connection is still open", name)
+		}
+	}
 }
 
 // TestStreamFollows: what happens is told at once, and the key is never.

@@ -3,71 +3,60 @@ package engine
 import (
 	"bytes"
 	"crypto/ecdh"
-	"crypto/rsa"
 	"crypto/subtle"
-	"crypto/x509"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// What a stranger may make the server compute and keep is bounded.
-const (
-	maxClientChain = 10
-	// The cost of an RSA signature grows with the square of the key's length
-	// in bits, and with the exponent's.
-	maxRSA         = 4096
-	maxRSAExponent = 1<<16 + 1
-	// maxNamesakes is how many certificates may have one subject: whoever
-	// looks for a chain tries each of them for all that name it their issuer.
-	maxNamesakes = 2
-)
-
 // pskLen is the length of the key that stands in for an unknown one.
 const pskLen = 32
 
-// receiveCertificate takes the client's certificates (RFC 5246 section 7.4.6).
-// Whether they will do is asked when the client has proven that they are its.
+// receiveCertificate takes the client's certificates (RFC 5246 section 7.4.6),
+// and has them parsed. Whether they will do is asked when the client has proven
+// that they are its.
 func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
-	chain, ok := wire.ParseCertificate(body)
+	count, ok := wire.CountCertificates(body, MaxClientChain)
 	if !ok {
 		e.fail(wire.AlertDecodeError, "malformed Certificate")
 		return
 	}
-	if len(chain) == 0 && e.cfg.RequireClientCertificate {
+	if count == 0 && e.cfg.RequireClientCertificate {
 		e.fail(wire.AlertHandshakeFailure, "the client sent no certificate")
 		return
 	}
-	if len(chain) > maxClientChain {
+	if count > MaxClientChain {
 		e.fail(wire.AlertBadCertificate, "too many client certificates")
 		return
 	}
-	subjects := make(map[string]int)
-	for _, der := range chain {
-		c, err := x509.ParseCertificate(bytes.Clone(der))
-		if err != nil {
-			e.fail(wire.AlertBadCertificate, "malformed client certificate")
-			return
-		}
-		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && (key.N.BitLen() > maxRSA || key.E > maxRSAExponent) {
-			e.fail(wire.AlertBadCertificate, "a client certificate's RSA key is too long")
-			return
-		}
-		if subjects[string(c.RawSubject)]++; subjects[string(c.RawSubject)] > maxNamesakes {
-			e.fail(wire.AlertBadCertificate, "too many client certificates of one name")
-			return
-		}
-		e.parameters.PeerCertificates = append(e.parameters.PeerCertificates, c)
-	}
-	if e.certified() && suite.KeyExchangeOf(e.parameters.PeerCertificates[0].PublicKey) == 0 {
-		e.fail(wire.AlertUnsupportedCert, "the client certificate's key is of no known kind")
+	hs := e.hs
+	if count == 0 {
+		hs.messages = nil // nothing will be signed
+		hs.hear(wire.TypeCertificate, seq, body)
+		hs.gotOn(now)
+		e.state = awaitClientKeyExchange
 		return
 	}
-	e.hs.hear(wire.TypeCertificate, seq, body)
-	e.hs.gotOn()
-	e.state = awaitClientKeyExchange
+	certificates := Chain(bytes.Clone(body))
+	hs.chain = certificates
+	hs.hearChain(seq)
+	hs.gotOn(now)
+	e.workOnChain(awaitParsing, func() func(time.Time) {
+		p, alert, why := certificates.examine()
+		return func(now time.Time) {
+			if p == nil {
+				e.fail(alert, why)
+				return
+			}
+			e.learn(p)
+			hs.onSchedule(now)
+			e.state = awaitClientKeyExchange
+			e.receiveKept(now)
+		}
+	})
 }
 
 // receiveClientKeyExchange takes the client's part of the key exchange, has the
@@ -91,8 +80,12 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 	hs := e.hs
 	hs.hear(wire.TypeClientKeyExchange, seq, body)
 	hs.sessionHash = hs.transcript.Sum(hs.sessionHash[:0])
-	hs.gotOn()
-	hs.resendAt = now.Add(hs.timeout)
+	hs.gotOn(now)
+	came := now
+	if !hs.keyExchangeAt.IsZero() {
+		came = hs.keyExchangeAt
+	}
+	hs.resendAt = came.Add(hs.timeout)
 	claim := string(identity)
 	if !kx.ECDHE() {
 		e.askPSK(now, claim)
@@ -173,7 +166,7 @@ func (e *Engine) haveKeys(now time.Time, premaster []byte) {
 		e.failInside(CauseInternal, err)
 		return
 	}
-	e.hs.gotOn()
+	e.hs.gotOn(now)
 	e.hs.onSchedule(now)
 	if e.certified() {
 		e.state = awaitCertificateVerify
@@ -192,18 +185,19 @@ func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte
 		return
 	}
 	hs := e.hs
-	public, signed := e.parameters.PeerCertificates[0].PublicKey, hs.messages
+	public, chain := hs.peerKey, hs.chain
+	before, after := hs.messages[:hs.chainAt], hs.messages[hs.chainAt:]
 	hs.messages = nil
 	hs.hear(wire.TypeCertificateVerify, seq, body)
 	signature = bytes.Clone(signature)
 	e.work(awaitVerification, false, func() func(time.Time) {
-		right := suite.Verify(public, scheme, signed, signature)
+		right := suite.Verify(public, scheme, slices.Concat(before, chain, after), signature)
 		return func(now time.Time) {
 			if !right {
 				e.fail(wire.AlertDecryptError, "wrong signature in CertificateVerify")
 				return
 			}
-			hs.gotOn()
+			hs.gotOn(now)
 			hs.onSchedule(now)
 			e.expectFinished(now)
 		}
@@ -242,22 +236,18 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	e.complete(now)
 }
 
-// AnswerVerdict answers EventVerdictNeeded: the peer is accepted, with the
-// chains that its certificates were verified by, or refused with an alert. It
-// does nothing unless the engine waits for it.
-func (e *Engine) AnswerVerdict(now time.Time, chains [][]*x509.Certificate, refused error, alert uint8) {
+// AnswerVerdict answers EventVerdictNeeded: the peer is accepted, or refused
+// with an alert. It does nothing unless the engine waits for it.
+func (e *Engine) AnswerVerdict(now time.Time, refused error, alert uint8) {
 	switch {
 	case e.state != awaitVerdict && e.state != awaitResumptionVerdict:
 	case refused != nil:
 		e.sendAlert(wire.LevelFatal, wire.AlertDescription(alert))
 		e.close(Event{Cause: CauseRefused, Alert: wire.AlertDescription(alert), Err: refused})
+	case e.state == awaitVerdict:
+		e.complete(now)
 	default:
-		e.parameters.VerifiedChains = chains
-		if e.state == awaitVerdict {
-			e.complete(now)
-		} else {
-			e.answerResumption(now)
-		}
+		e.answerResumption(now)
 	}
 }
 

@@ -16,6 +16,8 @@
 //	           |                          [CertificateRequest], ServerHelloDone
 //	    [awaitCertificate]      flight 4 resent at 1, 3, 7, 15 ... s
 //	           |
+//	      [awaitParsing]        EventWork: the client's certificates
+//	           |
 //	awaitClientKeyExchange      and here
 //	           |
 //	      [awaitSecret]         EventWork: ECDH
@@ -83,11 +85,6 @@ type Config struct {
 	// secrets, for others. A *sync.Pool will do.
 	Memory Memory
 
-	// Reserve, when not nil, is asked before bytes are set aside for messages
-	// that come in parts, by all engines together, and told with a negative
-	// number when they are given back.
-	Reserve func(bytes int) bool
-
 	// KeyLog, when not nil, is told the secrets of each handshake that
 	// completes.
 	KeyLog func(clientRandom, masterSecret []byte)
@@ -134,11 +131,13 @@ type state uint8
 
 const (
 	awaitClientHello state = iota
+	awaitResumptionParsing
 	awaitResumptionPSK
 	awaitResumptionVerdict
 	awaitCredential
 	awaitServerKeyExchange
 	awaitCertificate
+	awaitParsing
 	awaitClientKeyExchange
 	awaitSecret
 	awaitPSK
@@ -182,8 +181,8 @@ type Engine struct {
 
 // Begin begins, once, with a hello whose cookie was right, of which nothing is
 // kept. The record that holds it, or its first fragment, is the first to be
-// given to Receive.
-func (e *Engine) Begin(cfg *Config, now time.Time, hello *Hello) {
+// given to Receive. If budget is nil, there is no bound for messages in parts.
+func (e *Engine) Begin(cfg *Config, budget Budget, now time.Time, hello *Hello) {
 	e.cfg = cfg
 	e.limit, e.plainLimit = wire.MaxPlaintext, wire.MaxPlaintext
 	copy(e.clientRandom[:], hello.Random)
@@ -191,10 +190,11 @@ func (e *Engine) Begin(cfg *Config, now time.Time, hello *Hello) {
 	// of the hello it answers.
 	e.plain = record.Plaintext(hello.RecordSeq)
 
-	e.hs = cfg.borrow()
+	e.hs = cfg.borrow(budget)
 	e.hs.nextReceive, e.hs.nextSend = hello.MessageSeq, hello.MessageSeq
 	e.hs.timeout = cfg.firstTimeout()
 	e.hs.giveUp = now.Add(cfg.HandshakeTimeout)
+	e.hs.gotOnAt = now
 	e.events = e.hs.events[:0]
 	e.flight.bytes = e.hs.flight[:0]
 }
@@ -205,9 +205,9 @@ func (e *Engine) Established() bool { return e.state == established }
 // Closed reports whether the association is over.
 func (e *Engine) Closed() bool { return e.state == closed }
 
-// AwaitsClient reports whether nothing has come since the verified hello that
+// awaitsClient reports whether nothing has come since the verified hello that
 // takes the handshake on.
-func (e *Engine) AwaitsClient() bool {
+func (e *Engine) awaitsClient() bool {
 	switch e.state {
 	case awaitClientHello, awaitCertificate:
 		return true
@@ -217,6 +217,15 @@ func (e *Engine) AwaitsClient() bool {
 		return e.hs.resumed != nil
 	}
 	return false
+}
+
+// WaitsSince returns when the handshake was last taken on, and reports whether it
+// is the client that it waits for.
+func (e *Engine) WaitsSince() (at time.Time, waits bool) {
+	if e.hs == nil || e.asking() {
+		return time.Time{}, false
+	}
+	return e.hs.gotOnAt, true
 }
 
 // Opening reports whether records of epoch 1 are tried with this engine's
@@ -251,10 +260,15 @@ func (e *Engine) Sealed() uint64 { return e.sealer.Sealed() }
 // Receive takes one record. What it holds is appended to buf. If that is
 // application data it is returned as data, and then not nil though perhaps
 // empty; any other record leaves at most events and datagrams. A record that
-// the engine has no use for is dropped, for the reason returned.
-func (e *Engine) Receive(now time.Time, r Record, buf []byte) (data []byte, drop Drop) {
+// the engine has no use for is dropped, for the reason returned. Records of one
+// datagram have the same number, which no other datagram has: what one datagram
+// may cost in a handshake is bounded.
+func (e *Engine) Receive(now time.Time, datagram uint64, r Record, buf []byte) (data []byte, drop Drop) {
 	if len(r.Payload) > wire.MaxPlaintext+256 {
 		return nil, DropMalformed
+	}
+	if e.hs != nil && e.hs.datagram != datagram {
+		e.hs.datagram, e.hs.pieces = datagram, 0
 	}
 	switch {
 	case e.state == closed:
@@ -274,6 +288,9 @@ func (e *Engine) Receive(now time.Time, r Record, buf []byte) (data []byte, drop
 // authentic, so only a complete malformed message at its place can end the
 // handshake.
 func (e *Engine) receivePlain(now time.Time, r Record) Drop {
+	if r.Type != wire.ContentHandshake && !e.hs.mayTake() {
+		return DropLimit
+	}
 	switch r.Type {
 	case wire.ContentHandshake:
 		return e.receiveFragments(now, r.Payload, 0)
@@ -471,6 +488,7 @@ func (e *Engine) close(ev Event) {
 // letGo lets go of what only the handshake has needed.
 func (e *Engine) letGo() {
 	if e.hs != nil {
+		e.unreserve()
 		e.hs.forget()
 		e.hs, e.spent = nil, e.hs
 	}

@@ -35,8 +35,11 @@ type driver struct {
 	answer func(identity string) []byte
 	// hold keeps what EventWork asks for in works, where it is done at once
 	// otherwise.
-	hold  bool
-	works []func() (done func(time.Time))
+	hold      bool
+	works     []func() (done func(time.Time))
+	datagrams uint64   // that the engine was given
+	budget    Budget   // nil: reserved
+	reserved  reserved // bytes
 }
 
 func newConfig() *Config {
@@ -106,6 +109,19 @@ func (m *scribbler) Put(v any) {
 	m.free = append(m.free, hs)
 }
 
+// reserved is a Budget that grants all, and counts it.
+type reserved int
+
+func (n *reserved) Reserve(bytes int) bool {
+	*n += reserved(bytes)
+	return true
+}
+
+// budgetFunc is a Budget.
+type budgetFunc func(bytes int) bool
+
+func (f budgetFunc) Reserve(bytes int) bool { return f(bytes) }
+
 func newDriver(t *testing.T, cfg *Config) *driver {
 	start := time.Unix(1_700_000_000, 0)
 	d := &driver{t: t, cfg: cfg, client: testpeer.New(identity, []byte(key), 1), now: start, start: start}
@@ -132,7 +148,10 @@ func (d *driver) helloDatagram(datagram []byte) {
 		d.t.Fatal("the hello does not parse")
 	}
 	d.e = new(Engine)
-	d.e.Begin(d.cfg, d.now, &hello)
+	if d.budget == nil {
+		d.budget = &d.reserved
+	}
+	d.e.Begin(d.cfg, d.budget, d.now, &hello)
 	d.receive(datagram)
 }
 
@@ -141,13 +160,14 @@ func (d *driver) receive(datagram []byte) []Drop {
 	d.t.Helper()
 	var drops []Drop
 	buf := make([]byte, 0, 1<<15)
+	d.datagrams++
 	for len(datagram) > 0 {
 		r, rest, ok := NextRecord(datagram)
 		if !ok {
 			d.t.Fatal("the test sent half a record")
 		}
 		datagram = rest
-		data, drop := d.e.Receive(d.now, r, buf)
+		data, drop := d.e.Receive(d.now, d.datagrams, r, buf)
 		if drop != DropNone {
 			drops = append(drops, drop)
 		}

@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"crypto/x509"
+	"crypto/sha256"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
@@ -25,8 +25,8 @@ const (
 	// EventStartedOver: the session is not resumed after all. What was learnt
 	// of the peer for that is void, and a full handshake begins.
 	EventStartedOver
-	// EventVerdictNeeded asks whether the peer with the engine's Parameters is
-	// welcome. The answer goes to AnswerVerdict, at any later time.
+	// EventVerdictNeeded asks whether the peer with the engine's Parameters and
+	// PeerChain is welcome. The answer goes to AnswerVerdict, at any later time.
 	EventVerdictNeeded
 	// EventEstablished: the handshake is complete.
 	EventEstablished
@@ -64,8 +64,10 @@ type Parameters struct {
 	ALPN                 string
 	ExtendedMasterSecret bool
 	Resumed              bool // by a ticket
-	PeerCertificates     []*x509.Certificate
-	VerifiedChains       [][]*x509.Certificate
+	// PeerKeyHash is the SHA-256 of the public key in the client's certificate,
+	// as SubjectPublicKeyInfo; zero: it has none. Before the end it is no more
+	// than a claim.
+	PeerKeyHash [sha256.Size]byte
 }
 
 // Event is something the caller should know.
@@ -82,6 +84,9 @@ type Event struct {
 	// Blocks: Work calls a private key that is not known to be computed with
 	// here, and may so wait for a token or a network.
 	Blocks bool
+	// OnChain: Work is about the client's certificates, of which a stranger
+	// says how many and what they are.
+	OnChain bool
 
 	Drop Drop // EventDropped
 
@@ -119,14 +124,25 @@ func (e *Engine) raise(ev Event) { e.events = append(e.events, ev) }
 // which no engine enters twice: so done counts once, and never too late.
 func (e *Engine) work(in state, blocks bool, work func() (done func(now time.Time))) {
 	e.state = in
-	e.raise(Event{Kind: EventWork, Blocks: blocks, Work: func() func(time.Time) {
+	e.raise(Event{Kind: EventWork, Blocks: blocks, Work: e.waiting(in, work)})
+}
+
+// workOnChain is work on the client's certificates.
+func (e *Engine) workOnChain(in state, work func() (done func(now time.Time))) {
+	e.state = in
+	e.raise(Event{Kind: EventWork, OnChain: true, Work: e.waiting(in, work)})
+}
+
+// waiting returns the work with a done that does nothing in any other state.
+func (e *Engine) waiting(in state, work func() (done func(now time.Time))) func() func(time.Time) {
+	return func() func(time.Time) {
 		done := work()
 		return func(now time.Time) {
 			if e.state == in {
 				done(now)
 			}
 		}
-	}})
+	}
 }
 
 // Drop is why a record was dropped.

@@ -24,11 +24,13 @@ import (
 
 var stateNames = [...]string{
 	awaitClientHello:       "awaitClientHello",
+	awaitResumptionParsing: "awaitResumptionParsing",
 	awaitResumptionPSK:     "awaitResumptionPSK",
 	awaitResumptionVerdict: "awaitResumptionVerdict",
 	awaitCredential:        "awaitCredential",
 	awaitServerKeyExchange: "awaitServerKeyExchange",
 	awaitCertificate:       "awaitCertificate",
+	awaitParsing:           "awaitParsing",
 	awaitClientKeyExchange: "awaitClientKeyExchange",
 	awaitSecret:            "awaitSecret",
 	awaitPSK:               "awaitPSK",
@@ -88,7 +90,7 @@ var scenes = []*scene{
 			c.AskCertificate, c.AskVerdict = true, true
 			c.RequestClientCertificate, c.RequireClientCertificate = true, true
 		},
-		path: []string{"hello", "credential", "work", "certificate", "keyExchange", "work", "verify", "work", "ccs", "finished", "verdict"}},
+		path: []string{"hello", "credential", "work", "certificate", "work", "keyExchange", "work", "verify", "work", "ccs", "finished", "verdict"}},
 	{name: "no-client-certificate", suite: ecdheCert,
 		edit: func(c *Config) { c.RequestClientCertificate = true },
 		path: []string{"hello", "work", "certificate", "keyExchange", "work", "ccs", "finished"}},
@@ -97,6 +99,9 @@ var scenes = []*scene{
 	{name: "resumption-psk-verdict", suite: ecdhePSK, resumes: true,
 		edit: func(c *Config) { c.AskVerdict = true },
 		path: []string{"hello", "psk", "verdict", "ccs", "finished"}},
+	{name: "resumption-client-certificate-verdict", suite: ecdheCert, resumes: true, chain: true,
+		edit: func(c *Config) { c.AskVerdict, c.RequestClientCertificate = true, true },
+		path: []string{"hello", "work", "verdict", "ccs", "finished"}},
 }
 
 // openTickets are tickets that hide nothing.
@@ -157,7 +162,7 @@ func newWorld(t *testing.T, s *scene) *world {
 	if s.resumes {
 		full := *s
 		full.resumes = false
-		full.path = []string{"hello", "work", "keyExchange", "work", "psk", "ccs", "finished", "verdict"}
+		full.path = []string{"hello", "work", "certificate", "work", "keyExchange", "work", "verify", "work", "psk", "ccs", "finished", "verdict"}
 		first := newWorldOf(t, cfg, &full)
 		first.client.AskTicket = true
 		first.begin()
@@ -191,7 +196,7 @@ func (w *world) begin() {
 		w.t.Fatal("the hello does not parse")
 	}
 	w.e = new(Engine)
-	w.e.Begin(w.cfg, w.now, &hello)
+	w.e.Begin(w.cfg, nil, w.now, &hello)
 }
 
 // play takes the steps, which those that fall out of place survive.
@@ -267,7 +272,7 @@ func (w *world) step(name string) bool {
 	case "unknown psk":
 		w.e.AnswerPSK(w.now, nil)
 	case "verdict":
-		w.e.AnswerVerdict(w.now, nil, nil, 0)
+		w.e.AnswerVerdict(w.now, nil, 0)
 	case "hello again":
 		w.e.HelloAgain(w.now)
 	case "timeout":
@@ -557,6 +562,8 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 	{"client-certificate*", "awaitSecret", "call Work", "-> awaitCertificateVerify", "RFC 5246 section 7.4.8"},
 	{"*", "awaitSecret", "call Work", "-> awaitFinished", "RFC 5246 section 7.4.7"},
 	{"*", "awaitVerification", "call Work", "-> awaitFinished", "RFC 5246 section 7.4.8"},
+	{"*", "awaitParsing", "call Work", "-> awaitClientKeyExchange", "RFC 5246 section 7.4.6"},
+	{"*", "awaitResumptionParsing", "call Work", "-> awaitResumptionVerdict, event VerdictNeeded", "RFC 5077 section 3.1, once the caller agrees"},
 	{"*", "awaitPSK", "call AnswerPSK", "-> awaitFinished", "RFC 4279 section 2"},
 	{"*", "awaitResumptionPSK", "call AnswerPSK", "-> awaitResumptionVerdict, event VerdictNeeded", "RFC 5077 section 3.1, once the caller agrees"},
 	{"*", "awaitVerdict", "call AnswerVerdict", "-> established, flight, event Established", "RFC 5246 section 7.3"},
@@ -620,18 +627,24 @@ var reactions = []struct{ scene, state, message, allowed, because string }{
 	{"ecdhe-psk|no-client*", "awaitClientHello", "plain ClientHello next good", "-> awaitServerKeyExchange, event Work", "RFC 5246 section 7.4.3"},
 	{"*psk*", "awaitClientHello", "plain ClientHello next good", "-> awaitClientKeyExchange, flight|-> awaitResumptionPSK, event PSKNeeded", "RFC 5246 section 7.4.1.2, RFC 5077 section 3.1"},
 	{"resumption", "awaitClientHello", "plain ClientHello next good", "-> awaitFinished, flight", "RFC 5077 section 3.1"},
+	{"resumption*", "awaitClientHello", "plain ClientHello next good", "-> awaitResumptionParsing, event Work", "RFC 5077 section 3.1: see TestRefusedTickets"},
 	{"*", "awaitClientHello", "plain ClientHello next good", "-> awaitCredential, event CertificateNeeded", "RFC 5246 section 7.4.2"},
 	{"*", "awaitClientHello", "plain ClientHello next wrong", "-> closed, fatal 70, event Closed", "RFC 5246 appendix E.1: protocol_version"},
-	{"*", "awaitCertificate", "plain Certificate next good", "-> awaitClientKeyExchange", "RFC 5246 section 7.4.6"},
+	{"client-certificate*", "awaitCertificate", "plain Certificate next good|plain Certificate next wrong", "-> awaitParsing, event Work", "RFC 5246 section 7.4.6: see TestClientAuth"},
 	{"no-client*", "awaitCertificate", "plain Certificate next none", "-> awaitClientKeyExchange", "RFC 5246 section 7.4.6: an empty list"},
 	{"*", "awaitCertificate", "plain Certificate next none", "-> closed, fatal 40, event Closed", "RFC 5246 section 7.4.6: handshake_failure"},
-	{"*", "awaitCertificate", "plain Certificate next wrong", "-> closed, fatal 42, event Closed", "RFC 5246 section 7.2.2: bad_certificate"},
+	{"no-client*", "awaitCertificate", "plain Certificate next good", "-> awaitClientKeyExchange", "RFC 5246 section 7.4.6: an empty list"},
+	{"no-client*", "awaitCertificate", "plain Certificate next wrong", "-> awaitParsing, event Work", "RFC 5246 section 7.4.6: see TestClientAuth"},
 	{"*", "awaitCertificate", "plain ClientKeyExchange ahead1 *", "nothing", "RFC 6347 section 4.2.2: may be queued"},
 	{"*", "awaitCertificate", "plain CertificateVerify ahead2 *", "nothing", "RFC 6347 section 4.2.2: may be queued"},
 	{"psk*", "awaitClientKeyExchange", "plain ClientKeyExchange next good", "-> awaitPSK, event PSKNeeded", "RFC 4279 section 2"},
 	{"*", "awaitClientKeyExchange", "plain ClientKeyExchange next good|plain ClientKeyExchange next wrong", "-> awaitSecret, event Work", "RFC 5246 section 7.4.7, RFC 8422 section 5.11: see TestWrongPoint"},
 	{"client-certificate*", "awaitClientKeyExchange", "plain CertificateVerify ahead1 *", "nothing", "RFC 6347 section 4.2.2: may be queued"},
 	{"*", "awaitCertificateVerify", "plain CertificateVerify next good|plain CertificateVerify next wrong", "-> awaitVerification, event Work", "RFC 5246 section 7.4.8: see TestWrongCertificateVerify"},
+	{"*", "awaitParsing", "plain ClientKeyExchange next void", "drop malformed", "RFC 6347 section 4.2.3: a fragment of nothing"},
+	{"*", "awaitParsing", "plain ClientKeyExchange next huge", "drop limit", "RFC 5246 section 7.4: beyond what is kept"},
+	{"*", "awaitParsing", "plain ClientKeyExchange next *", "nothing", "RFC 6347 section 4.2.2: may be queued"},
+	{"*", "awaitParsing", "plain CertificateVerify ahead1 *", "nothing", "RFC 6347 section 4.2.2: may be queued"},
 	{"client-certificate*", "awaitSecret", "plain CertificateVerify next good|plain CertificateVerify next wrong|plain CertificateVerify next empty|plain CertificateVerify next cut|plain CertificateVerify next half", "nothing", "RFC 6347 section 4.2.2: may be queued"},
 	{"client-certificate*", "awaitSecret", "plain CertificateVerify next void", "drop malformed", "RFC 6347 section 4.2.3: a fragment of nothing"},
 	{"client-certificate*", "awaitSecret", "plain CertificateVerify next huge", "drop limit", "RFC 5246 section 7.4: beyond what is kept"},
@@ -855,7 +868,7 @@ func TestNoShortCut(t *testing.T) {
 			level, depth, tried, opened := [][]string{nil}, 6, 0, 0
 			steps := explored
 			if s.chain { // which takes more steps, and those take longer
-				depth = 8
+				depth = 9
 				steps = []string{"certificate", "keyExchange", "verify", "work", "ccs", "finished", "wrong finished", "plain finished", "data", "verdict"}
 			}
 			if testing.Short() {

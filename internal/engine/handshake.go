@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto"
 	"crypto/ecdh"
 	"errors"
 	"time"
@@ -34,15 +35,24 @@ type progress struct {
 	nextReceive uint16 // message_seq
 	nextSend    uint16 // message_seq
 	incoming    [window]reassembler
+	datagram    uint64 // that the record under way is of
+	pieces      int    // of plaintext and of messages that have come with it
 
 	offer     offer         // what the hello says, until it is answered
 	helloSeq  uint16        // the hello's message_seq
-	messages  []byte        // of the transcript, for CertificateVerify; nil when none is asked for
+	messages  []byte        // of the transcript, for CertificateVerify, but for the body of Certificate; nil when none is asked for
+	chainAt   int           // where in messages that belongs
 	ticket    bool          // one is promised
 	resumed   *wire.Session // nil: a full handshake
 	keyDigest []byte        // of the pre-shared key, for the ticket
 	ecdh      *ecdh.PrivateKey
 	shared    []byte // ECDHE_PSK: the secret of ECDH, until the key is there
+
+	chain    Chain            // the client's certificates
+	peerKey  crypto.PublicKey // the leaf's, for CertificateVerify
+	parsed   int              // bytes that the chain holds when it is parsed
+	reserved int              // bytes of the budget, for the chain
+	budget   Budget
 
 	changeCipherSpec bool // the client's has come
 	earlyRecords     int  // in early
@@ -51,6 +61,10 @@ type progress struct {
 	timeout  time.Duration // of the next retransmission
 	resendAt time.Time
 	giveUp   time.Time
+	gotOnAt  time.Time
+	// keyExchangeAt is when the first ClientKeyExchange came that had to wait; zero: none
+	// had.
+	keyExchangeAt time.Time
 
 	alerted      wire.Alert // in plaintext, since the handshake last got on
 	alertedUntil time.Time  // zero: none
@@ -66,13 +80,19 @@ const (
 	maxEarly    = 4
 	maxEarlyLen = 256
 
+	// maxPieces bounds how many fragments, and other records of epoch 0, of one
+	// datagram are looked at. Each is work for whoever sends it, and a client's
+	// longest flight has a dozen.
+	maxPieces = 64
+
 	// maxKept bounds, in bytes, what of each kind one handshake leaves to
 	// another.
 	maxKept = 1 << 10
 )
 
-// borrow returns memory for a handshake.
-func (cfg *Config) borrow() *handshake {
+// borrow returns memory for a handshake, which takes what else it needs from
+// the budget.
+func (cfg *Config) borrow(budget Budget) *handshake {
 	var hs *handshake
 	if cfg.Memory != nil {
 		hs, _ = cfg.Memory.Get().(*handshake)
@@ -80,8 +100,9 @@ func (cfg *Config) borrow() *handshake {
 	if hs == nil {
 		hs = new(handshake)
 	}
+	hs.budget = budget
 	for i := range hs.incoming {
-		hs.incoming[i].reserve = cfg.Reserve
+		hs.incoming[i].budget = budget
 	}
 	return hs
 }
@@ -186,12 +207,22 @@ func (e *Engine) receiveFragments(now time.Time, content []byte, epoch uint16) D
 		if !ok {
 			return DropMalformed
 		}
+		if !e.hs.mayTake() {
+			return DropLimit
+		}
 		content = rest
 		if drop := e.receiveFragment(now, f, epoch); drop != DropNone {
 			result = drop
 		}
 	}
 	return result
+}
+
+// mayTake counts a piece of the datagram, and reports whether it is to be looked
+// at.
+func (hs *handshake) mayTake() bool {
+	hs.pieces++
+	return hs.pieces <= maxPieces
 }
 
 func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) Drop {
@@ -203,12 +234,17 @@ func (e *Engine) receiveFragment(now time.Time, f wire.Fragment, epoch uint16) D
 	case !e.expects(f.Type, ahead, epoch):
 		return DropUnexpected
 	}
-	body, drop := hs.incoming[ahead].add(f, e.maxLen(f.Type))
+	body, drop := hs.incoming[ahead].add(f, e.maxLen(f.Type), hs.datagram)
 	switch {
 	case body == nil:
 		return drop
 	case ahead > 0 || e.asking():
+		if f.Type == wire.TypeClientKeyExchange && hs.keyExchangeAt.IsZero() {
+			hs.keyExchangeAt = now
+		}
 		return hs.incoming[ahead].keep(f.Type, body)
+	case !e.affords(f.Type, body):
+		return DropLimit
 	}
 	e.receiveNext(now, f.Type, body)
 	e.receiveKept(now)
@@ -220,7 +256,7 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 	hs := e.hs
 	hs.incoming[0].reset() // the message itself lives on
 	copy(hs.incoming[:], hs.incoming[1:])
-	hs.incoming[window-1] = reassembler{reserve: e.cfg.Reserve}
+	hs.incoming[window-1] = reassembler{budget: hs.budget}
 	hs.nextReceive++
 	e.receiveMessage(now, t, hs.nextReceive-1, body)
 }
@@ -228,8 +264,8 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 // receiveKept takes the messages that were kept and whose turn it is.
 func (e *Engine) receiveKept(now time.Time) {
 	for e.hs != nil && !e.asking() {
-		t, body := e.hs.incoming[0].kept()
-		if body == nil || !e.expects(t, 0, 0) {
+		t, body, ok := e.hs.incoming[0].kept()
+		if !ok || !e.expects(t, 0, 0) {
 			return
 		}
 		e.receiveNext(now, t, body)
@@ -251,7 +287,7 @@ func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
 		return t == wire.TypeCertificate && ahead == 0 ||
 			t == wire.TypeClientKeyExchange && ahead == 1 ||
 			t == wire.TypeCertificateVerify && ahead == 2
-	case awaitClientKeyExchange:
+	case awaitClientKeyExchange, awaitParsing:
 		return t == wire.TypeClientKeyExchange && ahead == 0 ||
 			t == wire.TypeCertificateVerify && ahead == 1 && e.certified()
 	case awaitCertificateVerify:
@@ -262,9 +298,6 @@ func (e *Engine) expects(t wire.HandshakeType, ahead int, epoch uint16) bool {
 		return false
 	}
 }
-
-// certified reports whether the client has sent a certificate.
-func (e *Engine) certified() bool { return len(e.parameters.PeerCertificates) > 0 }
 
 // maxLen bounds a message before memory is set aside for it.
 func (e *Engine) maxLen(t wire.HandshakeType) int {
@@ -336,6 +369,14 @@ func (hs *handshake) hear(t wire.HandshakeType, seq uint16, body []byte) {
 	hs.record(body)
 }
 
+// hearChain adds the client's certificates, which stay in chain, and so do not
+// go into messages.
+func (hs *handshake) hearChain(seq uint16) {
+	hs.record(wire.AppendHandshakeHeader(hs.scratch[:0], wire.TypeCertificate, len(hs.chain), seq, 0, len(hs.chain)))
+	hs.chainAt = len(hs.messages)
+	hs.transcript.Write(hs.chain)
+}
+
 // record adds bytes to the transcript.
 func (hs *handshake) record(b []byte) {
 	hs.transcript.Write(b)
@@ -348,5 +389,8 @@ func (hs *handshake) record(b []byte) {
 // transcript goes on.
 func (hs *handshake) transcriptHash() []byte { return hs.transcript.Sum(hs.scratch[:0]) }
 
-// gotOn notes that the client has taken the handshake on.
-func (hs *handshake) gotOn() { hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{} }
+// gotOn notes that the handshake has been taken on.
+func (hs *handshake) gotOn(now time.Time) {
+	hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{}
+	hs.gotOnAt = now
+}

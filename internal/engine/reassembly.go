@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"slices"
+	"math/bits"
 
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -12,118 +12,150 @@ const (
 	maxClientHello       = 16 << 10
 	maxClientKeyExchange = 2 << 10
 	maxCertificateVerify = 2 << 10
-	// maxPieces bounds how many separate pieces of a message are kept track
-	// of. Fragments that come in order make one.
-	maxPieces = 32
+	// minRoom is the least memory in bytes that a message in parts takes.
+	minRoom = 128
 )
 
-// piece is a run of bytes that has been received.
-type piece struct{ start, end int }
-
-// reassembler puts the fragments of one message together (RFC 6347 section
-// 4.2.3). They may come in any order, repeat and overlap. Its memory is bounded
-// before it is taken, by the length that the fragments declare. They must agree
-// in it: one that does not begins anew.
-type reassembler struct {
-	typ    wire.HandshakeType
-	body   []byte  // nil: no fragment yet
-	pieces []piece // sorted, apart from each other
-	whole  bool    // the message is there, and waits for its turn
-	// reserve is asked before memory is taken, and told with a negative
-	// number when it is given back. Nil: there is no bound for all.
-	reserve func(bytes int) bool
+// Budget grants one engine the memory for messages that come in parts and for
+// the client's certificates. With Config.AskVerdict, what the parsed certificates
+// hold is reserved from the client's Finished on: whoever gives the verdict may
+// hold them that long.
+type Budget interface {
+	// Reserve is asked before bytes are set aside, and called with a negative
+	// number when they are given back, which it must allow.
+	Reserve(bytes int) bool
 }
 
-// take sets memory aside for the message, if there is any left.
-func (a *reassembler) take(length int) bool {
-	if a.reserve != nil && !a.reserve(length) {
-		return false
-	}
-	a.body = make([]byte, length)
-	return true
+// reassembler puts the fragments of one message together (RFC 6347 section
+// 4.2.3). They may come in any order, repeat and overlap. They must agree in
+// the length that they declare: one that does not begins the message anew, in
+// the memory that there is.
+//
+// Memory is taken up to the last byte that has come, and a bit for each byte
+// that is declared. It grows by doubling, so that whoever declares one length
+// after the other makes it grow a few times only.
+type reassembler struct {
+	typ    wire.HandshakeType
+	length int      // that the message declares; zero: no fragment yet
+	left   int      // bytes that have not come
+	body   []byte   // as far as bytes have come
+	came   []uint64 // a bit for each byte
+	whole  bool     // the message is there, and waits for its turn
+	// restarted is the datagram in which the message last began anew.
+	restarted uint64
+	budget    Budget // nil: there is no bound
 }
 
 // reset forgets the message and gives its memory back.
 func (a *reassembler) reset() {
-	if a.reserve != nil && a.body != nil {
-		a.reserve(-len(a.body))
+	if n := a.held(); n > 0 && a.budget != nil {
+		a.budget.Reserve(-n)
 	}
-	*a = reassembler{reserve: a.reserve}
+	*a = reassembler{budget: a.budget}
 }
 
+// held is how many bytes are set aside.
+func (a *reassembler) held() int { return cap(a.body) + 8*cap(a.came) }
+
+// take sets memory aside for the first end bytes of a message of length bytes.
+func (a *reassembler) take(length, end int) bool {
+	words, room := cap(a.came), cap(a.body)
+	if n := (length + 63) / 64; n > words {
+		words = roundUp(n)
+	}
+	if end > room {
+		room = roundUp(max(end, minRoom))
+	}
+	more := 8*(words-cap(a.came)) + room - cap(a.body)
+	if more > 0 && a.budget != nil && !a.budget.Reserve(more) {
+		return false
+	}
+	if words > cap(a.came) {
+		a.came = append(make([]uint64, 0, words), a.came...)
+	}
+	if room > cap(a.body) {
+		a.body = append(make([]byte, 0, room), a.body...)
+	}
+	return true
+}
+
+// begin begins a message, for which memory is set aside.
+func (a *reassembler) begin(t wire.HandshakeType, length int) {
+	a.came = a.came[:(length+63)/64]
+	clear(a.came)
+	a.typ, a.length, a.left, a.body = t, length, length, a.body[:0]
+}
+
+// roundUp returns the least power of two that is not below n.
+func roundUp(n int) int { return 1 << bits.Len(uint(n-1)) }
+
 // add takes a fragment and returns the body of the message once it is whole,
-// in which case it starts anew.
-func (a *reassembler) add(f wire.Fragment, maxLen int) (body []byte, drop Drop) {
+// which is good until the next call.
+func (a *reassembler) add(f wire.Fragment, maxLen int, datagram uint64) (body []byte, drop Drop) {
 	switch {
 	case int(f.Length) > maxLen:
 		return nil, DropLimit
 	case f.Whole(): // also when fragments of it, or of a forgery, came before
-		a.reset()
+		a.length, a.whole = 0, false
 		return f.Body, DropNone
 	case len(f.Body) == 0:
 		return nil, DropMalformed
 	case a.whole:
 		return nil, DropRepeated
 	}
-	if a.body != nil && (f.Type != a.typ || int(f.Length) != len(a.body)) {
-		// One of the two is forged. The genuine message will be sent again, so
-		// the newer one is followed.
-		a.reset()
-	}
-	if a.body == nil {
-		if !a.take(int(f.Length)) {
-			return nil, DropLimit
-		}
-		a.typ = f.Type
-	}
 	start := int(f.Offset)
-	if !a.mark(piece{start, start + len(f.Body)}) {
+	end := start + len(f.Body)
+	another := f.Type != a.typ || int(f.Length) != a.length
+	if another && a.length != 0 && a.restarted == datagram || !a.take(int(f.Length), end) {
 		return nil, DropLimit
 	}
+	if another {
+		// If one has begun, one of the two is forged. The genuine message will be
+		// sent again, so the newer one is followed, though not more than once
+		// in a datagram: that is work for whoever sends it.
+		if a.length != 0 {
+			a.restarted = datagram
+		}
+		a.begin(f.Type, int(f.Length))
+	}
+	if end > len(a.body) {
+		a.body = a.body[:end]
+	}
 	copy(a.body[start:], f.Body)
-	if a.pieces[0] != (piece{0, len(a.body)}) {
+	a.mark(start, end)
+	if a.left > 0 {
 		return nil, DropNone
 	}
-	body = a.body
-	a.reset()
-	return body, DropNone
+	a.length = 0
+	return a.body, DropNone
+}
+
+// mark notes that the bytes from start on and before end have come.
+func (a *reassembler) mark(start, end int) {
+	for i := start / 64; i <= (end-1)/64; i++ {
+		mask := ^uint64(0)
+		if from := start - 64*i; from > 0 {
+			mask <<= from
+		}
+		if to := end - 64*i; to < 64 {
+			mask &= 1<<to - 1
+		}
+		a.left -= bits.OnesCount64(mask &^ a.came[i])
+		a.came[i] |= mask
+	}
 }
 
 // keep keeps a message that came before its turn.
 func (a *reassembler) keep(t wire.HandshakeType, body []byte) Drop {
-	a.reset()
-	if !a.take(len(body)) {
+	if !a.take(0, len(body)) {
 		return DropLimit
 	}
-	copy(a.body, body)
-	a.typ, a.whole = t, true
+	a.body = append(a.body[:0], body...) // which may be the same
+	a.typ, a.length, a.whole = t, 0, true
 	return DropNone
 }
 
-// kept returns the message that was kept, or nil.
-func (a *reassembler) kept() (wire.HandshakeType, []byte) {
-	if !a.whole {
-		return 0, nil
-	}
-	return a.typ, a.body
-}
-
-// mark adds a piece, joined with all that it touches, unless that would make
-// too many.
-func (a *reassembler) mark(p piece) bool {
-	from := 0
-	for from < len(a.pieces) && a.pieces[from].end < p.start {
-		from++
-	}
-	to := from
-	for to < len(a.pieces) && a.pieces[to].start <= p.end {
-		p.start = min(p.start, a.pieces[to].start)
-		p.end = max(p.end, a.pieces[to].end)
-		to++
-	}
-	if from == to && len(a.pieces) == maxPieces {
-		return false
-	}
-	a.pieces = slices.Replace(a.pieces, from, to, p)
-	return true
+// kept returns the message that was kept, if there is one.
+func (a *reassembler) kept() (t wire.HandshakeType, body []byte, ok bool) {
+	return a.typ, a.body, a.whole
 }

@@ -117,7 +117,7 @@ func TestReassembler(t *testing.T) {
 			var a reassembler
 			got := ""
 			for i, f := range tt.add {
-				body, drop := a.add(f, 64)
+				body, drop := a.add(f, 64, uint64(i+1))
 				if drop != tt.drop[i] {
 					t.Errorf("fragment %d: drop %d, want %d", i, drop, tt.drop[i])
 				}
@@ -133,24 +133,93 @@ func TestReassembler(t *testing.T) {
 	}
 }
 
-// TestReassemblerIsBounded: every second byte alone makes too many pieces; one
-// after the other makes one.
-func TestReassemblerIsBounded(t *testing.T) {
+// TestReassemblerTakesAnyOrder: a message completes however many pieces it comes
+// in, in whatever order.
+func TestReassemblerTakesAnyOrder(t *testing.T) {
 	t.Parallel()
 	const length = 2 << 10
+	message := make([]byte, length)
+	rng := rand.New(rand.NewPCG(5, 6))
+	for i := range message {
+		message[i] = byte(rng.Uint32())
+	}
 	var a reassembler
-	for i := uint32(0); i < length; i += 2 {
-		a.add(wire.Fragment{Type: wire.TypeClientKeyExchange, Length: length, Offset: i, Body: []byte{1}}, length)
-	}
-	if len(a.pieces) != maxPieces {
-		t.Errorf("%d pieces are kept track of, want %d", len(a.pieces), maxPieces)
-	}
 	var body []byte
-	for i := range uint32(length) {
-		body, _ = a.add(wire.Fragment{Type: wire.TypeClientKeyExchange, Length: length, Offset: i, Body: []byte{1}}, length)
+	for _, i := range rng.Perm(length / 2) {
+		if body != nil {
+			t.Fatal("whole before all has come")
+		}
+		body, _ = a.add(wire.Fragment{Type: wire.TypeClientKeyExchange, Length: length, Offset: uint32(2 * i), Body: message[2*i : 2*i+2]}, length, 1)
 	}
-	if !bytes.Equal(body, bytes.Repeat([]byte{1}, length)) {
+	if !bytes.Equal(body, message) {
 		t.Error("the message is not whole")
+	}
+}
+
+// TestReassemblerKeepsItsMemory: fragments that contradict each other in the
+// length of their message take memory a few times, and begin it anew once a
+// datagram at most.
+func TestReassemblerKeepsItsMemory(t *testing.T) {
+	const maxLen = 16 << 10
+	tests := []struct {
+		name   string
+		length func(i int) int
+		offset int
+	}{
+		{"in turns", func(i int) int { return maxLen - i%2 }, 1},
+		{"in turns, at the end", func(i int) int { return maxLen - i%2 }, maxLen - 3},
+		{"rising", func(i int) int { return 3 + i%(maxLen-2) }, 1},
+		{"falling", func(i int) int { return maxLen - i%(maxLen-2) }, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var a reassembler
+			n, grown, held := 0, 0, 0
+			step := func() {
+				drops := 0
+				for range 50 {
+					f := wire.Fragment{Type: wire.TypeClientHello, Length: uint32(tt.length(n)), Offset: uint32(tt.offset), Body: []byte{1}}
+					if _, drop := a.add(f, maxLen, uint64(1+n/50)); drop == DropLimit {
+						drops++
+					}
+					n++
+				}
+				if drops < 24 {
+					t.Fatalf("%d of 50 fragments that contradict each other were dropped", drops)
+				}
+				if a.held() != held {
+					held = a.held()
+					grown++
+				}
+			}
+			for range 1000 {
+				step()
+			}
+			if grown > 16 || held > maxLen+maxLen/8 {
+				t.Errorf("memory was taken %d times, at last %d bytes", grown, held)
+			}
+			if allocs := testing.AllocsPerRun(100, step); allocs != 0 {
+				t.Errorf("%v allocations", allocs)
+			}
+		})
+	}
+}
+
+// TestReassemblerTakesWhatHasCome: memory is set aside for the bytes that have
+// come and a bit for each that is declared.
+func TestReassemblerTakesWhatHasCome(t *testing.T) {
+	t.Parallel()
+	const length = 16 << 10
+	var used reserved
+	a := reassembler{budget: &used}
+	for end := 100; end < length; end += 100 {
+		a.add(wire.Fragment{Type: wire.TypeCertificate, Length: length, Offset: uint32(end - 100), Body: make([]byte, 100)}, length, 1)
+		if most := max(2*end, minRoom) + length/8; int(used) != a.held() || a.held() > most {
+			t.Fatalf("after %d bytes %d are reserved and %d held, want %d at most", end, used, a.held(), most)
+		}
+	}
+	if a.reset(); used != 0 {
+		t.Errorf("%d bytes are still reserved", used)
 	}
 }
 
@@ -170,7 +239,7 @@ func TestReassemblerModel(t *testing.T) {
 			to := from + rng.IntN(len(message)-from) + 1
 			body, drop := a.add(wire.Fragment{
 				Type: wire.TypeClientKeyExchange, Length: uint32(len(message)), Offset: uint32(from), Body: message[from:to],
-			}, 64)
+			}, 64, 1)
 			if drop != DropNone {
 				t.Fatalf("dropped for %d", drop)
 			}
@@ -247,6 +316,17 @@ func FuzzEngine(f *testing.F) {
 	})
 }
 
+// bounded is a Budget.
+type bounded struct{ used, most int }
+
+func (b *bounded) Reserve(bytes int) bool {
+	if b.used+bytes > b.most {
+		return false
+	}
+	b.used += bytes
+	return true
+}
+
 // FuzzReassembler feeds the reassembler with fragments as the bytes say: length,
 // offset and body, eight bytes each. Whatever comes, it gives out only messages
 // of which every byte has come, and keeps no more than is allowed.
@@ -255,29 +335,24 @@ func FuzzReassembler(f *testing.F) {
 	f.Add([]byte{4, 3, 1, 9, 0, 0, 0, 0, 4, 0, 3, 1, 2, 3, 0, 0})
 	f.Add([]byte{5, 0, 1, 1, 0, 0, 0, 0, 4, 0, 4, 1, 2, 3, 4, 0})
 	f.Fuzz(func(t *testing.T, script []byte) {
-		const maxLen, budget = 40, 64
-		used := 0
-		a := reassembler{reserve: func(n int) bool {
-			if used+n > budget {
-				return false
-			}
-			used += n
-			return true
-		}}
+		const maxLen = 300
+		used := bounded{most: 400}
+		a := reassembler{budget: &used}
 		came := map[int]byte{} // bytes of the message under way, the newest of each
-		length := -1
-		for ; len(script) >= 8; script = script[8:] {
-			total, offset, n := int(script[0]), int(script[1]), int(script[2]%6)
-			if offset+n > total { // ParseFragment refuses it
+		for n := uint64(0); len(script) >= 8; script = script[8:] {
+			total, offset, size := int(script[0])|int(script[7]&1)<<8, int(script[1]), int(script[2]%6)
+			n++
+			if offset+size > total { // ParseFragment refuses it
 				continue
 			}
-			f := wire.Fragment{Type: wire.TypeClientKeyExchange, Length: uint32(total), Offset: uint32(offset), Body: script[3 : 3+n]}
-			if total <= maxLen && (total != length && n > 0 || n == total) {
-				came, length = map[int]byte{}, total
+			f := wire.Fragment{Type: wire.TypeClientKeyExchange, Length: uint32(total), Offset: uint32(offset), Body: script[3 : 3+size]}
+			before := a.length
+			body, drop := a.add(f, maxLen, 1+n/4)
+			if a.length != before && body == nil || f.Whole() {
+				came = map[int]byte{} // another message has begun
 			}
-			body, drop := a.add(f, maxLen)
 			if drop == DropNone {
-				for i := range n {
+				for i := range size {
 					came[offset+i] = f.Body[i]
 				}
 			}
@@ -290,14 +365,14 @@ func FuzzReassembler(f *testing.F) {
 						t.Fatalf("byte %d is %d, %d came", i, b, came[i])
 					}
 				}
-				came, length = map[int]byte{}, -1
+				came = map[int]byte{}
 			}
-			if used != len(a.body) || len(a.pieces) > maxPieces {
-				t.Fatalf("%d bytes are reserved, %d kept, in %d pieces", used, len(a.body), len(a.pieces))
+			if used.used != a.held() {
+				t.Fatalf("%d bytes are reserved, %d held", used.used, a.held())
 			}
 		}
-		if a.reset(); used != 0 {
-			t.Fatalf("%d bytes are still reserved", used)
+		if a.reset(); used.used != 0 {
+			t.Fatalf("%d bytes are still reserved", used.used)
 		}
 	})
 }

@@ -3,7 +3,6 @@ package engine
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/x509"
 	"io"
 	"slices"
 	"time"
@@ -76,9 +75,7 @@ func (e *Engine) newSession(now time.Time) *wire.Session {
 		Identity:   []byte(p.Identity),
 		KeyDigest:  e.hs.keyDigest,
 	}
-	for _, c := range p.PeerCertificates {
-		s.Chain = append(s.Chain, c.Raw)
-	}
+	s.Chain = e.hs.chain.list()
 	return s
 }
 
@@ -114,6 +111,8 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 		return nil
 	case len(s.Identity) > e.cfg.MaxPSKIdentity:
 		return nil
+	case len(s.Chain) > MaxClientChain:
+		return nil
 	case len(s.Chain) == 0 && e.cfg.RequireClientCertificate && !used.KeyExchange.WithPSK():
 		return nil
 	case len(s.Chain) > 0 && !e.cfg.RequestClientCertificate:
@@ -122,26 +121,56 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 		e.fail(wire.AlertHandshakeFailure, "ClientHello resumes without extended master secret")
 		return nil
 	}
-	for i, der := range s.Chain {
-		c, err := x509.ParseCertificate(slices.Clone(der)) // state holds a secret
-		if err != nil || i == 0 && now.After(c.NotAfter) {
-			e.parameters.PeerCertificates = nil
-			return nil
-		}
-		e.parameters.PeerCertificates = append(e.parameters.PeerCertificates, c)
-	}
 	return s
 }
 
-// resume asks whether the session may be resumed: the PSK hook, then for a
-// verdict, before anything is answered.
+// resume asks whether the session may be resumed: the client's certificates are
+// parsed, then comes the PSK hook, then the verdict, before anything is
+// answered.
 func (e *Engine) resume(now time.Time, s *wire.Session) {
 	hs := e.hs
 	hs.resumed = s
 	e.parameters.Resumed = true
 	e.parameters.Suite = suite.ByID(s.Suite)
 	e.parameters.Identity = string(s.Identity)
-	if len(s.KeyDigest) > 0 {
+	if len(s.Chain) == 0 {
+		e.askResumptionPSK(now)
+		return
+	}
+	chain := Chain(wire.AppendCertificate(nil, s.Chain)) // and not what else the ticket holds
+	if !e.reserve(2*len(chain) + peerRoom) {             // the session has one too
+		e.startOver(now)
+		return
+	}
+	hs.chain = chain
+	e.workOnChain(awaitResumptionParsing, func() func(time.Time) {
+		p, _, _ := chain.examine()
+		return func(now time.Time) {
+			if p == nil || now.After(p.notAfter) || e.cfg.AskVerdict && !e.reserve(p.parsed) {
+				e.startOver(now)
+				return
+			}
+			e.learn(p)
+			e.askResumptionPSK(now)
+		}
+	})
+}
+
+// startOver goes on with a full handshake.
+func (e *Engine) startOver(now time.Time) {
+	hs, p := e.hs, &e.parameters
+	clear(hs.resumed.Master)
+	hs.resumed = nil
+	hs.chain, hs.peerKey, hs.parsed = nil, nil, 0
+	e.unreserve()
+	p.Resumed, p.Suite, p.Identity, p.PeerKeyHash = false, nil, "", [sha256.Size]byte{}
+	e.raise(Event{Kind: EventStartedOver})
+	e.negotiate(now)
+}
+
+// askResumptionPSK asks for the key of the session's identity, if it has one.
+func (e *Engine) askResumptionPSK(now time.Time) {
+	if len(e.hs.resumed.KeyDigest) > 0 {
 		e.state = awaitResumptionPSK
 		e.raise(Event{Kind: EventPSKNeeded, Identity: e.parameters.Identity})
 		return
@@ -153,11 +182,7 @@ func (e *Engine) resume(now time.Time, s *wire.Session) {
 // else with a full handshake.
 func (e *Engine) answerResumptionPSK(now time.Time, key []byte) {
 	if len(key) == 0 || subtle.ConstantTimeCompare(keyDigest(key), e.hs.resumed.KeyDigest) != 1 {
-		p := &e.parameters
-		e.hs.resumed = nil
-		p.Resumed, p.Suite, p.Identity, p.PeerCertificates = false, nil, "", nil
-		e.raise(Event{Kind: EventStartedOver})
-		e.negotiate(now)
+		e.startOver(now)
 		return
 	}
 	e.askResumption(now)
@@ -198,7 +223,7 @@ func (e *Engine) answerResumption(now time.Time) {
 	}
 	e.sayFinished()
 	hs.answered()
-	hs.gotOn()
+	hs.gotOn(now)
 	e.state = awaitFinished
 	e.resendFrom = now.Add(e.cfg.resendGap())
 	hs.resendAt = now.Add(hs.timeout)

@@ -23,13 +23,42 @@ type Certificate struct {
 	Leaf  *x509.Certificate
 }
 
-// HelloInfo is what a certificate is chosen by.
+// HelloInfo is what a certificate is chosen by. Its lists are as they stand in the
+// hello: numbers of two bytes each, and in ALPN names behind their lengths. Those
+// of a client that does not say are nil.
 type HelloInfo struct {
 	ServerName      string
-	CipherSuites    []uint16
-	SupportedGroups []uint16
-	Schemes         []uint16
-	ALPN            []string
+	CipherSuites    []byte
+	SupportedGroups []byte
+	Schemes         []byte
+	ALPN            []byte
+}
+
+// maxServerName is the length of the longest host name, in bytes.
+const maxServerName = 255
+
+// clone returns a copy that outlasts the hello.
+func (h *HelloInfo) clone() *HelloInfo {
+	return &HelloInfo{
+		h.ServerName, bytes.Clone(h.CipherSuites), bytes.Clone(h.SupportedGroups), bytes.Clone(h.Schemes), bytes.Clone(h.ALPN),
+	}
+}
+
+// Numbers returns the numbers of a list, converted.
+func Numbers[T ~uint16](list []byte) (numbers []T) {
+	for ; len(list) >= 2; list = list[2:] {
+		numbers = append(numbers, T(binary.BigEndian.Uint16(list)))
+	}
+	return numbers
+}
+
+// Names returns the names of a list.
+func Names(list []byte) (names []string) {
+	for len(list) > 0 {
+		name := list[1:][:list[0]]
+		names, list = append(names, string(name)), list[1+len(name):]
+	}
+	return names
 }
 
 // offer is what a hello offers. It aliases the hello.
@@ -55,6 +84,12 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 	extensions, ok := wire.ParseClientExtensions(hello.Extensions)
 	if !ok {
 		e.fail(wire.AlertDecodeError, "malformed extensions in ClientHello")
+		return
+	}
+	// A name of the DNS has at most 255 octets (RFC 1035 section 2.3.4). What is
+	// longer is no host's, and nobody recognizes it (RFC 6066 section 3).
+	if len(extensions.ServerName) > maxServerName {
+		e.fail(wire.AlertUnrecognizedName, "server_name is longer than a host's name can be")
 		return
 	}
 	if hello.Version > wire.VersionDTLS12 { // the higher, the older
@@ -91,19 +126,19 @@ func (e *Engine) negotiate(now time.Time) {
 		e.answerHello(now, nil)
 		return
 	}
-	info := &HelloInfo{
+	info := HelloInfo{
 		ServerName:      extensions.ServerName,
-		CipherSuites:    uint16s(hello.CipherSuites),
-		SupportedGroups: uint16s(extensions.SupportedGroups),
-		Schemes:         uint16s(extensions.SignatureAlgorithms),
+		CipherSuites:    hello.CipherSuites,
+		SupportedGroups: extensions.SupportedGroups,
+		Schemes:         extensions.SignatureAlgorithms,
 		ALPN:            extensions.ALPN,
 	}
 	if !e.cfg.AskCertificate {
-		e.answerHello(now, e.cfg.Certificate(info))
+		e.answerHello(now, e.cfg.Certificate(&info))
 		return
 	}
 	e.state = awaitCredential
-	e.raise(Event{Kind: EventCertificateNeeded, Hello: info})
+	e.raise(Event{Kind: EventCertificateNeeded, Hello: info.clone()})
 }
 
 // AnswerCertificate answers EventCertificateNeeded. Nil: there is none for
@@ -139,24 +174,35 @@ func (e *Engine) limitRecords(x *wire.ClientExtensions) bool {
 
 // chooseProtocol chooses the application protocol, if both peers have any (RFC
 // 7301 section 3.2).
-func (e *Engine) chooseProtocol(offered []string) bool {
+func (e *Engine) chooseProtocol(offered []byte) bool {
 	if len(offered) == 0 || len(e.cfg.NextProtos) == 0 {
 		return true
 	}
-	for _, p := range e.cfg.NextProtos {
-		if slices.Contains(offered, p) {
-			e.parameters.ALPN = p
-			return true
+	best := len(e.cfg.NextProtos)
+	for len(offered) > 0 {
+		name := offered[1:][:offered[0]]
+		offered = offered[1+len(name):]
+		for i, p := range e.cfg.NextProtos[:best] {
+			if p == string(name) {
+				best = i
+				break
+			}
 		}
 	}
-	e.fail(wire.AlertNoALPN, "no application protocol in common")
-	return false
+	if best == len(e.cfg.NextProtos) {
+		e.fail(wire.AlertNoALPN, "no application protocol in common")
+		return false
+	}
+	e.parameters.ALPN = e.cfg.NextProtos[best]
+	return true
 }
 
 // offersCertificateSuite reports whether a certificate could be of use.
 func (e *Engine) offersCertificateSuite() bool {
+	var offered numbers
+	offered.add(e.hs.offer.hello.CipherSuites)
 	return slices.ContainsFunc(e.cfg.Suites, func(s *suite.Suite) bool {
-		return !s.KeyExchange.WithPSK() && e.hs.offer.hello.OffersSuite(s.ID)
+		return !s.KeyExchange.WithPSK() && offered.has(s.ID)
 	})
 }
 
@@ -208,7 +254,7 @@ func (e *Engine) sayHelloDone(now time.Time) {
 	}
 	e.say(wire.TypeServerHelloDone, nil)
 	e.flight.held = false
-	hs.gotOn()
+	hs.gotOn(now)
 	e.resendFrom = now.Add(e.cfg.resendGap())
 	hs.resendAt = now.Add(hs.timeout)
 }
@@ -288,10 +334,12 @@ func blocks(key crypto.Signer) bool {
 // chooseSuite returns the first of the server's suites that the client offers
 // and that both have the means for.
 func (e *Engine) chooseSuite(certificate *Certificate, group, scheme bool) *suite.Suite {
+	var offered numbers
+	offered.add(e.hs.offer.hello.CipherSuites)
 	for _, s := range e.cfg.Suites {
 		kx := s.KeyExchange
 		switch {
-		case !e.hs.offer.hello.OffersSuite(s.ID):
+		case !offered.has(s.ID):
 		case kx.WithPSK() && !e.cfg.PSK:
 		case kx.ECDHE() && !group:
 		case !kx.WithPSK() && (certificate == nil || !scheme || suite.KeyExchangeOf(certificate.Key.Public()) != kx):
@@ -331,17 +379,24 @@ func (e *Engine) chooseScheme(certificate *Certificate) uint16 {
 
 // firstOf returns the first of ours that is among theirs, or zero.
 func firstOf(ours []uint16, theirs []byte, all bool) uint16 {
+	var offered numbers
+	offered.add(theirs)
 	for _, v := range ours {
-		if all || slices.Contains(uint16s(theirs), v) {
+		if all || offered.has(v) {
 			return v
 		}
 	}
 	return 0
 }
 
-func uint16s(b []byte) (list []uint16) {
-	for ; len(b) >= 2; b = b[2:] {
-		list = append(list, binary.BigEndian.Uint16(b))
+// numbers is a set of what lists of a hello hold, which may be thousands.
+type numbers [1 << 16 / 64]uint64
+
+func (n *numbers) add(list []byte) {
+	for ; len(list) >= 2; list = list[2:] {
+		v := binary.BigEndian.Uint16(list)
+		n[v/64] |= 1 << (v % 64)
 	}
-	return list
 }
+
+func (n *numbers) has(v uint16) bool { return n[v/64]&(1<<(v%64)) != 0 }

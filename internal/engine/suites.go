@@ -25,20 +25,45 @@ func (c *Certificate) Serves(s *Suite) bool {
 	return suite.KeyExchangeOf(c.Key.Public()) == s.KeyExchange
 }
 
-// Suits reports whether the client can make use of the certificate.
-func (c *Certificate) Suits(hello *HelloInfo) bool {
-	kx := suite.KeyExchangeOf(c.Key.Public())
-	offered := false
-	for _, id := range hello.CipherSuites {
-		s := suite.ByID(id)
-		offered = offered || s != nil && s.KeyExchange == kx
-	}
-	for _, scheme := range hello.Schemes {
-		if offered && suite.CanSign(c.Key.Public(), scheme) {
-			return true
+// Kind is what decides which clients can make use of a certificate: any two of
+// a kind suit the same ones.
+type Kind struct {
+	exchange suite.KeyExchange
+	schemes  uint16 // that the key can sign with: a bit each of suite.Schemes
+}
+
+// Kind returns the certificate's kind.
+func (c *Certificate) Kind() Kind {
+	k := Kind{exchange: suite.KeyExchangeOf(c.Key.Public())}
+	for i, scheme := range suite.Schemes() {
+		if suite.CanSign(c.Key.Public(), scheme) {
+			k.schemes |= 1 << i
 		}
 	}
-	return false
+	return k
+}
+
+// Suits reports whether the client can make use of the certificates of each
+// kind. It reads the hello's lists once, however many kinds there are.
+func (hello *HelloInfo) Suits(kinds []Kind) []bool {
+	var suites, schemes numbers
+	suites.add(hello.CipherSuites)
+	schemes.add(hello.Schemes)
+	var can uint16
+	for i, scheme := range suite.Schemes() {
+		if schemes.has(scheme) {
+			can |= 1 << i
+		}
+	}
+	suits := make([]bool, len(kinds))
+	for _, s := range suite.All() {
+		if suites.has(s.ID) {
+			for i, k := range kinds {
+				suits[i] = suits[i] || s.KeyExchange == k.exchange && can&k.schemes != 0
+			}
+		}
+	}
+	return suits
 }
 
 // Suite is a cipher suite.

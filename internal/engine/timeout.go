@@ -8,7 +8,7 @@ import "time"
 // HelloAgain tells the engine that its verified hello came again: the answer
 // was lost. It is sent again, at a bounded rate and from the cache.
 func (e *Engine) HelloAgain(now time.Time) {
-	if e.AwaitsClient() && e.state != awaitClientHello {
+	if e.awaitsClient() && e.state != awaitClientHello {
 		e.resend(now)
 	}
 }
@@ -55,7 +55,7 @@ func (e *Engine) Deadline() time.Time {
 // asking reports whether the engine waits for its caller, and not for the client.
 func (e *Engine) asking() bool {
 	switch e.state {
-	case awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitServerKeyExchange, awaitSecret, awaitPSK, awaitVerification, awaitVerdict:
+	case awaitResumptionParsing, awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitServerKeyExchange, awaitParsing, awaitSecret, awaitPSK, awaitVerification, awaitVerdict:
 		return true
 	}
 	return false

@@ -72,7 +72,7 @@ func TestWork(t *testing.T) {
 		{"psk", suite.PSKWithAES128GCM, false, testCertificate, nil},
 		{"ecdhe-psk", ecdhePSK, false, testCertificate, []bool{false, false}},
 		{"certificate", ecdheCert, false, testCertificate, []bool{false, false}},
-		{"client certificate", ecdheCert, true, testCertificate, []bool{false, false, false}},
+		{"client certificate", ecdheCert, true, testCertificate, []bool{false, false, false, false}},
 		{"token", ecdheCert, false, &token, []bool{true, false}},
 	}
 	for _, tt := range tests {
@@ -101,14 +101,12 @@ func TestOrderOfClientFlightWhileWorking(t *testing.T) {
 	t.Parallel()
 	run := func(order []int, at int, fragments bool) {
 		d := holding(t, ecdheCert, true)
-		reserved := 0
-		d.cfg.Reserve = func(n int) bool { reserved += n; return true }
 		d.toFlight()
 		records := d.client.Records()
 		where := fmt.Sprintf("order %v, work at %d, fragments %v", order, at, fragments)
 		for i, n := range order {
 			if i == at {
-				d.work() // ECDH, if ClientKeyExchange has come
+				d.work() // of Certificate, if it has come, or else of ClientKeyExchange
 			}
 			r, _, _ := wire.ParseRecord(records[n])
 			if f, _, ok := wire.ParseFragment(r.Payload); fragments && ok && r.Epoch == 0 {
@@ -120,11 +118,12 @@ func TestOrderOfClientFlightWhileWorking(t *testing.T) {
 			d.wantSilent(where)
 		}
 		d.wantOpen(where)
-		d.work()
-		d.work()
+		for range 3 {
+			d.work()
+		}
 		d.wantEstablished(where)
-		if reserved != 0 {
-			t.Errorf("%s: %d bytes are still reserved", where, reserved)
+		if d.reserved != 0 {
+			t.Errorf("%s: %d bytes are still reserved", where, d.reserved)
 		}
 		if d.toClient(); !d.client.Complete {
 			t.Errorf("%s: the client is not complete", where)
@@ -149,8 +148,6 @@ func TestOrderOfClientFlightWhileWorking(t *testing.T) {
 func TestForgedWhileWorking(t *testing.T) {
 	t.Parallel()
 	d := holding(t, ecdheCert, true)
-	reserved := 0
-	d.cfg.Reserve = func(n int) bool { reserved += n; return true }
 	d.toFlight()
 	records := d.client.Records()
 	r, _, _ := wire.ParseRecord(records[2])
@@ -160,6 +157,7 @@ func TestForgedWhileWorking(t *testing.T) {
 	}
 	wrong := bytes.Repeat([]byte{1}, 300)
 	d.receive(records[0])
+	d.work()
 	d.receive(records[1])
 	for range 3 {
 		forge(verify.Type, verify.MessageSeq, wrong, 0, 300)
@@ -189,8 +187,8 @@ func TestForgedWhileWorking(t *testing.T) {
 	d.wantSilent("while working")
 	d.work()
 	d.wantEstablished("after what was forged")
-	if reserved != 0 {
-		t.Errorf("%d bytes are still reserved", reserved)
+	if d.reserved != 0 {
+		t.Errorf("%d bytes are still reserved", d.reserved)
 	}
 }
 
@@ -248,6 +246,7 @@ func TestWrongCertificateVerify(t *testing.T) {
 	d.toFlight()
 	d.receive(d.client.Flight())
 	d.work()
+	d.work()
 	d.wantOpen("before the verification")
 	d.work()
 	if ev := d.wantClosed(CauseHandshake, "after it"); ev.Alert != wire.AlertDecryptError {
@@ -286,8 +285,9 @@ var workingStates = []struct {
 	reach func(d *driver)
 }{
 	{awaitServerKeyExchange, func(d *driver) { d.hello() }},
-	{awaitSecret, func(d *driver) { d.toFlight(); d.receive(d.client.Flight()) }},
-	{awaitVerification, func(d *driver) { d.toFlight(); d.receive(d.client.Flight()); d.work() }},
+	{awaitParsing, func(d *driver) { d.toFlight(); d.receive(d.client.Flight()) }},
+	{awaitSecret, func(d *driver) { d.toFlight(); d.receive(d.client.Flight()); d.work() }},
+	{awaitVerification, func(d *driver) { d.toFlight(); d.receive(d.client.Flight()); d.work(); d.work() }},
 }
 
 // TestEndWhileWorking: work that is done after the end does nothing, and the
@@ -307,8 +307,6 @@ func TestEndWhileWorking(t *testing.T) {
 	for _, s := range workingStates {
 		for _, tt := range ends {
 			d := holding(t, ecdheCert, true)
-			reserved := 0
-			d.cfg.Reserve = func(n int) bool { reserved += n; return true }
 			s.reach(d)
 			if d.e.state != s.state {
 				t.Fatalf("in state %s, want %s", stateNames[d.e.state], stateNames[s.state])
@@ -325,8 +323,8 @@ func TestEndWhileWorking(t *testing.T) {
 			d.sent = nil
 			d.work()
 			d.wantSilent(where)
-			if d.wantClosed(tt.cause, where); len(d.events) != told || reserved != 0 {
-				t.Errorf("%s: %d events after the end, %d bytes are still reserved", where, len(d.events)-told, reserved)
+			if d.wantClosed(tt.cause, where); len(d.events) != told || d.reserved != 0 {
+				t.Errorf("%s: %d events after the end, %d bytes are still reserved", where, len(d.events)-told, d.reserved)
 			}
 		}
 	}
@@ -345,8 +343,8 @@ func TestScheduleWhileWorking(t *testing.T) {
 		for _, r := range records[:3] { // all in epoch 0: a Finished would end it
 			d.receive(r)
 		}
-		for range 2 { // half of the time for each
-			d.advance(took / 2)
+		for range 3 { // a third of the time for each
+			d.advance(took / 3)
 			for _, r := range records[:3] {
 				d.receive(r)
 			}
@@ -379,6 +377,7 @@ func TestScheduleWhileWorking(t *testing.T) {
 	for _, r := range records[:3] {
 		d.receive(r)
 	}
+	d.work()
 	d.advance(1500 * time.Millisecond)
 	d.work()
 	d.advance(2 * time.Second)
@@ -411,6 +410,8 @@ func TestWorkBesideTheEngine(t *testing.T) {
 	beside()
 	d.toClient()
 	flight := d.client.Flight()
+	d.receive(flight)
+	beside()
 	d.receive(flight)
 	beside()
 	d.receive(flight)

@@ -40,20 +40,20 @@ var mutants = []mutant{
 	// Handshakes.
 	{"Finished compared over half", "internal/engine/clientflight.go", "receiveFinished", "ConstantTimeCompare(body, want)", "ConstantTimeCompare(body[:6], want[:6])"},
 	{"CertificateVerify not checked", "internal/engine/clientflight.go", "receiveCertificateVerify", "if !right {", "if !right && len(signature) == 0 {"},
-	{"client certificate not verified", "credentials.go", "verifyChain", "Verify(options); err != nil {", "Verify(options); err != nil && options.Roots == nil {"},
-	{"client certificate of any usage", "credentials.go", "verifyChain", "x509.ExtKeyUsageClientAuth", "x509.ExtKeyUsageAny"},
-	{"no client certificate needed", "internal/engine/clientflight.go", "receiveCertificate", "len(chain) == 0 && e.cfg.RequireClientCertificate", "len(chain) == 0 && !e.cfg.RequestClientCertificate"},
+	{"client certificate not verified", "chains.go", "verify", "chains, err = certificates[0].Verify(options)", "chains, _ = certificates[0].Verify(options)"},
+	{"client certificate of any usage", "chains.go", "verify", "x509.ExtKeyUsageClientAuth", "x509.ExtKeyUsageAny"},
+	{"no client certificate needed", "internal/engine/clientflight.go", "receiveCertificate", "count == 0 && e.cfg.RequireClientCertificate", "count == 0 && !e.cfg.RequestClientCertificate"},
 	{"resumed before Finished", "internal/engine/resumption.go", "answerResumption", "e.sayFinished()\n", "e.sayFinished()\n\tif e.hs != nil {\n\t\te.establish()\n\t\treturn\n\t}\n"},
 	{"random of the server forgotten", "internal/engine/serverhello.go", "answerHello", "io.ReadFull(e.cfg.Rand, e.serverRandom[:])", "io.ReadFull(e.cfg.Rand, e.serverRandom[:0])"},
 	{"fragments put to the wrong place", "internal/engine/reassembly.go", "add", "copy(a.body[start:], f.Body)", "copy(a.body[start/2:], f.Body)"},
-	{"memory of fragments not given back", "internal/engine/reassembly.go", "reset", "a.reserve(-len(a.body))", "a.reserve(0)"},
+	{"memory of fragments not given back", "internal/engine/reassembly.go", "reset", "a.budget.Reserve(-n)", "a.budget.Reserve(0 * n)"},
 	{"MTU not heeded", "internal/engine/flight.go", "appendFlight", "e.cfg.MTU - e.overhead(epoch)", "e.cfg.MTU + 100"},
 
 	// Timers.
 	{"timer does not double", "internal/engine/timeout.go", "Timeout", "min(2*e.hs.timeout, maxTimeout)", "min(e.hs.timeout, maxTimeout)"},
 	{"flight not sent again", "internal/engine/timeout.go", "Timeout", "e.flight.rewind()", ""},
 	{"timer set once", "serve.go", "housekeep", "q.Set(&s.timer, next)", "_ = next"},
-	{"idle since the handshake", "session.go", "receive", "s.heard = now", ""},
+	{"idle since the handshake", "session.go", "receive", "s.hear(now)", ""},
 	{"idle session is not told", "rest.go", "timeout", "s.endLocked(ErrIdleTimeout, true)", "s.endLocked(ErrIdleTimeout, false)"},
 	{"close_notify not answered", "internal/engine/engine.go", "receiveAlert", "e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)", ""},
 
@@ -61,10 +61,10 @@ var mutants = []mutant{
 
 	// Limits and figures.
 	{"one handshake too many", "peers.go", "add", "l.handshakes.count >= l.cfg.maxHandshakes", "l.handshakes.count > l.cfg.maxHandshakes"},
-	{"one handshake of a source too many", "handshakes.go", "oldestOf", "src.sessions.Len() < allowed", "src.sessions.Len() <= allowed"},
-	{"a session in use gives way", "idle.go", "findIdler", "now.Sub(heard) >= evictIdle", "now.Sub(heard) >= 0"},
+	{"one handshake of a source too many", "handshakes.go", "oldestOf", "int(src.count) < allowed", "int(src.count) <= allowed"},
+	{"a session in use gives way", "sessions.go", "beyondAll", "l.silentFor(idler) < evictIdle", "l.silentFor(idler) < 0"},
 	{"handshakes not counted down", "handshakes.go", "remove", "\th.count--\n", ""},
-	{"sessions not counted down", "peers.go", "remove", "l.open--", "_ = l.open"},
+	{"sessions not counted down", "sessions.go", "remove", "\to.count--", "\to.count -= 0"},
 	{"hooks not counted down", "hooks.go", "answeredLocked", "lane.asking--", "lane.asking -= 0"},
 	{"hooks of ended handshakes not counted down", "hooks.go", "answeredLocked", "l.orphans[source]--;", "l.orphans[source] += 0;"},
 	{"a replaced session stays", "session.go", "establishedLocked", "old.end(ErrReconnected, false)", "_ = old"},

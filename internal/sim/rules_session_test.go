@@ -194,11 +194,26 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 	if errors.Is(e.Err, dtlsserver.ErrPeerClosed) && as.attempt != nil && as.attempt.d != nil && !as.attempt.left {
 		l.violate("cause", as.attempt.d, "closed by the peer, which has not")
 	}
-	if silent := l.w.now() - as.touched; errors.Is(e.Err, dtlsserver.ErrEvicted) && silent < time.Minute {
-		l.violate("evicted", deviceOf(as.attempt), "gave way at MaxSessions, though its client was heard %v ago", silent)
+	if errors.Is(e.Err, dtlsserver.ErrEvicted) {
+		l.evicted(as, e)
 	}
 	if idle := l.w.idleTimeout(); errors.Is(e.Err, dtlsserver.ErrIdleTimeout) && as.heard > 0 && l.w.now()-as.heard < idle {
 		l.violate("cause", deviceOf(as.attempt), "idle after %v, which %v is the timeout", l.w.now()-as.heard, idle)
+	}
+}
+
+// evicted judges a session that gave way at MaxSessions: it was the newest, its
+// identity had others, or its client was silent for a minute.
+func (l *ledger) evicted(as *association, e *dtlsserver.Event) {
+	identity, same := e.Session.Identity(), 0
+	for session, other := range l.sessions {
+		if other == as || other.opened && !other.closed && session.Identity() == identity {
+			same++
+		}
+	}
+	silent := l.w.now() - as.touched
+	if silent < time.Minute && same < 2 && as.since != l.w.now() && identity != (dtlsserver.Identity{}) {
+		l.violate("evicted", deviceOf(as.attempt), "gave way at MaxSessions, though its client was heard %v ago", silent)
 	}
 }
 

@@ -14,13 +14,14 @@ import (
 
 // serverHello is one that the server has sent to an address.
 type serverHello struct {
-	random  []byte
-	suite   *suite.Suite
-	started string // random of the newest hello then
-	first   time.Duration
-	last    time.Duration
-	timers  int  // how often it was sent again of itself
-	heard   bool // something came from its address since
+	random   []byte
+	suite    *suite.Suite
+	started  string // random of the newest hello then
+	first    time.Duration
+	last     time.Duration
+	repeated time.Duration // when it was sent last of itself
+	timers   int           // how often it was sent again of itself
+	heard    bool          // something came from its address since
 }
 
 // association is what a key log line or a ticket has keys for.
@@ -191,7 +192,7 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 		}
 	}
 	rest := f.Body[fixed+1+int(f.Body[fixed]):]
-	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), started: pl.answer(), first: now, last: now}
+	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), started: pl.answer(), first: now, last: now, repeated: now}
 	if h.suite == nil {
 		l.violate("wire", nil, "chose an unknown suite for %v", pl.addr)
 		return
@@ -257,10 +258,11 @@ func (l *ledger) watch(h *serverHello) {
 func (l *ledger) again(s *stimulus, pl *place, h *serverHello) {
 	now := l.w.now()
 	if s.kind == "timer" {
-		if least := firstTimeout << min(h.timers, 5); now-h.last < least && !l.w.has(slowHandler) && !l.w.has(readErrors) {
-			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.last, least)
+		if least := firstTimeout << min(h.timers, 5); now-h.repeated < least && !l.w.has(slowHandler) && !l.w.has(readErrors) {
+			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.repeated, least)
 		}
 		h.timers++
+		h.repeated = now
 	}
 	a := l.attempts[h.started]
 	if now-h.last < 100*time.Millisecond && now > h.last {

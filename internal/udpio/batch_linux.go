@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -29,9 +28,7 @@ type batched struct {
 	*plain // sends what is not kept
 
 	in    *vector
-	zones map[uint32]string // names of the interfaces in received addresses
-	fresh time.Time         // zones are from no earlier
-	ms    []Message         // of the receive under way
+	ms    []Message // of the receive under way
 	n     int
 	inErr error
 	read  func(fd uintptr) bool
@@ -91,7 +88,6 @@ func newBatched(p *plain, sent func(Sent)) *batched {
 		plain: p,
 		in:    newVector(),
 		out:   newVector(),
-		zones: make(map[uint32]string),
 		sent:  sent,
 		kept:  make([]Sent, 0, batchLen),
 		room:  make([]byte, 0, keptBytes),
@@ -188,41 +184,24 @@ func (b *batched) address(name *unix.RawSockaddrInet6) netip.AddrPort {
 	case unix.AF_INET6:
 		addr := netip.AddrFrom16(name.Addr).Unmap()
 		if name.Scope_id != 0 && addr.Is6() {
-			addr = addr.WithZone(b.zone(name.Scope_id))
+			addr = addr.WithZone(b.zones.name(name.Scope_id))
 		}
 		return netip.AddrPortFrom(addr, port(&name.Port))
 	}
 	return netip.AddrPort{}
 }
 
-// zone returns the name of an interface, as package net gives it.
-func (b *batched) zone(index uint32) string {
-	if now := time.Now(); now.Sub(b.fresh) > time.Minute { // interfaces may be renamed
-		clear(b.zones)
-		b.fresh = now
-	}
-	name, ok := b.zones[index]
-	if !ok {
-		name = strconv.Itoa(int(index))
-		if i, err := net.InterfaceByIndex(int(index)); err == nil {
-			name = i.Name
-		}
-		b.zones[index] = name
-	}
-	return name
-}
-
 // send keeps the datagram if it may, and else sends it at once.
 func (b *batched) send(data []byte, remote netip.AddrPort, local netip.Addr) (kept bool, err error) {
 	b.outMu.Lock()
-	if b.holding && len(data) <= keptBytes && remote.Addr().Zone() == "" && (b.info.v6 || remote.Addr().Is4()) {
+	if b.holding && len(data) <= keptBytes && (b.info.v6 || remote.Addr().Is4()) {
 		b.keep(data, remote, local)
 		b.outMu.Unlock()
 		return true, nil
 	}
 	b.flush() // what came first goes first
 	b.outMu.Unlock()
-	return b.plain.send(data, remote, local) // which may wait if there is a zone
+	return b.plain.send(data, remote, local)
 }
 
 // keep keeps a copy of the datagram.
@@ -238,7 +217,7 @@ func (b *batched) keep(data []byte, remote netip.AddrPort, local netip.Addr) {
 	h := &b.out.headers[i].msghdr
 	if b.info.v6 {
 		name := &b.out.names[i]
-		*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: remote.Addr().As16()}
+		*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: remote.Addr().As16(), Scope_id: b.zones.number(remote.Addr().Zone())}
 		setPort(&name.Port, remote.Port())
 		h.Namelen = unix.SizeofSockaddrInet6
 	} else {

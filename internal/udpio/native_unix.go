@@ -17,10 +17,11 @@ import (
 // time. Datagrams leave by a sendmsg of our own, since the one of package net
 // waits while the socket is full.
 type plain struct {
-	udp  *net.UDPConn
-	raw  syscall.RawConn
-	info packetInfo
-	oob  []byte // of receive
+	udp   *net.UDPConn
+	raw   syscall.RawConn
+	info  packetInfo
+	oob   []byte // of receive
+	zones zones
 
 	mu      sync.Mutex // guards what one send needs, so that none allocates
 	data    []byte
@@ -68,11 +69,6 @@ func (p *plain) receive(ms []Message) (int, error) {
 }
 
 func (p *plain) send(b []byte, remote netip.AddrPort, local netip.Addr) (kept bool, err error) {
-	if remote.Addr().Zone() != "" {
-		// Package net knows the numbers of interfaces by name.
-		_, err := p.udp.WriteToUDPAddrPort(b, remote)
-		return false, sendError(err)
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.data = b
@@ -81,7 +77,7 @@ func (p *plain) send(b []byte, remote netip.AddrPort, local netip.Addr) (kept bo
 		p.control = p.info.append(p.control, local)
 	}
 	if p.info.v6 {
-		p.to6 = unix.SockaddrInet6{Port: int(remote.Port()), Addr: remote.Addr().As16()}
+		p.to6 = unix.SockaddrInet6{Port: int(remote.Port()), ZoneId: p.zones.number(remote.Addr().Zone()), Addr: remote.Addr().As16()}
 		p.to = &p.to6
 	} else if remote.Addr().Is4() {
 		p.to4 = unix.SockaddrInet4{Port: int(remote.Port()), Addr: remote.Addr().As4()}

@@ -31,6 +31,7 @@ const (
 	AlertInternalError      AlertDescription = 80
 	AlertUserCanceled       AlertDescription = 90
 	AlertNoRenegotiation    AlertDescription = 100
+	AlertUnrecognizedName   AlertDescription = 112
 	AlertUnknownPSKIdentity AlertDescription = 115
 	AlertNoALPN             AlertDescription = 120
 )

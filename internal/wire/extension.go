@@ -24,18 +24,18 @@ const (
 // here; every other is skipped. Lists are nil when the extension was not sent
 // and else not empty.
 type ClientExtensions struct {
-	ServerName           string   // RFC 6066 section 3
-	MaxFragmentLength    uint8    // RFC 6066 section 4: the code, zero when not sent
-	SupportedGroups      []byte   // RFC 8422 section 5.1.1: two bytes each
-	ECPointFormats       []byte   // RFC 8422 section 5.1.2
-	SignatureAlgorithms  []byte   // RFC 5246 section 7.4.1.4.1: two bytes each
-	ALPN                 []string // RFC 7301
-	ExtendedMasterSecret bool     // RFC 7627
-	RecordSizeLimit      uint16   // RFC 8449: zero when not sent
-	SessionTicket        bool     // RFC 5077
-	Ticket               []byte   // empty: none yet
-	RenegotiationInfo    bool     // RFC 5746
-	RenegotiatedInfo     []byte   // renegotiated_connection: empty in an initial handshake
+	ServerName           string // RFC 6066 section 3
+	MaxFragmentLength    uint8  // RFC 6066 section 4: the code, zero when not sent
+	SupportedGroups      []byte // RFC 8422 section 5.1.1: two bytes each
+	ECPointFormats       []byte // RFC 8422 section 5.1.2
+	SignatureAlgorithms  []byte // RFC 5246 section 7.4.1.4.1: two bytes each
+	ALPN                 []byte // RFC 7301: names, each behind its length of one byte
+	ExtendedMasterSecret bool   // RFC 7627
+	RecordSizeLimit      uint16 // RFC 8449: zero when not sent
+	SessionTicket        bool   // RFC 5077
+	Ticket               []byte // empty: none yet
+	RenegotiationInfo    bool   // RFC 5746
+	RenegotiatedInfo     []byte // renegotiated_connection: empty in an initial handshake
 }
 
 // ParseClientExtensions reads the content of an extensions block. An extension
@@ -127,12 +127,12 @@ func (e *ClientExtensions) readALPN(data *cryptobyte.String) bool {
 	if !data.ReadUint16LengthPrefixed(&list) || list.Empty() {
 		return false
 	}
+	e.ALPN = list
 	for !list.Empty() {
 		var name []byte
 		if !vector8(&list, &name) || len(name) == 0 {
 			return false
 		}
-		e.ALPN = append(e.ALPN, string(name))
 	}
 	return true
 }

@@ -39,7 +39,7 @@ var sampleFields = []struct {
 		[]lengthField{{"extension", 2, 2}, {"list", 4, 1}}},
 	{"signature_algorithms", sampleSchemes, ClientExtensions{SignatureAlgorithms: []byte{4, 3, 8, 7}},
 		[]lengthField{{"extension", 2, 2}, {"list", 4, 2}}},
-	{"ALPN", sampleALPN, ClientExtensions{ALPN: []string{"h2", "coap"}},
+	{"ALPN", sampleALPN, ClientExtensions{ALPN: names("h2", "coap")},
 		[]lengthField{{"extension", 2, 2}, {"list", 4, 2}, {"first", 6, 1}, {"last", 9, 1}}},
 	{"extended_master_secret", sampleEMS, ClientExtensions{ExtendedMasterSecret: true},
 		[]lengthField{{"extension", 2, 2}}},
@@ -72,6 +72,14 @@ func allSamples() string {
 	return all
 }
 
+// names is a list of names of ALPN.
+func names(all ...string) (list []byte) {
+	for _, name := range all {
+		list = append(append(list, byte(len(name))), name...)
+	}
+	return list
+}
+
 // sampleWant is what allSamples says.
 func sampleWant() ClientExtensions {
 	return ClientExtensions{
@@ -80,7 +88,7 @@ func sampleWant() ClientExtensions {
 		SupportedGroups:      []byte{0, 0x17, 0, 0x1d},
 		ECPointFormats:       []byte{0, 1, 2},
 		SignatureAlgorithms:  []byte{4, 3, 8, 7},
-		ALPN:                 []string{"h2", "coap"},
+		ALPN:                 names("h2", "coap"),
 		ExtendedMasterSecret: true,
 		RecordSizeLimit:      0x4001,
 		RenegotiationInfo:    true,
@@ -207,12 +215,12 @@ func TestParseClientExtensions(t *testing.T) {
 		{name: "ALPN, empty name last", block: protocols("026832" + "00"), bad: true},
 		{name: "ALPN, length only", block: protocols("02"), bad: true},
 		{name: "ALPN, a byte missing", block: protocols("0268"), bad: true},
-		{name: "ALPN, one name", block: protocols("026832"), want: ClientExtensions{ALPN: []string{"h2"}}},
-		{name: "ALPN, a name twice", block: protocols("026832" + "026832"), want: ClientExtensions{ALPN: []string{"h2", "h2"}}},
-		{name: "ALPN, any bytes", block: protocols("03" + "00ff0a"), want: ClientExtensions{ALPN: []string{"\x00\xff\n"}}},
+		{name: "ALPN, one name", block: protocols("026832"), want: ClientExtensions{ALPN: names("h2")}},
+		{name: "ALPN, a name twice", block: protocols("026832" + "026832"), want: ClientExtensions{ALPN: names("h2", "h2")}},
+		{name: "ALPN, any bytes", block: protocols("03" + "00ff0a"), want: ClientExtensions{ALPN: names("\x00\xff\n")}},
 		{name: "ALPN, a name behind the list", block: "0010" + "0008" + "0003" + "026832" + "026832", bad: true},
-		{name: "ALPN, longest name", block: protocols("ff" + strings.Repeat("61", long)), want: ClientExtensions{ALPN: []string{strings.Repeat("a", long)}}},
-		{name: "ALPN, many names", block: protocols(strings.Repeat("0161", longer)), want: ClientExtensions{ALPN: slices.Repeat([]string{"a"}, longer)}},
+		{name: "ALPN, longest name", block: protocols("ff" + strings.Repeat("61", long)), want: ClientExtensions{ALPN: names(strings.Repeat("a", long))}},
+		{name: "ALPN, many names", block: protocols(strings.Repeat("0161", longer)), want: ClientExtensions{ALPN: names(slices.Repeat([]string{"a"}, longer)...)}},
 
 		{name: "record_size_limit, empty", block: "001c" + "0000", bad: true},
 		{name: "record_size_limit of one byte", block: "001c" + "0001" + "40", bad: true},

@@ -252,11 +252,11 @@ func naiveExtensions(block []byte) (e ClientExtensions, ok bool) {
 	if data, sent := found[16]; sent {
 		list, ok := naiveList(data, 2, 1)
 		check(ok)
+		e.ALPN = list
 		for ok && len(list) > 0 {
 			var name []byte
 			name, list, ok = naiveVector(list, 1)
 			check(ok && len(name) > 0)
-			e.ALPN = append(e.ALPN, string(name))
 		}
 	}
 	if data, sent := found[23]; sent {
@@ -330,6 +330,12 @@ func FuzzKeyExchange(f *testing.F) {
 		chain, ok := ParseCertificate(body)
 		if ok != naiveCertificate(body) {
 			t.Fatalf("Certificate: ok = %v", ok)
+		}
+		for _, most := range []int{0, 1, 10, 1 << 24} {
+			n, counted := CountCertificates(body, most)
+			if ok && (!counted || n != min(len(chain), most+1)) || !ok && counted && n <= most {
+				t.Errorf("counted %d certificates up to %d, ok = %v, of %d", n, most, counted, len(chain))
+			}
 		}
 		if ok {
 			for _, c := range chain {

@@ -95,6 +95,22 @@ func ParseCertificate(body []byte) (chain [][]byte, ok bool) {
 	return chain, true
 }
 
+// CountCertificates returns how many certificates the body of a Certificate has,
+// and one more than most when there are more. It keeps none.
+func CountCertificates(body []byte, most int) (n int, ok bool) {
+	s := cryptobyte.String(body)
+	var list, c cryptobyte.String
+	if !s.ReadUint24LengthPrefixed(&list) || !s.Empty() {
+		return 0, false
+	}
+	for ; !list.Empty() && n <= most; n++ {
+		if !list.ReadUint24LengthPrefixed(&c) || c.Empty() {
+			return 0, false
+		}
+	}
+	return n, true
+}
+
 // AppendCertificateRequest appends the body of a CertificateRequest (RFC 5246
 // section 7.4.4) for ECDSA and RSA keys, which names no authorities: any
 // certificate may be sent.

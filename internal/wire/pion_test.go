@@ -80,7 +80,7 @@ func TestPionRecordedHellos(t *testing.T) {
 					protocols = x.ProtocolNameList
 				}
 			}
-			if e.ServerName != serverName || !slices.Equal(e.ALPN, protocols) {
+			if e.ServerName != serverName || !bytes.Equal(e.ALPN, names(protocols...)) {
 				t.Errorf("got server_name %q, ALPN %q, want %q and %q", e.ServerName, e.ALPN, serverName, protocols)
 			}
 			wantBytes(t, "supported_groups", pionKnown(e.SupportedGroups, pionKnowsGroup), groups)
@@ -166,7 +166,7 @@ func TestPionClientExtensions(t *testing.T) {
 		SupportedGroups:      []byte{0, 29, 0, 23, 0, 24},
 		ECPointFormats:       []byte{0},
 		SignatureAlgorithms:  []byte{4, 3, 8, 7},
-		ALPN:                 []string{"coap", "h2"},
+		ALPN:                 names("coap", "h2"),
 		ExtendedMasterSecret: true,
 		RenegotiationInfo:    true,
 	})
