@@ -254,11 +254,12 @@ func (l *ledger) watch(h *serverHello) {
 }
 
 // again judges a flight that is sent again: not at once, and of itself after
-// times that double (RFC 6347 section 4.2.4.1).
+// times that double (RFC 6347 section 4.2.4.1), or a little less when the client
+// has taken the handshake on meanwhile.
 func (l *ledger) again(s *stimulus, pl *place, h *serverHello) {
 	now := l.w.now()
 	if s.kind == "timer" {
-		if least := firstTimeout << min(h.timers, 5); now-h.repeated < least && !l.w.has(slowHandler) && !l.w.has(readErrors) {
+		if least := firstTimeout << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !l.w.has(slowHandler) && !l.w.has(readErrors) {
 			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.repeated, least)
 		}
 		h.timers++
