@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -77,6 +78,9 @@ func run(t *testing.T, p plan, tracing bool) (o outcome) {
 		cryptotest.SetGlobalRandom(t, p.seed)
 		w := newWorld(t, p, tracing)
 		w.run()
+		slices.SortStableFunc(w.ledger.found, func(a, b violation) int { // some come in the order of a map
+			return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Device, b.Device), cmp.Compare(a.Text, b.Text))
+		})
 		o = outcome{
 			found: w.ledger.found, hash: w.trace.hash.Sum64(), lasted: w.now(), datagrams: w.ledger.datagrams,
 			trace: w.trace.lines, devices: len(w.devices), traits: make(map[int]traits), drawn: w.drawn,
