@@ -390,7 +390,7 @@ func (d *device) judge() {
 		return
 	}
 	d.judged = true
-	if !spoiled { // attackers may go on and on
+	if !spoiled && !d.w.crowded() { // attackers may go on and on
 		d.w.ledger.unserved(d)
 	}
 }

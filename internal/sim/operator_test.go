@@ -141,6 +141,11 @@ func (w *world) disturbed() bool {
 	return w.server.Stats().Dropped.Evicted > 0 || w.server.Stats().Dropped.Refused > 0
 }
 
+// crowded reports whether there are more devices than sessions may be open.
+func (w *world) crowded() bool {
+	return w.server.MaxSessions > 0 && w.server.MaxSessions < w.drawn.devices
+}
+
 // queueing is how much longer a device may have to wait when there are more
 // than the server takes at a time: its own timer, which has grown meanwhile, and
 // for each part of them that is served together, two round trips and the hooks.

@@ -74,6 +74,11 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 			l.source(p.from.Addr()).suspect = true
 		}
 	}
+	if in.plain && !in.hello { // which may have taken a handshake on: its timer begins anew
+		for _, h := range pl.hellos {
+			h.timers, h.repeated = 0, l.w.now()
+		}
+	}
 	if in.attempt != nil {
 		l.arriveFrom(&in, pl, all)
 	}

@@ -208,10 +208,10 @@ func (w *world) newServer() *dtlsserver.Server {
 	}
 	s.SessionTicketsDisabled = w.has(noTickets)
 	if w.has(smallLimits) {
-		s.MaxSessions = w.drawn.devices + c.below(10)
+		s.MaxSessions = max(w.drawn.devices*3/4, 2) + c.below(8)
 		s.MaxHandshakes = 4 + c.below(20)
 		s.MaxHandshakesPerSource = 2 + c.below(s.MaxHandshakes)
-		s.MaxHandshakeMemory = oneOf(c, 2<<10, 8<<10, 64<<10)
+		s.MaxHandshakeMemory = oneOf(c, 8<<10, 16<<10, 64<<10)
 	}
 	if w.has(fleet) && w.plan.fleet == nil {
 		s.MaxHandshakesPerSource = 10 + c.below(20)
