@@ -47,7 +47,7 @@ const (
 	faultSize          = "datagrams do not get smaller"
 	faultCookieRoom    = "the cookie pushes the suites out of the first fragment"
 	faultFalseWarning  = "a close is followed by a false warning"
-	faultSessions      = "open sessions of one client keep others out at MaxSessions"
+	faultSessions      = "at MaxSessions a new session is refused, or gives way"
 	faultReadErrors    = "errors of peers end Serve"
 	faultTwice         = "a flight goes out twice"
 	faultSessionID     = "a client that draws a session_id for each hello never connects"
@@ -76,7 +76,7 @@ var knownFaults = []known{
 		return t.has(distrusts) && strings.Contains(v.Text, "alert 48")
 	}},
 	{"liveness", faultOverload, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Evicted > 0 }},
-	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Refused > 0 }},
+	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Refused+o.stats.Dropped.EvictedSessions > 0 }},
 	{"restart", faultRestart, always},
 	{"client", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
 	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
