@@ -254,7 +254,7 @@ func TestManyFailingHandshakes(t *testing.T) {
 	if raceEnabled || testing.Short() {
 		n = 3_000
 	}
-	d := newDirect(t, func(s *Server) { s.MaxHandshakes = 100 })
+	d := newDirect(t, func(s *Server) { s.MaxHandshakes = 600 })
 	for i := range n {
 		c := testpeer.New(testIdentity, []byte("wrong"), uint64(i))
 		c.MessageSeq = 1

@@ -1,7 +1,6 @@
 package dtlsserver
 
 import (
-	crand "crypto/rand"
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
@@ -54,20 +53,16 @@ func (all sources) forget(src *source) {
 	}
 }
 
-// before has the source with most handshakes first, and of several the one
-// whose oldest is oldest.
+// before has the source first that has most handshakes, for each open session that
+// it has and one more: a network of many devices is granted more than a single
+// host.
 func (src *source) before(other *source) bool {
-	if src.count != other.count {
-		return src.count > other.count
-	}
-	return src.handshakes.started < other.handshakes.started
+	return int(src.count)*other.weight() > int(other.count)*src.weight()
 }
 
 func (src *source) place() *int32 { return &src.placed }
 
-// byMemory has the source first that has reserved most, for each open session
-// that it has and one more: a network of many devices is granted more than a
-// single host.
+// byMemory has the source first that has reserved most, weighed likewise.
 type byMemory struct{ *source }
 
 func (src byMemory) before(other byMemory) bool {
@@ -83,6 +78,7 @@ func (src *source) weight() int { return 1 + min(int(src.open), DefaultMaxHandsh
 // zero handshakes is empty, and needs a coin.
 type handshakes struct {
 	count        int
+	classes      [numClasses]waiting
 	most         ranking[*source]
 	memory       int // bytes
 	leaving      int // of them, of handshakes that give way
@@ -94,48 +90,47 @@ type handshakes struct {
 // The rings of a Session.
 var (
 	inGroup  at[Session] = func(s *Session) *ring[Session] { return &s.inGroup }
+	inClass  at[Session] = func(s *Session) *ring[Session] { return &s.inClass }
 	inHolder at[Session] = func(s *Session) *ring[Session] { return &s.inHolders }
 )
 
-// add adds a handshake, whose source is set.
-func (h *handshakes) add(s *Session) {
+// add adds a handshake, whose source is set, to a class.
+func (h *handshakes) add(s *Session, c class, now time.Duration) {
 	h.count++
 	s.source.count++
 	inGroup.push(&s.source.handshakes, s)
 	h.most.set(s.source)
+	s.class = busy
+	h.enter(s, c, now)
+}
+
+// enter moves a handshake to a class.
+func (h *handshakes) enter(s *Session, c class, now time.Duration) {
+	if s.class != busy {
+		w := &h.classes[s.class]
+		w.count--
+		inClass.remove(&w.first, s)
+	}
+	s.class, s.since = c, now
+	if c != busy {
+		w := &h.classes[c]
+		w.count++
+		inClass.push(&w.first, s)
+	}
 }
 
 // remove removes a handshake that was added.
 func (h *handshakes) remove(s *Session) {
+	h.enter(s, busy, 0)
 	h.count--
 	src := s.source
-	if src.count == 1 { // the heap compares what is there
-		h.most.unset(src)
-	}
 	src.count--
 	inGroup.remove(&src.handshakes, s)
 	if src.count > 0 {
 		h.most.set(src)
+	} else {
+		h.most.unset(src)
 	}
-}
-
-// oldestOf returns the oldest handshake of a source when it has as many as are
-// allowed.
-func (h *handshakes) oldestOf(src *source, allowed int) *Session {
-	if allowed < 0 || int(src.count) < allowed {
-		return nil
-	}
-	return src.handshakes
-}
-
-// oldestOfMost returns the oldest handshake of the source that has most.
-func (h *handshakes) oldestOfMost() *Session { return h.most[0].handshakes }
-
-// newCoin returns what overdue throws.
-func newCoin() *rand.Rand {
-	var seed [32]byte
-	_, _ = crand.Read(seed[:]) // never fails
-	return rand.New(rand.NewChaCha8(seed))
 }
 
 // overdueMemory is how long a handshake may hold memory before it may have to
@@ -226,6 +221,6 @@ func (l *loop) endGivingWay() {
 // evict ends a handshake that gives way to another at a limit.
 func (l *loop) evict(s *Session, limit error) {
 	l.counters.drop(dropEvicted)
-	s.end(ErrEvicted, false)
+	s.giveWay()
 	l.outbox.put(Event{Kind: KindLimit, Time: l.now, Remote: s.remote, Local: s.LocalAddr(), Err: limit})
 }

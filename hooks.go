@@ -78,7 +78,8 @@ func (l *loop) nextLocked(lane *lane) (q *question, ok bool) {
 		return nil, false
 	}
 	if q, ok = lane.waiting.pop(); ok {
-		l.askingLocked(lane, q.session)
+		lane.asking++
+		q.session.question = nil
 		l.startLocked(lane)
 	}
 	return q, ok
@@ -130,33 +131,15 @@ func (l *loop) askNow(lane *lane, q *question) (next *question, more bool) {
 	return nil, false
 }
 
-// askingLocked notes that the session's question is being asked.
-func (l *loop) askingLocked(lane *lane, s *Session) {
-	lane.asking++
-	s.question, s.hooked = nil, lane == &l.hookLane
-}
-
-// answeredLocked notes that it no longer is.
+// answeredLocked notes that a question is no longer being asked.
 func (l *loop) answeredLocked(lane *lane, q *question) {
-	s := q.session
 	lane.asking--
 	lane.waiting.answered(q)
-	if lane == &l.hookLane && !s.hooked { // the session has ended meanwhile
-		source := sourceOf(s.remote.Addr())
-		if l.orphans[source]--; l.orphans[source] == 0 {
-			delete(l.orphans, source)
-		}
-	}
-	s.hooked = false
 }
 
-// unaskLocked takes back the question of a session that is over, or else counts
-// what is being asked for it against its source.
+// unaskLocked takes back the question of a session that is over, unless it is
+// being asked.
 func (l *loop) unaskLocked(s *Session) {
-	if s.hooked {
-		s.hooked = false
-		l.orphans[sourceOf(s.remote.Addr())]++
-	}
 	if q := s.question; q != nil {
 		q.lane.waiting.remove(q)
 		s.question = nil
@@ -292,6 +275,7 @@ func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
 		s.abort = nil
 		answerLocked(now)
 		s.pumpLocked(now)
+		s.classLocked(now)
 	}
 }
 

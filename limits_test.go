@@ -95,8 +95,8 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// TestSourceWithMostGivesWay: at MaxHandshakes the oldest of the source with
-// most handshakes gives way, so that others do not notice.
+// TestSourceWithMostGivesWay: at MaxHandshakes whoever floods keeps out its own
+// newcomers, and makes way for those of others.
 func TestSourceWithMostGivesWay(t *testing.T) {
 	t.Parallel()
 	d := newDirect(t, func(s *Server) { s.MaxHandshakes, s.MaxHandshakesPerSource = 20, -1 })
@@ -107,7 +107,13 @@ func TestSourceWithMostGivesWay(t *testing.T) {
 	for port := range 1000 {
 		d.verified(uint64(100+port), netip.AddrPortFrom(clientAddr(99).Addr(), uint16(1+port)))
 	}
-	if stats := d.s.Stats(); stats.Handshakes != 20 || stats.Dropped.Evicted != 985 {
+	if stats := d.s.Stats(); stats.Handshakes != 20 || stats.Dropped.Evicted != 0 || stats.Dropped.Refused != 985 {
+		t.Errorf("%+v", stats)
+	}
+	for n := range 5 {
+		honest = append(honest, d.verified(uint64(50+n), clientAddr(5+n)))
+	}
+	if stats := d.s.Stats(); stats.Handshakes != 20 || stats.Dropped.Evicted != 5 {
 		t.Errorf("%+v", stats)
 	}
 	for n, c := range honest {
@@ -116,24 +122,60 @@ func TestSourceWithMostGivesWay(t *testing.T) {
 			t.Errorf("the handshake of source %d gave way", n)
 		}
 	}
+	for _, e := range d.rec.of(KindHandshakeFailed) {
+		if e.Err != ErrEvicted || e.Remote.Addr() != clientAddr(99).Addr() {
+			t.Errorf("%v", e)
+		}
+	}
 }
 
 // TestHandshakesPerSource: a source has its share, by IPv4 address and by IPv6
-// /64.
+// /64, and within it who is overdue makes way.
 func TestHandshakesPerSource(t *testing.T) {
 	t.Parallel()
 	d := newDirect(t, func(s *Server) { s.MaxHandshakesPerSource = 3 })
-	for port := range 10 {
-		d.verified(uint64(port), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), uint16(1+port)))
-		six := netip.MustParseAddr("2001:db8:0:7::").As16()
-		six[15] = byte(port)
-		d.verified(uint64(100+port), netip.AddrPortFrom(netip.AddrFrom16(six), 5000))
+	flood := func(seed, ports int) {
+		for port := range ports {
+			d.verified(uint64(seed+port), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), uint16(seed+port)))
+			six := netip.MustParseAddr("2001:db8:0:7::").As16()
+			six[15] = byte(seed + port)
+			d.verified(uint64(100+seed+port), netip.AddrPortFrom(netip.AddrFrom16(six), 5000))
+		}
 	}
-	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Evicted != 14 {
+	flood(1, 10)
+	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Refused != 14 {
 		t.Errorf("%+v", stats)
 	}
 	if n := len(d.l.sources); n != 2 {
 		t.Errorf("%d sources", n)
+	}
+	d.advance(2 * patience[within5ms]) // and nobody goes on
+	flood(30, 3)
+	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Refused != 14 || stats.Dropped.Evicted != 6 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// TestWhoGivesWayIsTold: the client of a handshake that gives way need not wait
+// until it gives up.
+func TestWhoGivesWayIsTold(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, func(s *Server) { s.MaxHandshakes = 1 })
+	first, from := d.verified(1, clientAddr(1)), clientAddr(1)
+	d.advance(2 * patience[within5ms])
+	c := testpeer.New(testIdentity, []byte(testKey), 2)
+	d.exchange(c, clientAddr(2), c.Hello())
+	d.receive(clientAddr(2), c.Hello())
+	for _, b := range d.outTo(from) {
+		if err := first.Receive(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(first.Alerts) != 1 || first.Alerts[0] != (wire.Alert{Level: wire.LevelFatal, Description: wire.AlertInternalError}) {
+		t.Errorf("alerts %v", first.Alerts)
+	}
+	if e := d.rec.want(t, KindHandshakeFailed, 1, "for the newcomer"); e.Err != ErrEvicted || e.Remote != from {
+		t.Errorf("%v", e)
 	}
 }
 
@@ -314,20 +356,20 @@ func TestFragmentedHello(t *testing.T) {
 	t.Parallel()
 	c := testpeer.New(testIdentity, []byte(testKey), 1)
 	length := len(c.HelloBody())
-	fixed := 2 + 32 + 1 + 1 + 2 + 2 + 2 // without cookie
+	head := 2 + 32 + 1 + 1 // without cookie
 	for n := 1; n < length; n++ {
 		d := newDirect(t, nil)
 		c := testpeer.New(testIdentity, []byte(testKey), 1)
 		from := clientAddr(1)
 		first, second := split(c, c.Hello(), n)
 		answer := d.receive(from, first)
-		if answered := len(answer) == 1; answered != (n >= fixed) {
+		if answered := len(answer) == 1; answered != (n >= head) {
 			t.Errorf("a first fragment of %d bytes: answered %v", n, answered)
 		}
 		if len(d.receive(from, second)) != 0 || len(d.l.peers.byRemote) != 0 {
 			t.Errorf("%d bytes: the second fragment is answered, or something is kept", n)
 		}
-		if n < fixed {
+		if n < head {
 			continue
 		}
 		if len(answer[0]) != 60 || len(answer[0]) >= len(first) {

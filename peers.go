@@ -16,7 +16,6 @@ var (
 	errMaxSessionsPerSource   = errors.New("dtlsserver: MaxSessionsPerSource")
 	errMaxHandshakes          = errors.New("dtlsserver: MaxHandshakes or MaxHandshakesPerSource")
 	errMaxHandshakeMemory     = errors.New("dtlsserver: MaxHandshakeMemory")
-	errMaxHooks               = errors.New("dtlsserver: MaxHandshakes hooks, or MaxHandshakesPerSource for handshakes that have ended, are running")
 	errShuttingDown           = errors.New("dtlsserver: shutting down")
 )
 
@@ -150,18 +149,18 @@ func (l *loop) everySession() []*Session {
 
 // add admits a handshake, beside the open session of its address if there is
 // one, or says why not. At MaxHandshakesPerSource and at MaxHandshakes another
-// must give way, which the caller has to end.
-func (l *loop) add(s *Session) (evicted *Session, err error) {
+// may have to give way, which the caller has to end.
+func (l *loop) add(s *Session) (givesWay *Session, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	gives := false // another handshake of the address, which the caller ends
+	takesPlace := false // of another handshake of the address, which the caller ends
 	if open := l.peers.lookup(s.remote, s.local.Addr()); open != nil {
-		if gives = open.halfOpen; !gives {
-			gives = open.successor != nil
+		if takesPlace = open.halfOpen; !takesPlace {
+			takesPlace = open.successor != nil
 			s.predecessor = open
 		}
 	}
-	src := l.sources.of(s.remote.Addr())
+	src, now := l.sources.of(s.remote.Addr()), l.since(l.now)
 	switch {
 	case l.closing:
 		err = ErrServerClosed
@@ -169,28 +168,24 @@ func (l *loop) add(s *Session) (evicted *Session, err error) {
 		err = errShuttingDown
 	case s.predecessor == nil && !l.mayOpenLocked(src):
 		err = errMaxSessions
-	case l.hookLane.asking >= l.hookLane.most,
-		l.cfg.maxPerSource > 0 && l.orphans[sourceOf(s.remote.Addr())] >= l.cfg.maxPerSource:
-		err = errMaxHooks
+	case !takesPlace:
+		room := false
+		if givesWay, room = l.handshakes.makeWay(src, s.roundTrip, l.cfg.maxHandshakes, l.cfg.maxPerSource, now); givesWay == nil && !room {
+			err = errMaxHandshakes
+		}
 	}
 	if err != nil {
 		l.sources.forget(src)
 		return nil, err
 	}
-	if !gives {
-		evicted = l.handshakes.oldestOf(src, l.cfg.maxPerSource)
-		if evicted == nil && l.handshakes.count >= l.cfg.maxHandshakes {
-			evicted = l.handshakes.oldestOfMost()
-		}
-	}
 	s.halfOpen, s.source = true, src
-	l.handshakes.add(s)
+	l.handshakes.add(s, s.roundTrip, now)
 	if s.predecessor != nil {
 		s.predecessor.successor = s
 	} else {
 		l.peers.insert(s)
 	}
-	return evicted, nil
+	return givesWay, nil
 }
 
 // promote makes a handshake an open session and returns the one that it

@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -63,11 +64,16 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 // address: without a right cookie it gets a new one and changes nothing (RFC
 // 6347 sections 4.2.1 and 4.2.8).
 func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
-	verdict, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
-	if verdict == VerdictAnswer {
+	verdict, roundTrip, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
+	switch verdict {
+	case VerdictAnswer:
 		l.counters.helloVerifyRequests.Add(1)
 		_ = l.conn.Send(request, m.Remote, m.Local) // counted; the client asks again
 		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
+		return
+	case VerdictWrongCookie:
+		l.counters.drop(dropWrongCookie)
+		l.outbox.put(Event{Kind: KindHelloRefused, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr(), Err: errWrongCookie})
 		return
 	}
 	var handshake, open *Session
@@ -78,23 +84,27 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 	case open != nil && open.sameHello(hello):
 		l.counters.drop(dropReplayedHello)
 	case handshake == nil:
-		l.startHandshake(now, m, hello, nil)
+		l.startHandshake(now, m, hello, roundTrip, nil)
 	case handshake.sameHello(hello):
 		handshake.helloAgain(now)
 	case handshake.stale(now.Add(-staleHandshake)):
-		l.startHandshake(now, m, hello, handshake)
+		l.startHandshake(now, m, hello, roundTrip, handshake)
 	default:
 		l.counters.drop(dropReplayedHello)
 	}
 }
 
+// errWrongCookie says why a hello was not answered.
+var errWrongCookie = errors.New("dtlsserver: returns a new cookie, but not with the hello or from the address that it is for")
+
 // startHandshake makes a session for a verified hello, in the place of a stale
 // one if there is one, and lets it answer.
-func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, stale *Session) {
+func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, roundTrip time.Duration, stale *Session) {
 	s := &Session{
-		loop:    l,
-		remote:  m.Remote,
-		started: l.since(now),
+		loop:      l,
+		remote:    m.Remote,
+		started:   l.since(now),
+		roundTrip: classOf(roundTrip),
 	}
 	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {

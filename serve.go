@@ -62,11 +62,10 @@ type loop struct {
 	sources    sources
 	open       openSessions
 	handshakes handshakes
-	idler      bool               // a session is idle enough to give way at MaxSessions
-	hookLane   lane               // hooks, and keys that may block
-	workLane   lane               // what only computes
-	chainLane  lane               // the same, about clients' certificates
-	orphans    map[netip.Addr]int // hooks that run for handshakes that have ended, by source
+	idler      bool // a session is idle enough to give way at MaxSessions
+	hookLane   lane // hooks, and keys that may block
+	workLane   lane // what only computes
+	chainLane  lane // the same, about clients' certificates
 	answers    []answer
 	closing    bool
 	ended      bool          // the handler is told nothing more
@@ -110,7 +109,6 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		workLane: lane{most: runtime.GOMAXPROCS(0)},
 		// Clients decide how much there is to do.
 		chainLane: lane{most: 1},
-		orphans:   make(map[netip.Addr]int),
 	}
 	l.handshakes.coin = newCoin()
 	var err error

@@ -38,12 +38,15 @@ type Session struct {
 	successor    *Session      // the handshake that may replace this session
 	halfOpen     bool          // it is a handshake, in loop.handshakes
 	givesWay     bool          // for its memory, as soon as may be
-	hooked       bool          // a hook is being asked
 	question     *question     // that waits in a lane of the loop
 	source       *source       // of loop.sources
 	pair         *pair         // of loop.open; nil while halfOpen
 	inGroup      ring[Session] // in the handshakes of source, or in pair
 	inHolders    ring[Session] // of loop.handshakes
+	class        class         // also written with mu held
+	roundTrip    class         // the class by the client's round trip
+	since        time.Duration // since loop.base: in the class
+	inClass      ring[Session] // of loop.handshakes
 	reserved     int           // bytes of handshake memory
 	holdsSince   time.Duration // since loop.base: has reserved some
 
@@ -230,6 +233,18 @@ func (s *Session) end(reason error, tell bool) {
 	s.endLocked(reason, tell)
 }
 
+// giveWay ends a handshake that gives way to another, and tells the client, who
+// would wait for long otherwise.
+func (s *Session) giveWay() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason == nil {
+		s.reason = ErrEvicted
+	}
+	s.eng.GiveUp()
+	s.pumpLocked(time.Now())
+}
+
 func (s *Session) endLocked(reason error, tell bool) {
 	if s.reason == nil {
 		s.reason = reason
@@ -253,6 +268,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
+	s.classLocked(now)
 	if data != nil {
 		s.messagesReceived++
 		s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: r.Raw, plainText: data})
@@ -278,6 +294,25 @@ func (m *memory) Reserve(bytes int) bool {
 		l.givingWay = append(l.givingWay, givesWay)
 	}
 	return ok
+}
+
+// classLocked moves a handshake to the class that it is in now.
+func (s *Session) classLocked(now time.Time) {
+	if s.complete || s.eng.Closed() {
+		return
+	}
+	c := s.roundTrip
+	switch _, waits := s.eng.WaitsSince(); {
+	case !waits:
+		c = busy
+	case s.eng.Answered():
+		c = answered
+	}
+	if c != s.class {
+		s.loop.mu.Lock()
+		s.loop.handshakes.enter(s, c, s.loop.since(now))
+		s.loop.mu.Unlock()
+	}
 }
 
 // countDrop notes a record of no use.

@@ -47,6 +47,7 @@ type Drops struct {
 	Limit           uint64 // beyond what is kept for one peer in a handshake
 	Closed          uint64 // records for a session that has just ended
 	ReplayedHellos  uint64 // hellos with a right cookie that were used before
+	WrongCookies    uint64 // hellos that return a new cookie of another hello or address, unanswered for its first second
 	Refused         uint64 // hellos with a right cookie at MaxSessions or while shutting down
 	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
 	EvictedSessions uint64 // open sessions that gave way at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
@@ -72,6 +73,7 @@ const (
 	dropJunk dropReason = engine.DropClosed + 1 + iota
 	dropTruncated
 	dropReplayedHello
+	dropWrongCookie
 	dropRefused
 	dropEvicted
 	dropEvictedSession
@@ -110,6 +112,7 @@ func (c *counters) stats() Stats {
 			Limit:           dropped(engine.DropLimit),
 			Closed:          dropped(engine.DropClosed),
 			ReplayedHellos:  dropped(dropReplayedHello),
+			WrongCookies:    dropped(dropWrongCookie),
 			Refused:         dropped(dropRefused),
 			Evicted:         dropped(dropEvicted),
 			EvictedSessions: dropped(dropEvictedSession),

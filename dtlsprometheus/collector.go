@@ -77,6 +77,7 @@ var figures = func() (all []figure) {
 	counters("dropped_datagrams_total", "Received datagrams dropped whole, by reason.", "reason",
 		reason{"junk", func(d *drops) uint64 { return d.Junk }},
 		reason{"truncated", func(d *drops) uint64 { return d.Truncated }},
+		reason{"wrong_cookie", func(d *drops) uint64 { return d.WrongCookies }},
 	)
 	counters("dropped_records_total", "Received records, or messages in them, dropped, by reason.", "reason",
 		reason{"malformed", func(d *drops) uint64 { return d.Malformed }},

@@ -228,6 +228,10 @@ func (e *Engine) WaitsSince() (at time.Time, waits bool) {
 	return e.hs.gotOnAt, true
 }
 
+// Answered reports whether the client has answered the server's first flight in
+// a handshake.
+func (e *Engine) Answered() bool { return e.hs != nil && !e.awaitsClient() }
+
 // Opening reports whether records of epoch 1 are tried with this engine's
 // keys rather than kept for later.
 func (e *Engine) Opening() bool {
@@ -446,6 +450,14 @@ func (e *Engine) Close() {
 	}
 	e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)
 	e.close(Event{Cause: CauseLocal})
+}
+
+// GiveUp ends a handshake, and tells the client that it is not to blame.
+func (e *Engine) GiveUp() {
+	if e.state != closed {
+		e.sendAlert(wire.LevelFatal, wire.AlertInternalError)
+		e.close(Event{Cause: CauseLocal})
+	}
 }
 
 // Abandon ends the association and tells nobody.

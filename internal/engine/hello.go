@@ -2,8 +2,8 @@ package engine
 
 import "github.com/dtlsserver/dtlsserver/internal/wire"
 
-// Hello is a ClientHello at the head of a datagram, as far as a server without
-// state must read it: all in front of the extensions. It aliases the datagram.
+// Hello is a ClientHello at the head of a datagram, as far as it is there: of one
+// that is fragmented, up to its cookie. It aliases the datagram.
 type Hello struct {
 	RecordSeq  uint64
 	MessageSeq uint16
@@ -11,8 +11,8 @@ type Hello struct {
 }
 
 // ParseHello reads the ClientHello at the head of a datagram, in epoch 0. Of one
-// that is fragmented, the first fragment must hold all in front of the
-// extensions; the others need not be there.
+// that is fragmented, the first fragment must hold the cookie, which 99 bytes
+// surely do; the others need not be there.
 func ParseHello(datagram []byte) (Hello, bool) {
 	r, _, ok := NextRecord(datagram)
 	if !ok || r.Type != wire.ContentHandshake || r.Epoch != 0 {
@@ -26,7 +26,7 @@ func ParseHello(datagram []byte) (Hello, bool) {
 	if f.Whole() {
 		h, ok = wire.ParseClientHello(f.Body)
 	} else {
-		h, _, ok = wire.ParseClientHelloFixed(f.Body)
+		h, _, ok = wire.ParseClientHelloHead(f.Body)
 	}
 	if !ok || h.Version>>8 != 0xfe {
 		return Hello{}, false

@@ -92,17 +92,17 @@ func FuzzClientHello(f *testing.F) {
 	f.Add(unhex(f, sampleFixed))
 	f.Add(sampleHelloWith(f, allSamples()))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		fixed, rest, ok := ParseClientHelloFixed(body)
+		head, rest, ok := ParseClientHelloHead(body)
 		h, whole := ParseClientHello(body)
 		if !ok {
 			if whole {
-				t.Fatal("a hello whose fixed part is none")
+				t.Fatal("a hello whose head is none")
 			}
 			return
 		}
-		wantHello(t, body, &fixed)
+		wantHead(t, body, &head)
 		wantWithin(t, "rest", body, rest)
-		wantBytes(t, "fixed part encoded again", append(appendClientHello(nil, &fixed), rest...), body)
+		wantBytes(t, "head encoded again", append(appendHelloHead(nil, &head), rest...), body)
 		if !whole {
 			return
 		}
@@ -113,16 +113,25 @@ func FuzzClientHello(f *testing.F) {
 	})
 }
 
-// wantHello checks what a parsed hello promises.
-func wantHello(t *testing.T, body []byte, h *ClientHello) {
+// wantHead checks what the head of a parsed hello promises.
+func wantHead(t *testing.T, body []byte, h *ClientHello) {
 	t.Helper()
 	wantWithin(t, "Random", body, h.Random)
 	wantWithin(t, "SessionID", body, h.SessionID)
 	wantWithin(t, "Cookie", body, h.Cookie)
+	if len(h.Random) != RandomLen || len(h.SessionID) > 32 {
+		t.Fatalf("illegal head %+v", h)
+	}
+}
+
+// wantHello checks what a parsed hello promises.
+func wantHello(t *testing.T, body []byte, h *ClientHello) {
+	t.Helper()
+	wantHead(t, body, h)
 	wantWithin(t, "CipherSuites", body, h.CipherSuites)
 	wantWithin(t, "CompressionMethods", body, h.CompressionMethods)
 	wantWithin(t, "Extensions", body, h.Extensions)
-	if len(h.Random) != RandomLen || len(h.SessionID) > 32 || len(h.CipherSuites) < 2 || len(h.CipherSuites)%2 != 0 || len(h.CompressionMethods) == 0 {
+	if len(h.CipherSuites) < 2 || len(h.CipherSuites)%2 != 0 || len(h.CompressionMethods) == 0 {
 		t.Fatalf("illegal hello %+v", h)
 	}
 	if !h.OffersSuite(uint16(h.CipherSuites[0])<<8 | uint16(h.CipherSuites[1])) {
