@@ -76,7 +76,9 @@ var knownFaults = []known{
 		return t.has(distrusts) && strings.Contains(v.Text, "alert 48")
 	}},
 	{"liveness", faultOverload, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Evicted > 0 }},
-	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Refused+o.stats.Dropped.EvictedSessions > 0 }},
+	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool {
+		return o.crowded || o.stats.Dropped.EvictedSessions > 0
+	}},
 	{"restart", faultRestart, always},
 	{"client", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
 	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},

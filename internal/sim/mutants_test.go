@@ -28,7 +28,7 @@ var mutants = []mutant{
 	{"cookie good for minutes", "verifier.go", "verifyHello", "i := interval - 1;", "i := interval - 8;"},
 	{"cookie of the last interval refused", "verifier.go", "verifyHello", "i := interval - 1;", "i := interval;"},
 	{"previous secret forgotten", "verifier.go", "verifyHello", "range *m.secrets {", "range (*m.secrets)[:1] {"},
-	{"cookie compared in its first byte", "verifier.go", "verifyHello", "m.cookie[:cookieLen], hello.Cookie)", "m.cookie[:1], hello.Cookie[:1])"},
+	{"cookie compared in its first byte", "verifier.go", "verifyHello", "m.cookie[:cookieLen], c)", "m.cookie[:1], c[:1])"},
 	{"message_seq not echoed", "internal/engine/hello.go", "AppendHelloVerifyRequest", "length, h.MessageSeq, 0", "length, 0*h.MessageSeq, 0"},
 
 	// What is unauthentic, and what is said to strangers.
@@ -60,13 +60,13 @@ var mutants = []mutant{
 	{"fatal alert ignored", "internal/engine/engine.go", "receiveAlert", "case a.Level == wire.LevelFatal:", "case a.Level == wire.LevelFatal && len(content) == 0:"},
 
 	// Limits and figures.
-	{"one handshake too many", "peers.go", "add", "l.handshakes.count >= l.cfg.maxHandshakes", "l.handshakes.count > l.cfg.maxHandshakes"},
-	{"one handshake of a source too many", "handshakes.go", "oldestOf", "int(src.count) < allowed", "int(src.count) <= allowed"},
+	{"one handshake too many", "admission.go", "makeWay", "h.count < most", "h.count <= most"},
+	{"one handshake of a source too many", "admission.go", "makeWay", "int(src.count) >= mostOfSource", "int(src.count) > mostOfSource"},
 	{"a session in use gives way", "sessions.go", "beyondAll", "l.silentFor(idler) < evictIdle", "l.silentFor(idler) < 0"},
 	{"handshakes not counted down", "handshakes.go", "remove", "\th.count--\n", ""},
 	{"sessions not counted down", "sessions.go", "remove", "\to.count--", "\to.count -= 0"},
 	{"hooks not counted down", "hooks.go", "answeredLocked", "lane.asking--", "lane.asking -= 0"},
-	{"hooks of ended handshakes not counted down", "hooks.go", "answeredLocked", "l.orphans[source]--;", "l.orphans[source] += 0;"},
+	{"hooks of a source not counted down", "turns.go", "answered", "a.asking--", "a.asking -= 0"},
 	{"a replaced session stays", "session.go", "establishedLocked", "old.end(ErrReconnected, false)", "_ = old"},
 	{"junk counted twice", "receive.go", "receive", "l.counters.drop(dropJunk)\n\t\tl.outbox", "l.counters.drop(dropJunk)\n\t\tl.counters.drop(dropJunk)\n\t\tl.outbox"},
 	{"bytes miscounted", "receive.go", "receive", "Add(uint64(m.N))", "Add(uint64(m.N + 1))"},

@@ -29,6 +29,7 @@ type books struct {
 	dropped   uint64 // as events say
 	junk      uint64
 	starts    []time.Duration // of handshakes, the latest
+	crowded   bool            // a hello was refused at MaxSessions
 	stopped   bool            // KindStopped was told
 }
 
@@ -156,7 +157,10 @@ func (l *ledger) room(stats *dtlsserver.Stats) bool {
 	if all > 0 {
 		hooks = min(hooks, all)
 	}
-	return stats.Sessions < sessions && l.w.service.waiting() < hooks && !l.w.closing
+	if stats.Sessions >= sessions {
+		l.books.crowded = true
+	}
+	return stats.Handshakes < hooks && stats.Sessions < sessions && l.w.service.waiting() < hooks && !l.w.closing
 }
 
 // checkBounds: nothing is beyond what Server's fields allow.

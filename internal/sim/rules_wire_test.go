@@ -19,6 +19,7 @@ type serverHello struct {
 	started  string // random of the newest hello then
 	first    time.Duration
 	last     time.Duration
+	stirred  bool          // its client may have taken the handshake on since
 	repeated time.Duration // when it was sent last of itself
 	timers   int           // how often it was sent again of itself
 	heard    bool          // something came from its address since
@@ -76,7 +77,7 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 	}
 	if in.plain && !in.hello { // which may have taken a handshake on: its timer begins anew
 		for _, h := range pl.hellos {
-			h.timers, h.repeated = 0, l.w.now()
+			h.stirred = true
 		}
 	}
 	if in.attempt != nil {
@@ -91,7 +92,7 @@ func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
 	if !ok || f.Type != wire.TypeClientHello || f.Offset != 0 {
 		return
 	}
-	h, _, ok := wire.ParseClientHelloFixed(f.Body)
+	h, _, ok := wire.ParseClientHelloHead(f.Body)
 	if !ok {
 		return
 	}
@@ -167,7 +168,7 @@ func (l *ledger) sentCookie(in *arrival, pl *place, out *packet, f wire.Fragment
 	}
 	r, _, _ := wire.ParseRecord(in.parcel.b)
 	hello, _, _ := wire.ParseFragment(r.Payload)
-	h, _, _ := wire.ParseClientHelloFixed(hello.Body)
+	h, _, _ := wire.ParseClientHelloHead(hello.Body)
 	if f.MessageSeq != hello.MessageSeq {
 		l.violate("wire", nil, "HelloVerifyRequest has message_seq %d, the hello %d", f.MessageSeq, hello.MessageSeq)
 	}
@@ -264,8 +265,11 @@ func (l *ledger) watch(h *serverHello) {
 func (l *ledger) again(s *stimulus, pl *place, h *serverHello) {
 	now := l.w.now()
 	if s.kind == "timer" {
-		if least := firstTimeout << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !l.w.has(slowHandler) && !l.w.has(readErrors) {
+		if least := firstTimeout << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !h.stirred && !l.w.has(slowHandler) && !l.w.has(readErrors) {
 			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.repeated, least)
+		}
+		if h.stirred {
+			h.timers, h.stirred = 0, false
 		}
 		h.timers++
 		h.repeated = now

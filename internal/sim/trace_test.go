@@ -121,7 +121,7 @@ func describeMessages(content []byte) string {
 			name += fmt.Sprintf(" bytes %d-%d of %d", f.Offset, int(f.Offset)+len(f.Body), f.Length)
 		}
 		if f.Type == wire.TypeClientHello && f.Offset == 0 {
-			if h, _, ok := wire.ParseClientHelloFixed(f.Body); ok {
+			if h, _, ok := wire.ParseClientHelloHead(f.Body); ok {
 				name += fmt.Sprintf(" %x", h.Random[:3])
 				if len(h.Cookie) > 0 {
 					name += " with a cookie"

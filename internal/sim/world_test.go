@@ -67,6 +67,7 @@ type outcome struct {
 	traits    map[int]traits // of devices
 	drawn     drawn
 	stats     dtlsserver.Stats
+	crowded   bool             // a hello was refused at MaxSessions
 	served    []time.Duration  // when devices were answered first
 	been      map[int][]string // by which a device is named in the trace
 }
@@ -84,7 +85,7 @@ func run(t *testing.T, p plan, tracing bool) (o outcome) {
 		o = outcome{
 			found: w.ledger.found, hash: w.trace.hash.Sum64(), lasted: w.now(), datagrams: w.ledger.datagrams,
 			trace: w.trace.lines, devices: len(w.devices), traits: make(map[int]traits), drawn: w.drawn,
-			stats: w.server.Stats(), been: make(map[int][]string),
+			stats: w.server.Stats(), crowded: w.ledger.books.crowded, been: make(map[int][]string),
 		}
 		for _, d := range w.devices {
 			if d != nil {
