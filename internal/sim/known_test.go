@@ -59,8 +59,6 @@ const (
 var knownFaults = []known{
 	{"finished", faultFinishedAgain, always},
 	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
-	{"liveness", faultHelloInOne, deviceHas(splitHelloInOne)},
-	{"liveness", faultCookieRoom, deviceHasAll(manySuites, splitHello)},
 	{"liveness", faultPieces, deviceHasAll(tinyFragments, shuffles)},
 	{"client", faultCertificate, deviceHas(onlyP256)},
 	{"liveness", faultCertificate, func(o *outcome, t traits, _ *violation) bool {
@@ -68,14 +66,11 @@ var knownFaults = []known{
 	}},
 	{"authentic", faultKeyUsage, deviceHas(wrongUsage)},
 	{"evicted", faultRepeatsCut, deviceHas(tinyFragments)},
-	{"liveness", faultSessionID, deviceHas(freshSessionID)},
-	{"cookie", faultSessionID, deviceHas(freshSessionID)},
 	{"liveness", faultSize, deviceHas(narrowPath)},
 	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
 	{"cause", faultClientAlert, func(_ *outcome, t traits, v *violation) bool {
 		return t.has(distrusts) && strings.Contains(v.Text, "alert 48")
 	}},
-	{"liveness", faultOverload, func(o *outcome, _ traits, _ *violation) bool { return o.stats.Dropped.Evicted > 0 }},
 	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool {
 		return o.crowded || o.stats.Dropped.EvictedSessions > 0
 	}},
