@@ -33,6 +33,8 @@ var failedSeeds = []struct {
 	{2475, "failed reads made a flight late"},
 	{2585, "hooks filled all places"},
 	{3470, "failed reads kept a flight from being sent again"},
+	{4162, "the operator rotated secrets twice in a second"},
+	{9275, faultMemory},
 	{4207, "a flight was mixed of two, and had no Certificate"},
 	{4590, "an attacker spoiled one attempt after the other"},
 	{4778, "a datagram was replayed from its own address"},

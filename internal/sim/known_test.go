@@ -39,6 +39,7 @@ const (
 	faultHelloInOne    = "a hello in several fragments of one datagram is taken as its first"
 	faultPieces        = "many fragments of a few bytes, in any order, are dropped"
 	faultCertificate   = "a certificate is chosen that the client cannot use"
+	faultMemory        = "chains that come in tickets take more than MaxHandshakeMemory"
 	faultKeyUsage      = "a client certificate that is not for signatures is accepted"
 	faultRepeatsCut    = "a repeated flight of many records is not read to its end"
 	faultOverload      = "honest clients push each other out"
@@ -63,6 +64,9 @@ var knownFaults = []known{
 	{"client", faultCertificate, deviceHas(onlyP256)},
 	{"liveness", faultCertificate, func(o *outcome, t traits, _ *violation) bool {
 		return t.has(onlyP256) && o.drawn.features.has(twoKinds)
+	}},
+	{"bounds", faultMemory, func(o *outcome, t traits, v *violation) bool {
+		return o.drawn.features.has(asksClients) && strings.Contains(v.Text, "bytes of handshakes, at most")
 	}},
 	{"authentic", faultKeyUsage, deviceHas(wrongUsage)},
 	{"evicted", faultRepeatsCut, deviceHas(tinyFragments)},

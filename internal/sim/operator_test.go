@@ -104,6 +104,10 @@ func (w *world) shutDown() {
 // rotate replaces the secret of cookies and the ticket keys. What was made with
 // the last ones is still good.
 func (w *world) rotate(c *choices) {
+	if w.rotations > 0 && w.now()-w.rotated < 2*time.Minute {
+		return // the last but one would be gone too soon
+	}
+	w.rotated = w.now()
 	w.note("the operator rotates the secrets")
 	next := make([]byte, 32)
 	for i := range next {

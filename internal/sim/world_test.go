@@ -50,6 +50,7 @@ type world struct {
 	shutdowns  int // goroutines of them
 	socketFull bool
 	rotations  int
+	rotated    time.Duration // when the last was
 
 	secret, oldSecret []byte
 	ticketKey         byte
