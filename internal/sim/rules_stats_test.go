@@ -175,7 +175,7 @@ func (l *ledger) checkBounds(now *dtlsserver.Stats) {
 		bound("handshakes", now.Handshakes, s.MaxHandshakes)
 	}
 	if s.MaxSessions > 0 {
-		bound("sessions", now.Sessions, s.MaxSessions+s.MaxHandshakes)
+		bound("sessions", now.Sessions, s.MaxSessions)
 	}
 	if s.MaxHandshakesPerSource > 0 {
 		bound("handshakes of so few sources", now.Handshakes, s.MaxHandshakesPerSource*len(l.sources))
