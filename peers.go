@@ -3,6 +3,7 @@ package dtlsserver
 import (
 	"errors"
 	"net/netip"
+	"slices"
 )
 
 // The peer map of a loop. A peer is the pair of its address and the local
@@ -160,6 +161,14 @@ func (l *loop) sessions(handshakes bool) []*Session {
 			}
 		}
 	}
+	return all
+}
+
+// everySession returns the sessions and the handshakes in the order of their
+// addresses, so that what Close says does not depend on that of a map.
+func (l *loop) everySession() []*Session {
+	all := l.sessions(true)
+	slices.SortStableFunc(all, func(a, b *Session) int { return a.remote.Compare(b.remote) })
 	return all
 }
 

@@ -392,7 +392,7 @@ func (l *loop) stop(reason error) error {
 	l.mu.Unlock()
 	defer close(l.stopped)
 	l.conn.StopWaiting(time.Now().Add(closeWait))
-	for _, s := range l.sessions(true) {
+	for _, s := range l.everySession() {
 		s.end(reason, true)
 	}
 	return l.conn.Close()
@@ -406,7 +406,7 @@ func (l *loop) finish(reason error) error {
 	l.mu.Lock()
 	reason = l.reason
 	l.mu.Unlock()
-	for _, s := range l.sessions(true) { // begun while stop was under way
+	for _, s := range l.everySession() { // begun while stop was under way
 		s.end(reason, false)
 	}
 	now := time.Now()

@@ -452,6 +452,7 @@ func (s *Server) Stats() Stats {
 	if l := s.current(); l != nil {
 		l.mu.Lock()
 		stats.Sessions, stats.Handshakes = l.open.count, l.handshakes.count
+		stats.HandshakeMemory = int(l.handshakes.memory)
 		l.mu.Unlock()
 	}
 	return stats

@@ -6,11 +6,14 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// Stats are the figures of a Server. Those up to Handshakes say how things are;
+// Stats are the figures of a Server. Those up to HandshakeMemory say how things are;
 // the others count since the Server was made.
 type Stats struct {
 	Sessions   int // open: the handshake is complete
 	Handshakes int // in progress
+	// HandshakeMemory is how many bytes handshakes in progress have reserved, of
+	// which Server.MaxHandshakeMemory may be.
+	HandshakeMemory int
 
 	DatagramsReceived uint64
 	BytesReceived     uint64

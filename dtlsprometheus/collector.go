@@ -54,6 +54,8 @@ var figures = func() (all []figure) {
 
 	gauge("sessions", "Open sessions.", func(s *stats) int { return s.Sessions })
 	gauge("handshakes_in_progress", "Handshakes in progress.", func(s *stats) int { return s.Handshakes })
+	gauge("handshake_memory_bytes", "Memory of handshakes in progress for messages that have come in part.",
+		func(s *stats) int { return s.HandshakeMemory })
 
 	counter("received_datagrams_total", "Datagrams received.", func(s *stats) uint64 { return s.DatagramsReceived })
 	counter("received_bytes_total", "Bytes of UDP payload received.", func(s *stats) uint64 { return s.BytesReceived })
