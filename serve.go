@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net"
@@ -129,6 +130,12 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 // since is t as sessions count time.
 func (l *loop) since(t time.Time) time.Duration { return t.Sub(l.base) }
 
+// sinceWall is since of a time of the wall clock, which may have been set since the
+// loop began. It is never zero.
+func (l *loop) sinceWall(now, t time.Time) time.Duration {
+	return cmp.Or(l.since(now)+t.Sub(now), 1)
+}
+
 // time is the reverse of since.
 func (l *loop) time(d time.Duration) time.Time { return l.base.Add(d) }
 
@@ -140,7 +147,7 @@ func (l *loop) run() error {
 		l.before = nil
 	}
 	l.outbox.put(Event{Kind: KindListening, Time: time.Now(), Local: l.conn.LocalAddr()})
-	failures := 0
+	failures, peersFailed := 0, 0
 	for {
 		l.sleepUntil(l.housekeep(time.Now()))
 		l.asleep.Store(true)
@@ -152,7 +159,7 @@ func (l *loop) run() error {
 		l.asleep.Store(false)
 		switch {
 		case err == nil:
-			failures, l.early = 0, 0
+			failures, peersFailed, l.early = 0, 0, 0
 			l.receiveBatch(time.Now(), l.messages[:n])
 			if l.isAsking() {
 				// A hook that only looks into memory needs but its turn, and
@@ -169,7 +176,9 @@ func (l *loop) run() error {
 		case udpio.IsPeerError(err): // the network's word on what was sent to somebody
 			l.deadlineSet = false
 			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})
-			time.Sleep(time.Millisecond)
+			if peersFailed++; peersFailed%64 == 0 { // lest one that comes without end takes the processor
+				time.Sleep(time.Millisecond)
+			}
 		default:
 			l.deadlineSet = false
 			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})

@@ -39,6 +39,7 @@ type Session struct {
 	settled      bool          // the loop's own: the timers are set for an open session
 	second       bool          // it is the newer of two, which hangs from its rival
 	halfOpen     bool          // it is a handshake, in loop.handshakes
+	answered     bool          // the client has said something in this handshake
 	givesWay     bool          // for its memory, as soon as may be
 	class        class         // also written with mu held
 	roundTrip    class         // the class by the client's round trip
@@ -56,7 +57,6 @@ type Session struct {
 	eng      engine.Engine
 	complete bool // the handshake is, or was before the end
 	worn     bool // KindKeyWornOut was told
-	muted    bool // a handshake whose client has begun a newer one: nothing is sent
 	written  bool // since restAt was set
 	keyEnds  bool // expires is the pre-shared key's
 	value    any
@@ -319,6 +319,7 @@ func (s *Session) classLocked(now time.Time) {
 	if c != s.class {
 		s.loop.mu.Lock()
 		s.loop.handshakes.enter(s, c, s.loop.since(now))
+		s.answered = s.answered || s.eng.Answered()
 		s.loop.mu.Unlock()
 	}
 }
@@ -364,28 +365,6 @@ func (s *Session) sameHello(hello *engine.Hello, cookie cookieTime) bool {
 	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random) && (s.complete || !cookie.after(s.cookie))
 }
 
-// mute has a handshake send nothing more, unless it completes: its client has
-// begun a newer one, and would take what it sends for that one's.
-func (s *Session) mute() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.muted = true
-}
-
-// isMuted reports whether a newer handshake of the client's has begun.
-func (s *Session) isMuted() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.muted
-}
-
-// answered reports whether the client has answered in this handshake.
-func (s *Session) answered() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.eng.Answered()
-}
-
 // stale reports whether the session is a handshake that has been waiting for
 // the client since t or longer.
 func (s *Session) stale(t time.Time) bool {
@@ -427,13 +406,14 @@ func (s *Session) transmitLocked() {
 	}
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
+	muted := !s.complete && s.loop.isMuted(s)
 	for {
 		datagram := s.eng.AppendDatagram((*buf)[:0])
 		*buf = datagram[:0]
 		if len(datagram) == 0 {
 			return
 		}
-		if !s.muted {
+		if !muted {
 			_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
 		}
 	}
@@ -485,8 +465,8 @@ func (s *Session) eventsLocked(now time.Time) {
 func (s *Session) establishedLocked(now, created time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
-	s.complete, s.muted = true, false
-	s.expireLocked(created)
+	s.complete = true
+	s.expireLocked(now, created)
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
 	}
