@@ -38,6 +38,7 @@ type Session struct {
 	successor    *Session      // the handshake that may replace this session
 	halfOpen     bool          // it is a handshake, in loop.handshakes
 	givesWay     bool          // for its memory, as soon as may be
+	refused      uint16        // the longest datagram that the socket would not take for its length; zero: none
 	hooked       bool          // a hook is being asked
 	question     *question     // that waits in a lane of the loop
 	source       *source       // of loop.sources
@@ -357,6 +358,18 @@ func (s *Session) opening() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.eng.Opening()
+}
+
+// cutSmaller says the flight under way again in datagrams that the socket may take.
+func (s *Session) cutSmaller(now time.Time) {
+	s.loop.mu.Lock()
+	length := int(s.refused)
+	s.refused = 0
+	s.loop.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eng.TooLong(length)
+	s.pumpLocked(now)
 }
 
 // transmitLocked sends what the engine has to send.

@@ -176,6 +176,10 @@ type Engine struct {
 	flightUntil time.Time // established: the flight is forgotten then
 
 	state        state
+	single       bool   // one record a datagram: no smaller size has helped
+	repeats      uint8  // of the flight, since the client last got on
+	size         uint16 // of the largest datagram of a flight; zero: Config.MTU
+	longest      uint16 // datagram of the flight, as it was last cut
 	limit        uint16 // of the plaintext in what we send
 	plainLimit   uint16 // the same in epoch 0
 	finishedSeq  uint16 // message_seq of the client's Finished

@@ -32,17 +32,27 @@ func (e *Engine) resend(now time.Time) {
 	if now.Before(e.resendFrom) {
 		return
 	}
-	e.sayAgain(now)
-	if e.hs != nil {
-		e.hs.resendAt = now.Add(e.hs.timeout)
-	}
+	hs, first := e.hs, e.cfg.firstTimeout()
+	// Who asks sooner after the last time has a timer shorter than the round trip,
+	// or is not the client.
+	lost := hs.timeout-hs.resendAt.Sub(now) >= first-first/4
+	e.sayAgain(now, lost)
+	hs.resendAt = now.Add(hs.timeout)
 }
 
-// sayAgain sends the last flight again. Whoever asks for it just then, its own
-// timer having come up too, has been answered.
-func (e *Engine) sayAgain(now time.Time) {
+// sayAgain sends the last flight again, which the client seems not to have got.
+// Whoever asks for it just then, its own timer having come up too, has been
+// answered.
+func (e *Engine) sayAgain(now time.Time, lost bool) {
 	e.flight.rewind()
 	e.resendFrom = now.Add(e.cfg.resendGap())
+	if !lost {
+		return
+	}
+	if e.repeats++; e.repeats > sameSize {
+		e.repeats = sameSize
+		e.shrink()
+	}
 }
 
 // Deadline is when Timeout must be called; zero: never.
@@ -101,7 +111,7 @@ func (e *Engine) Timeout(now time.Time) {
 		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil})
 		return
 	}
-	e.sayAgain(now)
+	e.sayAgain(now, true)
 	e.hs.timeout = min(2*e.hs.timeout, MaxTimeout)
 	e.hs.resendAt = now.Add(e.hs.timeout)
 }
