@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"runtime"
@@ -114,6 +115,12 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 			answers bool
 		}{
 			{"hello", testpeer.New("", nil, 1).Hello, true},
+			{"hello in parts", func() []byte { return inParts(c, testpeer.New("", nil, 1).Hello(), 20, 2) }, true},
+			{"hello with a wrong cookie", func() []byte {
+				wrong := testpeer.New("", nil, 1)
+				wrong.Cookie = bytes.Clone(c.Cookie)
+				return wrong.Hello()
+			}, false},
 			{"hello with the cookie of a session", c.Hello, false},
 			{"junk", func() []byte { return []byte("junk") }, false},
 			{"application data", func() []byte { return c.Sealed(wire.ContentApplicationData, make([]byte, 64)) }, true},
@@ -122,6 +129,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 				b[len(b)-1] ^= 1
 				return b
 			}, false},
+			{"hello of another version", func() []byte { return versioned(testpeer.New("", nil, 1), 0xfefd, 0xfefc) }, false}, // mostly
 		} {
 			const runs = 200
 			batches := make([][][]byte, runs+2)

@@ -110,19 +110,24 @@ func TestHookQuestionsWait(t *testing.T) {
 			return testPSK(ctx, req)
 		}
 	}, func(b *bubble) {
-		first, second := b.peer(1), b.peer(2)
+		first, second, third := b.peer(1), b.peer(2), b.peer(3)
 		first.verify()
-		second.verify()
 		first.send(first.Flight())
-		evicts := b.peer(3)
-		evicts.verify() // first gives way, its hook runs on
-		evicts.send(evicts.Flight())
-		second.send(second.Flight()) // must wait
-		wantAsked("at first", first.pipe.addr, evicts.pipe.addr)
+		second.verify()
+		second.send(second.Flight())
+		b.rec.of(KindHelloVerified)[0].Session.Close() // its hook runs on
+		third.verify()
+		third.send(third.Flight()) // must wait
+		wantAsked("at first", first.pipe.addr, second.pipe.addr)
+		b.rec.of(KindHelloVerified)[1].Session.Close()
+		gone := b.peer(4)
+		gone.verify()
+		gone.send(gone.Flight())
+		b.rec.of(KindHelloVerified)[3].Session.Close() // asks nobody
 		time.Sleep(3 * time.Second)
-		wantAsked("when hooks have returned", first.pipe.addr, evicts.pipe.addr, second.pipe.addr)
+		wantAsked("when hooks have returned", first.pipe.addr, second.pipe.addr, third.pipe.addr)
 		time.Sleep(3 * time.Second)
-		if second.receive(); !second.Complete {
+		if third.receive(); !third.Complete {
 			t.Error("the one that waited is not complete")
 		}
 	})

@@ -47,7 +47,7 @@ func newAuthorityWith(t testing.TB, kind string) *authority {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"},
 		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -89,6 +89,8 @@ func newKey(t testing.TB, kind string) crypto.Signer {
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	case "P-384":
 		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "P-521":
+		key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	case "RSA":
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
 	case "Ed25519":
@@ -121,17 +123,18 @@ func TestCertificateSuites(t *testing.T) {
 			kinds = []string{""}
 		}
 		for _, kind := range kinds {
-			for _, group := range suite.Groups() {
+			for _, group := range append(suite.Groups(), suite.GroupP521) {
 				name := fmt.Sprintf("%s/%s/%v", s.Name, kind, tls.CurveID(group))
 				ems := group != suite.GroupX25519 // each once
 				d := newDirect(t, func(server *Server) {
-					server.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP384, tls.CurveP256}
+					server.CurvePreferences = []tls.CurveID{tls.CurveID(group)}
 					if kind != "" {
 						server.Certificates = []tls.Certificate{certificates[kind]}
 					}
 				})
 				c := testpeer.New(testIdentity, []byte(testKey), 1)
-				c.Suites, c.Groups, c.NoEMS = []uint16{s.ID}, []uint16{group}, !ems
+				// That of the certificate's key must be there too.
+				c.Suites, c.Groups, c.NoEMS = []uint16{s.ID}, append(suite.Groups(), suite.GroupP521), !ems
 				d.establish(c, clientAddr(1))
 				session, ok := d.s.Session(clientAddr(1), anyLocal)
 				if !ok {
@@ -196,6 +199,75 @@ func TestPionCertificates(t *testing.T) {
 	}
 }
 
+// clientAuthCase is a client's certificate, and whether it gets in, by mode: request,
+// require any, verify if given, require and verify. Without a request all do.
+type clientAuthCase struct {
+	name  string
+	edit  func(c *testpeer.Client)
+	chain [][]byte
+	want  [4]int
+}
+
+// keyUsages are certificates of every kind of key with every keyUsage: whoever may
+// not sign is refused, whether it is verified or not.
+func keyUsages(t *testing.T, ca *authority) (cases []clientAuthCase) {
+	const in, unsupported = -1, 43
+	empty := pkix.Extension{Id: []int{2, 5, 29, 15}, Critical: true, Value: []byte{3, 1, 0}}
+	for _, kind := range []string{"P-256", "P-384", "P-521", "RSA", "Ed25519"} {
+		key := newKey(t, kind)
+		for _, usage := range []struct {
+			name string
+			edit func(*x509.Certificate)
+			may  bool
+		}{
+			{"none", func(*x509.Certificate) {}, true},
+			{"digitalSignature", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }, true},
+			{"digitalSignature and others", func(c *x509.Certificate) {
+				c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement
+			}, true},
+			{"keyEncipherment", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }, false},
+			{"keyAgreement", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, false},
+			{"contentCommitment", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageContentCommitment }, false},
+			{"keyCertSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign }, false},
+			{"no bit", func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, empty) }, false},
+		} {
+			chain := ca.issue("client", key, usage.edit).Certificate
+			want := [4]int{in, in, in, in}
+			if !usage.may {
+				want = [4]int{unsupported, unsupported, unsupported, unsupported}
+			}
+			cases = append(cases, clientAuthCase{kind + ", keyUsage " + usage.name, func(c *testpeer.Client) { c.Signer = key }, chain, want})
+		}
+	}
+	return cases
+}
+
+// TestServerMaySign: a certificate that clients must refuse for its keyUsage (RFC 5246
+// section 7.4.2) is an error in the configuration, and of the hook.
+func TestServerMaySign(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for kind, id := range map[string]uint16{"P-256": ecdheCert, "RSA": 0xc02f, "Ed25519": ecdheCert} {
+		bad := ca.issue("localhost", newKey(t, kind), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
+		s := &Server{Certificates: []tls.Certificate{bad}}
+		if _, err := s.config(); err == nil || !strings.Contains(err.Error(), "digitalSignature") {
+			t.Errorf("%s: %v", kind, err)
+		}
+		d := newDirect(t, func(s *Server) {
+			s.PSK = nil
+			s.GetCertificate = func(*ClientHelloInfo) (*tls.Certificate, error) { return &bad, nil }
+		})
+		c := testpeer.New("", nil, 1)
+		c.Suites = []uint16{id}
+		d.exchange(c, clientAddr(1), c.Hello())
+		d.exchange(c, clientAddr(1), c.Hello())
+		d.rec.want(t, KindCertificateFailed, 1, kind)
+		if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertHandshakeFailure {
+			t.Errorf("%s: alerts %v", kind, c.Alerts)
+		}
+	}
+}
+
 // TestClientAuth: every kind of client certificate in every mode: who gets in,
 // and the alert for who does not.
 func TestClientAuth(t *testing.T) {
@@ -211,19 +283,13 @@ func TestClientAuth(t *testing.T) {
 		in               = -1
 		handshakeFailure = 40
 		badCertificate   = 42
+		unsupported      = 43
 		expiredAlert     = 45
 		unknownCA        = 48
 		decryptError     = 51
 		silence          = -2 // a message is missing: the handshake times out
 	)
-	tests := []struct {
-		name  string
-		edit  func(c *testpeer.Client)
-		chain [][]byte
-		// by mode: request, require any, verify if given, require and verify;
-		// without a request all get in
-		want [4]int
-	}{
+	tests := []clientAuthCase{
 		{"none", nil, nil, [4]int{in, handshakeFailure, in, handshakeFailure}},
 		{"good", nil, good.Certificate, [4]int{in, in, in, in}},
 		{"good, an RSA key", func(c *testpeer.Client) {
@@ -236,12 +302,13 @@ func TestClientAuth(t *testing.T) {
 		}, nil, [4]int{in, in, in, in}},
 		{"expired", nil, expired.Certificate, [4]int{in, in, expiredAlert, expiredAlert}},
 		{"of another authority", nil, stranger.Certificate, [4]int{in, in, unknownCA, unknownCA}},
-		{"for servers", nil, wrongUsage.Certificate, [4]int{in, in, badCertificate, badCertificate}},
+		{"for servers", nil, wrongUsage.Certificate, [4]int{in, in, unsupported, unsupported}},
 		{"wrong CertificateVerify", func(c *testpeer.Client) { c.WrongVerify = true }, good.Certificate, [4]int{decryptError, decryptError, decryptError, decryptError}},
 		{"CertificateVerify of another key", func(c *testpeer.Client) { c.Signer = newKey(t, "P-256") }, good.Certificate, [4]int{decryptError, decryptError, decryptError, decryptError}},
 		{"no CertificateVerify", func(c *testpeer.Client) { c.SkipVerify = true }, good.Certificate, [4]int{silence, silence, silence, silence}},
 		{"no certificate but junk", nil, [][]byte{[]byte("junk")}, [4]int{badCertificate, badCertificate, badCertificate, badCertificate}},
 	}
+	tests = append(tests, keyUsages(t, ca)...)
 	for _, tt := range tests {
 		for mode := tls.NoClientCert; mode <= tls.RequireAndVerifyClientCert; mode++ {
 			d := newDirect(t, func(s *Server) {
@@ -697,7 +764,7 @@ func TestCertificateConfigErrors(t *testing.T) {
 			good, {}, mixed, {Certificate: good.Certificate},
 			{Certificate: [][]byte{{1}}, PrivateKey: good.PrivateKey},
 		},
-		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.CurveP521}, NextProtos: []string{""},
+		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, NextProtos: []string{""},
 		MaxClientCertificates: 1 << 24, CipherSuites: []uint16{0x00a8, 0xc02f},
 	}
 	err := s.Listen("udp", "127.0.0.1:0")

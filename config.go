@@ -114,18 +114,20 @@ func (s *Server) config() (*config, error) {
 		wrong.add("Verifier", "is not from NewVerifier")
 	}
 	certificates := s.certificates(&wrong)
-	cfg.certificates = newCertificateIndex(certificates)
+	suites := s.suites(&wrong, certificates)
+	cfg.certificates = newCertificateIndex(certificates, suites)
 	if s.ClientAuth >= tls.VerifyClientCertIfGiven {
 		cfg.chains = newChainVerifier(s.ClientCAs)
 	}
 
 	eng := &engine.Config{
-		Suites:           s.suites(&wrong, certificates),
+		Suites:           suites,
 		PSK:              s.PSK != nil,
-		PSKIdentityHint:  []byte(s.PSKIdentityHint),
+		PSKIdentityHint:  s.hint(),
 		MaxPSKIdentity:   cfg.maxPSKIdentity,
 		MTU:              wrong.count("MTU", s.MTU, DefaultMTU),
 		HandshakeTimeout: wrong.duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout),
+		MaxSessionAge:    wrong.duration("MaxSessionAge", s.MaxSessionAge, 0),
 		FirstTimeout:     wrong.duration("RetransmitTimeout", s.RetransmitTimeout, DefaultRetransmitTimeout),
 		Rand:             rand.Reader,
 		KeyLog:           s.keyLog(),
@@ -181,6 +183,24 @@ func (wrong *fieldErrors) duration(field string, value, standard time.Duration) 
 		wrong.add(field, "is negative: %v", value)
 	}
 	return cmp.Or(value, standard)
+}
+
+// hint returns what PSKIdentityHint and PSKIdentityHintFor come to; nil: none.
+func (s *Server) hint() func(serverName string) []byte {
+	if ask := s.PSKIdentityHintFor; ask != nil {
+		return func(serverName string) []byte {
+			hint := ask(serverName)
+			if len(hint) > maxHint {
+				return nil
+			}
+			return []byte(hint)
+		}
+	}
+	if s.PSKIdentityHint == "" {
+		return nil
+	}
+	hint := []byte(s.PSKIdentityHint)
+	return func(string) []byte { return hint }
 }
 
 func (s *Server) hasCredentials() bool { return s.PSK != nil || s.hasCertificates() }

@@ -24,6 +24,9 @@ type ClientHelloInfo struct {
 	CipherSuites     []uint16
 	SupportedCurves  []tls.CurveID
 	SignatureSchemes []tls.SignatureScheme
+	// CertificateSchemes are those that the client takes in certificates, if they
+	// are others than SignatureSchemes (RFC 8446 section 4.2.3), and else nil.
+	CertificateSchemes []tls.SignatureScheme
 	// SupportedProtos are the application protocols that the client offers
 	// (ALPN).
 	SupportedProtos []string
@@ -50,20 +53,47 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 	if !public.Equal(leaf.PublicKey) {
 		return nil, errors.New("has a private key that is not its certificate's")
 	}
-	return &engine.Certificate{Chain: c.Certificate, Key: key, Leaf: leaf}, nil
+	if !engine.MaySign(leaf) {
+		return nil, errors.New("has a leaf whose keyUsage lacks digitalSignature, which clients refuse")
+	}
+	certificate := &engine.Certificate{Chain: c.Certificate, Key: key, Leaf: leaf}
+	for _, scheme := range c.SupportedSignatureAlgorithms {
+		certificate.Schemes = append(certificate.Schemes, uint16(scheme))
+	}
+	if c.SupportedSignatureAlgorithms != nil && certificate.Schemes == nil || !certificate.CanSign() {
+		return nil, errors.New("has SupportedSignatureAlgorithms of which its key makes none")
+	}
+	if len(c.OCSPStaple) > 0 {
+		certificate.Staple = c.OCSPStaple
+	}
+	total := 0
+	for _, timestamp := range c.SignedCertificateTimestamps {
+		if total += 2 + len(timestamp); len(timestamp) == 0 || total > maxSCTs {
+			return nil, fmt.Errorf("has SignedCertificateTimestamps of which one is empty, or of more than %d bytes", maxSCTs)
+		}
+	}
+	if total > 0 {
+		certificate.SCTs = engine.SCTs(c.SignedCertificateTimestamps)
+	}
+	return certificate, nil
 }
+
+// maxSCTs bounds the timestamps of a certificate, in bytes: they must fit the
+// extensions of ServerHello.
+const maxSCTs = 60_000
 
 // askCertificate asks GetCertificate, and falls back on Certificates.
 func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, error) {
 	cfg := s.loop.cfg
 	info := &ClientHelloInfo{
-		ServerName:       hello.ServerName,
-		Remote:           s.remote,
-		Local:            s.LocalAddr(),
-		CipherSuites:     engine.Numbers[uint16](hello.CipherSuites),
-		SupportedCurves:  engine.Numbers[tls.CurveID](hello.SupportedGroups),
-		SignatureSchemes: engine.Numbers[tls.SignatureScheme](hello.Schemes),
-		SupportedProtos:  engine.Names(hello.ALPN),
+		ServerName:         hello.ServerName,
+		Remote:             s.remote,
+		Local:              s.LocalAddr(),
+		CipherSuites:       engine.Numbers[uint16](hello.CipherSuites),
+		SupportedCurves:    engine.Numbers[tls.CurveID](hello.SupportedGroups),
+		SignatureSchemes:   engine.Numbers[tls.SignatureScheme](hello.Schemes),
+		CertificateSchemes: engine.Numbers[tls.SignatureScheme](hello.CertificateSchemes),
+		SupportedProtos:    engine.Names(hello.ALPN),
 	}
 	c, err := cfg.getCertificate(info)
 	switch {
@@ -96,10 +126,12 @@ func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8
 }
 
 const (
-	alertBadCertificate     = 42
-	alertCertificateExpired = 45
-	alertUnknownCA          = 48
-	alertAccessDenied       = 49
+	alertCloseNotify            = 0
+	alertBadCertificate         = 42
+	alertUnsupportedCertificate = 43
+	alertCertificateExpired     = 45
+	alertUnknownCA              = 48
+	alertAccessDenied           = 49
 )
 
 // certificateAlert is the alert for an error of package x509 (RFC 5246 section
@@ -112,6 +144,8 @@ func certificateAlert(err error) uint8 {
 		return alertUnknownCA
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return alertCertificateExpired
+	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
+		return alertUnsupportedCertificate
 	default:
 		return alertBadCertificate
 	}

@@ -79,6 +79,19 @@ func message(from netip.AddrPort, b []byte) *udpio.Message {
 	return &udpio.Message{Buf: b, N: len(b), Remote: from}
 }
 
+// receiveTo gives the loop a client's datagram, and the client what is sent to
+// its address.
+func (d *direct) receiveTo(c *testpeer.Client, from netip.AddrPort, b []byte) {
+	d.t.Helper()
+	d.l.receive(d.now, message(from, b))
+	d.settle()
+	for _, sent := range d.outTo(from) {
+		if err := c.Receive(sent); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
 // outTo takes what was sent, and returns what was sent to an address.
 func (d *direct) outTo(to netip.AddrPort) (sent [][]byte) {
 	for i, b := range d.out {
@@ -254,7 +267,7 @@ func TestManyFailingHandshakes(t *testing.T) {
 	if raceEnabled || testing.Short() {
 		n = 3_000
 	}
-	d := newDirect(t, func(s *Server) { s.MaxHandshakes = 100 })
+	d := newDirect(t, func(s *Server) { s.MaxHandshakes = 600 })
 	for i := range n {
 		c := testpeer.New(testIdentity, []byte("wrong"), uint64(i))
 		c.MessageSeq = 1

@@ -40,8 +40,12 @@ var (
 	ErrPeerClosed = errors.New("dtlsserver: closed by the peer")
 	// ErrIdleTimeout: nothing came from the peer for IdleTimeout.
 	ErrIdleTimeout = errors.New("dtlsserver: idle for too long")
+	// ErrSessionAge: the session is older than MaxSessionAge.
+	ErrSessionAge = errors.New("dtlsserver: older than MaxSessionAge")
+	// ErrPSKExpired: the pre-shared key has expired, by PSK.Expires.
+	ErrPSKExpired = errors.New("dtlsserver: pre-shared key has expired")
 	// ErrReconnected: the peer has completed a new handshake from the same
-	// address (RFC 6347 section 4.2.8).
+	// address (RFC 6347 section 4.2.8), or, of a handshake, has begun another.
 	ErrReconnected = errors.New("dtlsserver: replaced by a new handshake of the peer")
 	// ErrHandshakeTimeout: the handshake was not complete after
 	// HandshakeTimeout. If the client had said why in plaintext, it is what an
@@ -52,8 +56,9 @@ var (
 	ErrWrongPSK = errors.New("dtlsserver: handshake timed out: the peer's Finished does not open: wrong key or unknown identity")
 	// ErrEvicted: the handshake gave way to another at MaxHandshakes,
 	// MaxHandshakesPerSource or MaxHandshakeMemory, or the session to another
-	// at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity.
-	ErrEvicted = errors.New("dtlsserver: gave way to a newer one")
+	// at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity. A new
+	// session may itself be the one, right after KindHandshakeComplete.
+	ErrEvicted = errors.New("dtlsserver: gave way to others at a limit")
 	// ErrRecordsExhausted: no record sequence number is left (RFC 6347
 	// section 4.1).
 	ErrRecordsExhausted = errors.New("dtlsserver: record sequence numbers exhausted")
@@ -66,7 +71,8 @@ func (e closedError) Error() string { return string(e) }
 func (e closedError) Unwrap() error { return net.ErrClosed }
 
 // AlertError is the alert that ended a handshake or a session (RFC 5246
-// section 7.2).
+// section 7.2). An error of Server.VerifyConnection that is one, or wraps one,
+// chooses the alert by its Code.
 type AlertError struct {
 	// Code is the alert's description, for example 40 for handshake_failure.
 	Code uint8

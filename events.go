@@ -72,6 +72,10 @@ const (
 	// KindJunk (Warning, folded): a datagram from an unknown peer was no
 	// ClientHello.
 	KindJunk
+	// KindHelloRefused (Warning, folded): the hello of a client that has not
+	// proven its address was refused, for the reason Err: an *AlertError if the
+	// client was told.
+	KindHelloRefused
 	// KindRecordDropped (Warning, folded): a record from a known address was
 	// of no use: forged, replayed, malformed or out of place. It did no harm.
 	KindRecordDropped
@@ -131,6 +135,7 @@ var kinds = [numKinds]struct {
 	KindHandshakeComplete:  {"HandshakeComplete", slog.LevelInfo, foldNot, "handshake complete"},
 	KindSessionClosed:      {"SessionClosed", slog.LevelInfo, foldNot, "session closed"},
 	KindJunk:               {"Junk", slog.LevelWarn, foldServer, "datagram is no ClientHello, dropped"},
+	KindHelloRefused:       {"HelloRefused", slog.LevelWarn, foldServer, "hello refused"},
 	KindRecordDropped:      {"RecordDropped", slog.LevelWarn, foldServer, "record dropped"},
 	KindUnknownPSKIdentity: {"UnknownPSKIdentity", slog.LevelWarn, foldSource, "unknown PSK identity"},
 	KindHandshakeFailed:    {"HandshakeFailed", slog.LevelWarn, foldSource, "handshake failed"},
@@ -242,8 +247,8 @@ func (e Event) String() string {
 }
 
 // maxText is how many bytes are shown of a text in which a peer has a hand, so
-// that lines of a log stay short.
-const maxText = 512
+// that lines of a log stay short, also when each byte is quoted.
+const maxText = 400
 
 // clip returns s, cut off if it is longer than maxText.
 func clip(s string) string {

@@ -28,7 +28,7 @@ type greeter struct{ dtlsserver.NopHandler }
 func (greeter) Info(e dtlsserver.Event) { fmt.Println("event:", e.Kind) }
 
 func (greeter) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
-	fmt.Printf("received %q from %q\n", plainText, s.ConnectionState().PSKIdentity)
+	fmt.Printf("received %q from %q\n", plainText, s.Identity().Value)
 	fmt.Fprintf(s, "hello, %s", plainText)
 }
 

@@ -1,7 +1,6 @@
 package dtlsserver
 
 import (
-	crand "crypto/rand"
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
@@ -28,46 +27,60 @@ type source struct {
 	pairs      *pair    // a ring: its open sessions
 	count      int32    // of its handshakes
 	open       int32    // of its open sessions
-	memory     int      // bytes that its handshakes have reserved
+	people     int32    // identities that its open sessions have
+	maxWeight  int32
+	memory     int64 // bytes that its handshakes have reserved
+	strangers  *pair // of pairs: the sessions without an identity
 
 	placed, placedByMemory int32
 }
 
 // sources are those that have something.
-type sources map[sourceKey]*source
+type sources struct {
+	byKey     map[sourceKey]*source
+	maxWeight int
+}
+
+// newSources returns sources that count for as much as the handshakes that each
+// may have.
+func newSources(maxPerSource int) sources {
+	if maxPerSource < 0 {
+		maxPerSource = DefaultMaxHandshakesPerSource
+	}
+	return sources{make(map[sourceKey]*source), maxPerSource}
+}
 
 // of returns the source of an address, which is new if it was not there.
-func (all sources) of(a netip.Addr) *source {
+func (all *sources) of(a netip.Addr) *source {
 	key := sourceKeyOf(a)
-	src := all[key]
+	src := all.byKey[key]
 	if src == nil {
-		src = &source{key: key}
-		all[key] = src
+		src = &source{key: key, maxWeight: int32(all.maxWeight)}
+		all.byKey[key] = src
 	}
 	return src
 }
 
 // forget forgets a source that has nothing.
-func (all sources) forget(src *source) {
+func (all *sources) forget(src *source) {
 	if src.count == 0 && src.open == 0 {
-		delete(all, src.key)
+		delete(all.byKey, src.key)
 	}
 }
 
-// before has the source with most handshakes first, and of several the one
-// whose oldest is oldest.
+// weight is what a source counts for: a network of many devices is granted more
+// than a single host. Who has one key counts once, however many sessions it
+// opens with it.
+func (src *source) weight() int64 { return 1 + int64(min(src.people, src.maxWeight)) }
+
+// before has the source first that has most handshakes for its weight.
 func (src *source) before(other *source) bool {
-	if src.count != other.count {
-		return src.count > other.count
-	}
-	return src.handshakes.started < other.handshakes.started
+	return int64(src.count)*other.weight() > int64(other.count)*src.weight()
 }
 
 func (src *source) place() *int32 { return &src.placed }
 
-// byMemory has the source first that has reserved most, for each open session
-// that it has and one more: a network of many devices is granted more than a
-// single host.
+// byMemory has the source first that has reserved most for its weight.
 type byMemory struct{ *source }
 
 func (src byMemory) before(other byMemory) bool {
@@ -76,16 +89,14 @@ func (src byMemory) before(other byMemory) bool {
 
 func (src byMemory) place() *int32 { return &src.placedByMemory }
 
-func (src *source) weight() int { return 1 + min(int(src.open), DefaultMaxHandshakesPerSource) }
-
 // handshakes are the handshakes in progress, by source, so that a source that
 // begins many pushes out its own, and the memory that they have reserved. The
 // zero handshakes is empty, and needs a coin.
 type handshakes struct {
 	count        int
+	classes      [numClasses]waiting
 	most         ranking[*source]
-	memory       int // bytes
-	leaving      int // of them, of handshakes that give way
+	memory       int64 // bytes, without what gives way
 	mostByMemory ranking[byMemory]
 	holders      *Session // a ring: those with memory, the longest first
 	coin         *rand.Rand
@@ -94,48 +105,47 @@ type handshakes struct {
 // The rings of a Session.
 var (
 	inGroup  at[Session] = func(s *Session) *ring[Session] { return &s.inGroup }
+	inClass  at[Session] = func(s *Session) *ring[Session] { return &s.inClass }
 	inHolder at[Session] = func(s *Session) *ring[Session] { return &s.inHolders }
 )
 
-// add adds a handshake, whose source is set.
-func (h *handshakes) add(s *Session) {
+// add adds a handshake, whose source is set, to a class.
+func (h *handshakes) add(s *Session, c class, now time.Duration) {
 	h.count++
 	s.source.count++
 	inGroup.push(&s.source.handshakes, s)
 	h.most.set(s.source)
+	s.class = busy
+	h.enter(s, c, now)
+}
+
+// enter moves a handshake to a class.
+func (h *handshakes) enter(s *Session, c class, now time.Duration) {
+	if s.class != busy {
+		w := &h.classes[s.class]
+		w.count--
+		inClass.remove(&w.first, s)
+	}
+	s.class, s.since = c, now
+	if c != busy {
+		w := &h.classes[c]
+		w.count++
+		inClass.push(&w.first, s)
+	}
 }
 
 // remove removes a handshake that was added.
 func (h *handshakes) remove(s *Session) {
+	h.enter(s, busy, 0)
 	h.count--
 	src := s.source
-	if src.count == 1 { // the heap compares what is there
-		h.most.unset(src)
-	}
 	src.count--
 	inGroup.remove(&src.handshakes, s)
 	if src.count > 0 {
 		h.most.set(src)
+	} else {
+		h.most.unset(src)
 	}
-}
-
-// oldestOf returns the oldest handshake of a source when it has as many as are
-// allowed.
-func (h *handshakes) oldestOf(src *source, allowed int) *Session {
-	if allowed < 0 || int(src.count) < allowed {
-		return nil
-	}
-	return src.handshakes
-}
-
-// oldestOfMost returns the oldest handshake of the source that has most.
-func (h *handshakes) oldestOfMost() *Session { return h.most[0].handshakes }
-
-// newCoin returns what overdue throws.
-func newCoin() *rand.Rand {
-	var seed [32]byte
-	_, _ = crand.Read(seed[:]) // never fails
-	return rand.New(rand.NewChaCha8(seed))
 }
 
 // overdueMemory is how long a handshake may hold memory before it may have to
@@ -144,58 +154,80 @@ func newCoin() *rand.Rand {
 const overdueMemory = 5 * time.Second
 
 // reserve notes that a handshake sets bytes aside, or, if they are negative,
-// gives them back. At the bound it returns the handshake that gives way for
-// it: of the source that has reserved most, if that is twice what this one's
-// would have, the oldest; or else the one that has held memory for longest, if
-// that is long. If there is none, ok is false.
-func (h *handshakes) reserve(s *Session, bytes, bound int, now time.Duration) (givesWay *Session, ok bool) {
-	if bytes > 0 && h.memory-h.leaving+bytes > bound {
-		if givesWay = h.holdsMost(s, bytes); givesWay == nil {
-			if givesWay = h.overdue(s, now); givesWay == nil {
-				return nil, false
-			}
+// gives them back. At the bound it returns the handshakes that give way for it:
+// of the source that has reserved most, if that is twice what this one's would
+// have, the one with most; or else the one that has held memory for longest, if
+// that is long. If they are not enough, none gives way, and ok is false.
+func (h *handshakes) reserve(s *Session, bytes, bound int, now time.Duration) (giveWay []*Session, ok bool) {
+	for bytes > 0 && h.memory+int64(bytes) > int64(bound) {
+		victim := h.holdsMost(s, bytes)
+		if victim == nil {
+			victim = h.overdue(s, now)
 		}
-		givesWay.givesWay = true
-		h.leaving += givesWay.reserved
+		if victim == nil {
+			for _, v := range giveWay {
+				v.givesWay = false
+				h.charge(v.source, int(v.reserved))
+			}
+			return nil, false
+		}
+		victim.givesWay = true
+		h.charge(victim.source, -int(victim.reserved))
+		giveWay = append(giveWay, victim)
 	}
 	if s.reserved == 0 && bytes > 0 {
 		s.holdsSince = now
 		inHolder.push(&h.holders, s)
 	}
-	s.reserved += bytes
-	if s.givesWay {
-		h.leaving += bytes
-	}
+	s.reserved += int32(bytes)
 	if s.reserved == 0 && bytes < 0 {
 		inHolder.remove(&h.holders, s)
 	}
-	h.memory += bytes
-	s.source.memory += bytes
-	if s.source.memory > 0 {
-		h.mostByMemory.set(byMemory{s.source})
-	} else {
-		h.mostByMemory.unset(byMemory{s.source})
+	if !s.givesWay {
+		h.charge(s.source, bytes)
 	}
-	return givesWay, true
+	return giveWay, true
 }
 
-// holdsMost returns the oldest handshake with memory of the source that has
+// charge counts bytes of a source.
+func (h *handshakes) charge(src *source, bytes int) {
+	h.memory += int64(bytes)
+	src.memory += int64(bytes)
+	if src.memory > 0 {
+		h.mostByMemory.set(byMemory{src})
+	} else {
+		h.mostByMemory.unset(byMemory{src})
+	}
+}
+
+// weighed puts a source whose weight has changed where it belongs.
+func (h *handshakes) weighed(src *source) {
+	if src.count > 0 {
+		h.most.set(src)
+	}
+	if src.memory > 0 {
+		h.mostByMemory.set(byMemory{src})
+	}
+}
+
+// holdsMost returns the handshake with most memory of the source that has
 // reserved most, if that is twice what the source of s would have with bytes
-// more.
-func (h *handshakes) holdsMost(s *Session, bytes int) *Session {
+// more. Of many handshakes of a source, some are looked at.
+func (h *handshakes) holdsMost(s *Session, bytes int) (holds *Session) {
+	const maxLooks = 256
 	if len(h.mostByMemory) == 0 {
 		return nil
 	}
 	most := h.mostByMemory[0].source
-	if most == s.source || most.memory*s.source.weight() < 2*(s.source.memory+bytes)*most.weight() {
+	if most == s.source || most.memory*s.source.weight() < 2*(s.source.memory+int64(bytes))*most.weight() {
 		return nil
 	}
-	for held, n := most.handshakes, most.count; n > 0; held, n = held.inGroup.next, n-1 {
-		if held.reserved > 0 && !held.givesWay {
-			return held
+	for held, n := most.handshakes, min(most.count, maxLooks); n > 0; held, n = held.inGroup.next, n-1 {
+		if held.reserved > 0 && !held.givesWay && (holds == nil || held.reserved > holds.reserved) {
+			holds = held
 		}
 	}
-	return nil
+	return holds
 }
 
 // overdue returns the handshake that has held memory for longest, if that is
@@ -203,7 +235,12 @@ func (h *handshakes) holdsMost(s *Session, bytes int) *Session {
 // lest somebody who times it keeps all others out.
 func (h *handshakes) overdue(s *Session, now time.Duration) *Session {
 	held := h.holders
-	if held == nil || held == s || held.givesWay {
+	for n := 0; held != nil && (held == s || held.givesWay); n++ {
+		if held = held.inHolders.next; held == h.holders || n == 16 {
+			return nil
+		}
+	}
+	if held == nil {
 		return nil
 	}
 	if late := now - held.holdsSince - overdueMemory; late < time.Duration(h.coin.Int64N(int64(overdueMemory))) {
@@ -216,7 +253,10 @@ func (h *handshakes) overdue(s *Session, now time.Duration) *Session {
 func (l *loop) endGivingWay() {
 	for i, s := range l.givingWay {
 		l.givingWay[i] = nil
-		if !s.isOver() {
+		l.mu.Lock()
+		halfOpen := s.halfOpen
+		l.mu.Unlock()
+		if halfOpen && !s.isOver() { // another goroutine may have ended it
 			l.evict(s, errMaxHandshakeMemory)
 		}
 	}
@@ -226,6 +266,6 @@ func (l *loop) endGivingWay() {
 // evict ends a handshake that gives way to another at a limit.
 func (l *loop) evict(s *Session, limit error) {
 	l.counters.drop(dropEvicted)
-	s.end(ErrEvicted, false)
+	s.giveWay()
 	l.outbox.put(Event{Kind: KindLimit, Time: l.now, Remote: s.remote, Local: s.LocalAddr(), Err: limit})
 }

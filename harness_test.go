@@ -357,8 +357,8 @@ func (l *loop) left() string {
 	defer l.mu.Unlock()
 	h, o := &l.handshakes, &l.open
 	counts := []int{
-		len(l.peers.byRemote), len(l.peers.byBoth), len(l.sources), h.count, len(h.most), h.memory, h.leaving, len(h.mostByMemory),
-		o.count, len(o.identities), len(o.mostOfPair), len(o.mostOfPeople), l.idle.Len(), l.timerCount(), len(l.orphans),
+		len(l.peers.byRemote), len(l.peers.byBoth), len(l.sources.byKey), h.count, len(h.most), int(h.memory), len(h.mostByMemory),
+		o.count, len(o.identities), len(o.mostOfPair), len(o.mostOfPeople), l.idle.Len(), l.timerCount(),
 		l.hookLane.asking, l.workLane.asking,
 	}
 	if slices.Max(counts) == 0 && slices.Min(counts) == 0 && h.holders == nil {

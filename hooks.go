@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,12 @@ type question struct {
 	ctx     context.Context // for ask: nil when it only computes
 	end     context.CancelCauseFunc
 
-	lane          *lane
-	asker         *asker
-	before, after *question // of the asker's, that wait
+	lane     *lane
+	asker    *asker
+	ofAsker  ring[question] // those that wait
+	asked    bool           // it is being asked
+	holds    int            // bytes of handshake memory, of what it asks about
+	orphaned bool           // its handshake has ended
 }
 
 // ask is called in a goroutine without a lock. What it returns is called on the
@@ -55,7 +59,7 @@ func (lane *lane) busy() bool { return lane.asking > 0 || lane.starting }
 func (l *loop) ask(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q.lane, q.session.question = lane, &q
+	q.lane, q.holds, q.session.question = lane, int(q.session.reserved), &q
 	lane.waiting.push(&q)
 	l.startLocked(lane)
 }
@@ -78,7 +82,8 @@ func (l *loop) nextLocked(lane *lane) (q *question, ok bool) {
 		return nil, false
 	}
 	if q, ok = lane.waiting.pop(); ok {
-		l.askingLocked(lane, q.session)
+		lane.asking++
+		q.asked = true
 		l.startLocked(lane)
 	}
 	return q, ok
@@ -130,37 +135,31 @@ func (l *loop) askNow(lane *lane, q *question) (next *question, more bool) {
 	return nil, false
 }
 
-// askingLocked notes that the session's question is being asked.
-func (l *loop) askingLocked(lane *lane, s *Session) {
-	lane.asking++
-	s.question, s.hooked = nil, lane == &l.hookLane
-}
-
-// answeredLocked notes that it no longer is.
+// answeredLocked notes that a question is no longer being asked.
 func (l *loop) answeredLocked(lane *lane, q *question) {
-	s := q.session
 	lane.asking--
 	lane.waiting.answered(q)
-	if lane == &l.hookLane && !s.hooked { // the session has ended meanwhile
-		source := sourceOf(s.remote.Addr())
-		if l.orphans[source]--; l.orphans[source] == 0 {
-			delete(l.orphans, source)
-		}
+	if q.orphaned {
+		l.handshakes.memory -= int64(q.holds)
+	} else {
+		q.session.question = nil
 	}
-	s.hooked = false
 }
 
-// unaskLocked takes back the question of a session that is over, or else counts
-// what is being asked for it against its source.
+// unaskLocked takes back the question of a session that is over. One that is
+// being asked goes on, and what it holds counts until it is answered.
 func (l *loop) unaskLocked(s *Session) {
-	if s.hooked {
-		s.hooked = false
-		l.orphans[sourceOf(s.remote.Addr())]++
-	}
-	if q := s.question; q != nil {
+	q := s.question
+	switch {
+	case q == nil:
+		return
+	case q.asked:
+		q.orphaned = true
+		l.handshakes.memory += int64(q.holds)
+	default:
 		q.lane.waiting.remove(q)
-		s.question = nil
 	}
+	s.question = nil
 }
 
 func (l *loop) takeAnswers() []answer {
@@ -204,7 +203,7 @@ func (s *Session) askPSKLocked(now time.Time, identity string) {
 		return
 	}
 	s.raise(Event{Kind: KindPSKRequested, Time: now, Identity: identity})
-	req := PSKRequest{Identity: identity, Remote: s.remote, Local: s.LocalAddr()}
+	req := PSKRequest{Identity: identity, ServerName: s.eng.Parameters().ServerName, Remote: s.remote, Local: s.LocalAddr()}
 	s.askLocked(func(ctx context.Context) func(time.Time) {
 		psk, err := s.loop.cfg.psk(ctx, req)
 		return func(now time.Time) { s.answerPSKLocked(now, psk, err) }
@@ -219,16 +218,25 @@ func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 		err = fmt.Errorf("dtlsserver: PSK of %d bytes is longer than %d", len(psk.Key), maxPSK)
 	case isZero(psk.Key):
 		err = errZeroPSK
+	case !psk.Expires.IsZero() && !now.Before(psk.Expires):
+		psk.Key, err = nil, fmt.Errorf("%w: %w", ErrUnknownPSKIdentity, ErrPSKExpired)
 	}
 	switch {
 	case errors.Is(err, ErrUnknownPSKIdentity), err == nil && len(psk.Key) == 0:
 		psk = PSK{}
-		s.raise(Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.identityLocked()})
+		ev := Event{Kind: KindUnknownPSKIdentity, Time: now, Identity: s.identityLocked()}
+		if errors.Is(err, ErrPSKExpired) {
+			ev.Err = ErrPSKExpired
+		}
+		s.raise(ev)
 	case err != nil:
 		psk = PSK{}
 		s.raise(Event{Kind: KindPSKFailed, Time: now, Identity: s.identityLocked(), Err: err})
 	}
-	s.pskValue = psk.Value
+	s.pskValue, s.expires = psk.Value, 0
+	if !psk.Expires.IsZero() {
+		s.expires = cmp.Or(s.loop.since(psk.Expires), 1)
+	}
 	s.eng.AnswerPSK(now, psk.Key)
 }
 
@@ -280,6 +288,9 @@ func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 		if len(state.PeerCertificates) == 0 {
 			alert = alertAccessDenied
 		}
+		if chosen, ok := errors.AsType[*AlertError](err); ok && chosen.Code != alertCloseNotify {
+			alert = chosen.Code
+		}
 		return func(now time.Time) { s.eng.AnswerVerdict(now, err, alert) }
 	})
 }
@@ -292,6 +303,7 @@ func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
 		s.abort = nil
 		answerLocked(now)
 		s.pumpLocked(now)
+		s.classLocked(now)
 	}
 }
 

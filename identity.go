@@ -24,9 +24,9 @@ const (
 	IdentityCertificate
 )
 
-// Identity is who the peer of a session has proven to be. Two sessions are of
-// one peer if their identities are equal and not zero. It may be a key of a
-// map.
+// Identity is what the peer of a session has proven to have: the key of a PSK
+// identity or of a certificate. Peers that share a key share their identity.
+// Identities may be compared, and be keys of a map.
 type Identity struct {
 	Kind  IdentityKind
 	Value string
@@ -54,10 +54,11 @@ func (id Identity) String() string {
 	}
 }
 
-// Identity is who the peer has proven to be: its PSK identity or the key of its
-// certificate. It is zero before the handshake is complete, and for a peer in a
-// suite with certificates that has sent none. Whether a certificate is verified
-// is for Server.ClientAuth to say.
+// Identity is who the peer has proven to be: its PSK identity, or the key of its
+// certificate. It is zero before the handshake is complete, for a peer that has
+// sent no certificate in a suite with certificates, and for one whose
+// certificate nobody verifies, neither as Server.ClientAuth says nor by
+// VerifyConnection.
 func (s *Session) Identity() Identity {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,7 +74,7 @@ func (s *Session) provenLocked() Identity {
 	switch {
 	case !engine.UsesCertificate(p.Suite):
 		return PSKIdentity(p.Identity)
-	case p.PeerKeyHash != [sha256.Size]byte{}:
+	case p.PeerKeyHash != [sha256.Size]byte{} && (s.loop.cfg.chains != nil || s.loop.cfg.verifyConnection != nil):
 		return Identity{IdentityCertificate, string(p.PeerKeyHash[:])}
 	default:
 		return Identity{}

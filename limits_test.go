@@ -6,8 +6,10 @@ package dtlsserver
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,8 +97,8 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// TestSourceWithMostGivesWay: at MaxHandshakes the oldest of the source with
-// most handshakes gives way, so that others do not notice.
+// TestSourceWithMostGivesWay: at MaxHandshakes whoever floods keeps out its own
+// newcomers, and makes way for those of others.
 func TestSourceWithMostGivesWay(t *testing.T) {
 	t.Parallel()
 	d := newDirect(t, func(s *Server) { s.MaxHandshakes, s.MaxHandshakesPerSource = 20, -1 })
@@ -107,7 +109,13 @@ func TestSourceWithMostGivesWay(t *testing.T) {
 	for port := range 1000 {
 		d.verified(uint64(100+port), netip.AddrPortFrom(clientAddr(99).Addr(), uint16(1+port)))
 	}
-	if stats := d.s.Stats(); stats.Handshakes != 20 || stats.Dropped.Evicted != 985 {
+	if stats := d.s.Stats(); stats.Handshakes != 20 || stats.Dropped.Evicted != 0 || stats.Dropped.Refused != 985 {
+		t.Errorf("%+v", stats)
+	}
+	for n := range 5 {
+		honest = append(honest, d.verified(uint64(50+n), clientAddr(5+n)))
+	}
+	if stats := d.s.Stats(); stats.Handshakes != 20 || stats.Dropped.Evicted != 5 {
 		t.Errorf("%+v", stats)
 	}
 	for n, c := range honest {
@@ -116,24 +124,60 @@ func TestSourceWithMostGivesWay(t *testing.T) {
 			t.Errorf("the handshake of source %d gave way", n)
 		}
 	}
+	for _, e := range d.rec.of(KindHandshakeFailed) {
+		if e.Err != ErrEvicted || e.Remote.Addr() != clientAddr(99).Addr() {
+			t.Errorf("%v", e)
+		}
+	}
 }
 
 // TestHandshakesPerSource: a source has its share, by IPv4 address and by IPv6
-// /64.
+// /64, and within it who is overdue makes way.
 func TestHandshakesPerSource(t *testing.T) {
 	t.Parallel()
 	d := newDirect(t, func(s *Server) { s.MaxHandshakesPerSource = 3 })
-	for port := range 10 {
-		d.verified(uint64(port), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), uint16(1+port)))
-		six := netip.MustParseAddr("2001:db8:0:7::").As16()
-		six[15] = byte(port)
-		d.verified(uint64(100+port), netip.AddrPortFrom(netip.AddrFrom16(six), 5000))
+	flood := func(seed, ports int) {
+		for port := range ports {
+			d.verified(uint64(seed+port), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), uint16(seed+port)))
+			six := netip.MustParseAddr("2001:db8:0:7::").As16()
+			six[15] = byte(seed + port)
+			d.verified(uint64(100+seed+port), netip.AddrPortFrom(netip.AddrFrom16(six), 5000))
+		}
 	}
-	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Evicted != 14 {
+	flood(1, 10)
+	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Refused != 14 {
 		t.Errorf("%+v", stats)
 	}
-	if n := len(d.l.sources); n != 2 {
+	if n := len(d.l.sources.byKey); n != 2 {
 		t.Errorf("%d sources", n)
+	}
+	d.advance(2 * patience[within5ms]) // and nobody goes on
+	flood(30, 3)
+	if stats := d.s.Stats(); stats.Handshakes != 6 || stats.Dropped.Refused != 14 || stats.Dropped.Evicted != 6 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// TestWhoGivesWayIsTold: the client of a handshake that gives way need not wait
+// until it gives up.
+func TestWhoGivesWayIsTold(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, func(s *Server) { s.MaxHandshakes = 1 })
+	first, from := d.verified(1, clientAddr(1)), clientAddr(1)
+	d.advance(2 * patience[within5ms])
+	c := testpeer.New(testIdentity, []byte(testKey), 2)
+	d.exchange(c, clientAddr(2), c.Hello())
+	d.receive(clientAddr(2), c.Hello())
+	for _, b := range d.outTo(from) {
+		if err := first.Receive(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(first.Alerts) != 1 || first.Alerts[0] != (wire.Alert{Level: wire.LevelFatal, Description: wire.AlertInternalError}) {
+		t.Errorf("alerts %v", first.Alerts)
+	}
+	if e := d.rec.want(t, KindHandshakeFailed, 1, "for the newcomer"); e.Err != ErrEvicted || e.Remote != from {
+		t.Errorf("%v", e)
 	}
 }
 
@@ -242,7 +286,7 @@ func TestHandshakeMemoryIsShared(t *testing.T) {
 					from := host(203, n%tt.sources, n/tt.sources)
 					c := d.verifiedPart(uint64(n), from)
 					d.receive(from, partialHello(c, tt.declared, tt.pieces))
-					if got := d.l.handshakes.memory; got > DefaultMaxHandshakeMemory {
+					if got := int(d.l.handshakes.memory); got > DefaultMaxHandshakeMemory {
 						t.Fatalf("%d bytes are reserved", got)
 					}
 				}
@@ -250,7 +294,7 @@ func TestHandshakeMemoryIsShared(t *testing.T) {
 			take()
 			connected := 0
 			for n := range 50 {
-				c, from := testpeer.New(testIdentity, []byte(testKey), uint64(1<<40+n)), clientAddr(n)
+				c, from := testpeer.New(testIdentity, []byte(testKey), uint64(1)<<40+uint64(n)), clientAddr(n)
 				c.More = make([]byte, 4+2500)
 				c.More[0], c.More[2], c.More[3] = 0xfa, 2500>>8, 2500&0xff // an unknown extension
 				first, second := split(c, c.Hello(), 1200)
@@ -286,6 +330,90 @@ func TestHandshakeMemoryIsShared(t *testing.T) {
 	}
 }
 
+// TestHandshakeMemoryIsNeverPassed holds handshakes that reserve, give back and
+// give way against plain sums.
+func TestHandshakeMemoryIsNeverPassed(t *testing.T) {
+	t.Parallel()
+	const bound = 100_000
+	rng := rand.New(rand.NewPCG(5, 6))
+	h, all := handshakes{coin: rng}, newSources(200)
+	var live []*Session
+	largest := 0
+	for step := range 50_000 {
+		now := time.Duration(step) * 10 * time.Millisecond
+		switch k := rng.IntN(10); {
+		case k < 3 && len(live) < 100:
+			s := &Session{remote: host(10, rng.IntN(8), rng.IntN(1000))}
+			s.source = all.of(s.remote.Addr())
+			h.add(s, beyond2s, now)
+			live = append(live, s)
+		case k < 8 && len(live) > 0:
+			s := live[rng.IntN(len(live))]
+			giveWay, ok := h.reserve(s, 1+rng.IntN(1<<rng.IntN(17)), bound, now)
+			if !ok && len(giveWay) > 0 {
+				t.Fatal("some give way for nothing")
+			}
+			for _, v := range giveWay {
+				if v == s || !v.givesWay {
+					t.Fatal("the newcomer gives way for itself")
+				}
+				h.reserve(v, -int(v.reserved), bound, now)
+				h.remove(v)
+				live = slices.DeleteFunc(live, func(s *Session) bool { return s == v })
+				all.forget(v.source)
+			}
+		case k == 8 && len(live) > 0: // weights change
+			src := live[rng.IntN(len(live))].source
+			src.people = int32(rng.IntN(5))
+			h.weighed(src)
+		case len(live) > 0:
+			i := rng.IntN(len(live))
+			s := live[i]
+			if s.reserved > 0 {
+				h.reserve(s, -int(s.reserved), bound, now)
+			}
+			h.remove(s)
+			live = slices.Delete(live, i, i+1)
+			all.forget(s.source)
+		}
+		sum := 0
+		for _, s := range live {
+			sum += int(s.reserved)
+		}
+		if largest = max(largest, sum); int64(sum) != h.memory || sum > bound {
+			t.Fatalf("%d bytes are reserved, counted as %d, of at most %d", sum, h.memory, bound)
+		}
+		for _, src := range all.byKey {
+			if src.memory > 0 && (byMemory{src}).before(h.mostByMemory[0]) {
+				t.Fatal("the source with most is not the first")
+			}
+		}
+	}
+	if largest < bound*9/10 {
+		t.Errorf("no more than %d bytes were ever reserved", largest)
+	}
+}
+
+// TestWhoGivesWayForMemory: a handshake that gives way for its memory ends before
+// the next answer is taken, and not if it is complete by then.
+func TestWhoGivesWayForMemory(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	d.verified(1, clientAddr(1))
+	d.connect(testIdentity, clientAddr(2))
+	for n := range 2 {
+		s := d.l.lookup(clientAddr(1+n), netip.Addr{})
+		s.givesWay = true
+		d.l.givingWay = append(d.l.givingWay, s)
+	}
+	c := d.verified(3, clientAddr(3))
+	d.l.receive(d.now, message(clientAddr(3), c.Flight()))
+	d.settle() // the key is there
+	if d.l.lookup(clientAddr(1), netip.Addr{}) != nil || !d.isOpen(clientAddr(2)) || !d.isOpen(clientAddr(3)) || len(d.l.givingWay) > 0 {
+		t.Errorf("the handshake is there: %v; open: %v, %v; %d are left", d.l.lookup(clientAddr(1), netip.Addr{}) != nil, d.isOpen(clientAddr(2)), d.isOpen(clientAddr(3)), len(d.l.givingWay))
+	}
+}
+
 // verifiedPart makes the cookie exchange of a client whose second hello is the
 // caller's to send.
 func (d *direct) verifiedPart(n uint64, from netip.AddrPort) *testpeer.Client {
@@ -314,20 +442,20 @@ func TestFragmentedHello(t *testing.T) {
 	t.Parallel()
 	c := testpeer.New(testIdentity, []byte(testKey), 1)
 	length := len(c.HelloBody())
-	fixed := 2 + 32 + 1 + 1 + 2 + 2 + 2 // without cookie
+	head := 2 + 32 + 1 + 1 // without cookie
 	for n := 1; n < length; n++ {
 		d := newDirect(t, nil)
 		c := testpeer.New(testIdentity, []byte(testKey), 1)
 		from := clientAddr(1)
 		first, second := split(c, c.Hello(), n)
 		answer := d.receive(from, first)
-		if answered := len(answer) == 1; answered != (n >= fixed) {
+		if answered := len(answer) == 1; answered != (n >= head) {
 			t.Errorf("a first fragment of %d bytes: answered %v", n, answered)
 		}
 		if len(d.receive(from, second)) != 0 || len(d.l.peers.byRemote) != 0 {
 			t.Errorf("%d bytes: the second fragment is answered, or something is kept", n)
 		}
-		if n < fixed {
+		if n < head {
 			continue
 		}
 		if len(answer[0]) != 60 || len(answer[0]) >= len(first) {

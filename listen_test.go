@@ -171,7 +171,7 @@ func TestTwoLocalAddresses(t *testing.T) {
 	var all []*Session
 	for _, local := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
 		session := &Session{loop: l, remote: remote, local: netip.AddrPortFrom(netip.MustParseAddr(local), 1)}
-		if _, err := l.add(session); err != nil {
+		if _, err := l.add(session, nil); err != nil {
 			t.Fatal(err)
 		}
 		l.promote(session, PSKIdentity(testIdentity))
@@ -300,7 +300,7 @@ func TestListenFails(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	s := &Server{
-		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentity: -1, Verifier: &Verifier{},
+		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentity: -1, MaxSessionAge: -1, Verifier: &Verifier{},
 		CipherSuites: []uint16{0x00a8, 0xc027, 0x000a}, HandshakeTimeout: -1, RetransmitTimeout: -1, IdleTimeout: -1,
 		MaxSessions: -1, MaxHandshakes: -1, MTU: 100, ReadBuffer: -1, WriteBuffer: -1,
 	}
@@ -309,7 +309,7 @@ func TestConfigErrors(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, field := range []string{
-		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentity", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
+		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentity", "MaxSessionAge is negative", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
 		"HandshakeTimeout", "RetransmitTimeout", "IdleTimeout", "MaxSessions", "MaxHandshakes", "MTU", "ReadBuffer", "WriteBuffer", `network "tcp"`,
 	} {
 		if !strings.Contains(err.Error(), field) {

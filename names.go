@@ -13,8 +13,11 @@ import (
 
 // certificateIndex finds the certificate for a client: the first that is for the
 // server name that it asks for (RFC 6066 section 3) and that it can verify, or
-// else the first that it can verify.
+// else the first that it can verify. A client may verify a chain although it does
+// not list all algorithms of its signatures, but one whose signatures it lists is
+// before one that has others.
 type certificateIndex struct {
+	suites       []*engine.Suite // that the server has
 	certificates []*engine.Certificate
 	kinds        []engine.Kind // of all certificates, each once
 
@@ -30,8 +33,9 @@ type firsts []first
 
 type first struct{ kind, certificate int }
 
-func newCertificateIndex(certificates []*engine.Certificate) *certificateIndex {
+func newCertificateIndex(certificates []*engine.Certificate, suites []*engine.Suite) *certificateIndex {
 	x := &certificateIndex{
+		suites:       suites,
 		certificates: certificates,
 		addresses:    make(map[string]firsts),
 		hosts:        make(map[string]firsts),
@@ -86,12 +90,12 @@ func (f firsts) with(next first) firsts {
 
 // choose returns the certificate for a client, or nil.
 func (x *certificateIndex) choose(hello *engine.HelloInfo) *engine.Certificate {
-	suits := hello.Suits(x.kinds)
-	best := -1
+	fits := hello.Suits(x.kinds, x.suites)
+	best, fit := -1, engine.FitNot
 	better := func(f firsts) {
 		for _, one := range f {
-			if suits[one.kind] && (best < 0 || one.certificate < best) {
-				best = one.certificate
+			if is := fits[one.kind]; is > fit || is == fit && is != engine.FitNot && one.certificate < best {
+				best, fit = one.certificate, is
 			}
 		}
 	}

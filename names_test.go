@@ -41,19 +41,26 @@ func named(key crypto.Signer, names ...string) *engine.Certificate {
 }
 
 // chooseByTrial is the rule that the index holds to, as it is said.
-func chooseByTrial(certificates []*engine.Certificate, hello *engine.HelloInfo) (chosen *engine.Certificate) {
-	for _, c := range certificates {
-		if !hello.Suits([]engine.Kind{c.Kind()})[0] {
-			continue
-		}
-		if hello.ServerName == "" || c.Leaf.VerifyHostname(hello.ServerName) == nil {
-			return c
-		}
-		if chosen == nil {
-			chosen = c
+func chooseByTrial(certificates []*engine.Certificate, hello *engine.HelloInfo) *engine.Certificate {
+	for _, named := range []bool{true, false} {
+		for fit := engine.FitChain; fit > engine.FitNot; fit-- {
+			for _, c := range certificates {
+				if named && hello.ServerName != "" && c.Leaf.VerifyHostname(hello.ServerName) != nil {
+					continue
+				}
+				if hello.Suits([]engine.Kind{c.Kind()}, allSuites())[0] == fit {
+					return c
+				}
+			}
 		}
 	}
-	return chosen
+	return nil
+}
+
+// allSuites are the suites of a server that has them all.
+func allSuites() []*engine.Suite {
+	suites, _ := engine.Suites(DefaultCipherSuites())
+	return suites
 }
 
 // oddNames are names of certificates, and of hosts, in all the forms that
@@ -75,7 +82,7 @@ func TestIndexAsByTrial(t *testing.T) {
 	other := named(ec, "elsewhere.example")
 	for _, name := range oddNames {
 		certificates := []*engine.Certificate{other, named(ec, name)}
-		x := newCertificateIndex(certificates)
+		x := newCertificateIndex(certificates, allSuites())
 		for _, host := range oddNames {
 			h := hello(host, ecdheCert)
 			if got, want := x.choose(h), chooseByTrial(certificates, h); got != want {
@@ -93,7 +100,7 @@ func TestIndexAsByTrial(t *testing.T) {
 			}
 			certificates = append(certificates, named([]crypto.Signer{ec, rsaKey}[random.IntN(2)], names...))
 		}
-		x := newCertificateIndex(certificates)
+		x := newCertificateIndex(certificates, allSuites())
 		for _, host := range oddNames {
 			h := hello(host, [][]uint16{{ecdheCert}, {0xc02f}, {ecdheCert, 0xc02f}, {0x00a8}}[random.IntN(4)]...)
 			if got, want := x.choose(h), chooseByTrial(certificates, h); got != want {
@@ -112,7 +119,7 @@ func FuzzCertificateIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second, host string) {
 		hello := &engine.HelloInfo{ServerName: host, CipherSuites: numbers([]uint16{ecdheCert}), Schemes: numbers(suite.Schemes())}
 		certificates := []*engine.Certificate{named(key), named(key, first), named(key, second, first)}
-		if newCertificateIndex(certificates).choose(hello) != chooseByTrial(certificates, hello) {
+		if newCertificateIndex(certificates, allSuites()).choose(hello) != chooseByTrial(certificates, hello) {
 			t.Errorf("certificates for %q and %q, a client that asks for %q", first, second, host)
 		}
 	})
@@ -172,7 +179,7 @@ func BenchmarkChooseCertificate(b *testing.B) {
 		for n := range count {
 			certificates = append(certificates, named(key, fmt.Sprintf("host%d.example", n), fmt.Sprintf("*.host%d.example", n)))
 		}
-		x := newCertificateIndex(certificates)
+		x := newCertificateIndex(certificates, allSuites())
 		for _, suites := range []int{1, 2000} {
 			hello := &engine.HelloInfo{ServerName: strings.Repeat("a.", 127), CipherSuites: make([]byte, 2*suites), Schemes: numbers(suite.Schemes())}
 			binary.BigEndian.PutUint16(hello.CipherSuites, ecdheCert)

@@ -3,11 +3,14 @@ package dtlsserver
 import (
 	"errors"
 	"net/netip"
+	"slices"
 )
 
 // The peer map of a loop. A peer is the pair of its address and the local
-// address that it writes to. While a known peer makes a new handshake, the
-// handshake is the successor of the open session, which alone is in the map.
+// address that it writes to. It may have an open session and two handshakes: the
+// one that has come furthest, and the newest. The first of these that there is
+// is in the map; a handshake beside an open session is its successor, and the
+// newer of two is the rival of the other.
 
 var (
 	errMaxSessions            = errors.New("dtlsserver: MaxSessions")
@@ -15,7 +18,6 @@ var (
 	errMaxSessionsPerSource   = errors.New("dtlsserver: MaxSessionsPerSource")
 	errMaxHandshakes          = errors.New("dtlsserver: MaxHandshakes or MaxHandshakesPerSource")
 	errMaxHandshakeMemory     = errors.New("dtlsserver: MaxHandshakeMemory")
-	errMaxHooks               = errors.New("dtlsserver: MaxHandshakes hooks, or MaxHandshakesPerSource for handshakes that have ended, are running")
 	errShuttingDown           = errors.New("dtlsserver: shutting down")
 )
 
@@ -79,7 +81,9 @@ func (p *peers) delete(s *Session) {
 		delete(p.byRemote, s.remote)
 		return
 	}
-	delete(p.byBoth, addressesOf(s))
+	if p.byBoth[addressesOf(s)] == s { // and not what has taken its place
+		delete(p.byBoth, addressesOf(s))
+	}
 	if newest.older == nil {
 		delete(p.byBoth, addressesOf(newest))
 	}
@@ -92,15 +96,30 @@ func (l *loop) lookup(remote netip.AddrPort, local netip.Addr) *Session {
 	return l.peers.lookup(remote, local)
 }
 
-// split says which is the handshake and which the open session of the peer
-// whose session, either of them, s is.
-func (l *loop) split(s *Session) (handshake, open *Session) {
+// family returns what there is of the peer of a session: its handshakes, the
+// newer one second, and its open session.
+func (l *loop) family(s *Session) (first, second, open *Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.halfOpen {
-		return s, s.predecessor
+	return familyLocked(s)
+}
+
+func familyLocked(s *Session) (first, second, open *Session) {
+	switch {
+	case !s.halfOpen:
+		first, open = s.successor, s
+	case s.second:
+		first = s.rival
+	default:
+		first = s
 	}
-	return s.successor, s
+	if first != nil {
+		second = first.rival
+		if open == nil {
+			open = first.predecessor
+		}
+	}
+	return first, second, open
 }
 
 // openSession returns the open session of a remote address and a local one: the
@@ -131,70 +150,133 @@ func (l *loop) sessions(handshakes bool) []*Session {
 			if handshakes || !s.halfOpen {
 				all = append(all, s)
 			}
-			if handshakes && s.successor != nil {
-				all = append(all, s.successor)
+			if !handshakes {
+				continue
+			}
+			first, second, _ := familyLocked(s)
+			for _, h := range []*Session{first, second} {
+				if h != nil && h != s {
+					all = append(all, h)
+				}
 			}
 		}
 	}
 	return all
 }
 
-// add admits a handshake, beside the open session of its address if there is
-// one, or says why not. At MaxHandshakesPerSource and at MaxHandshakes another
-// must give way, which the caller has to end.
-func (l *loop) add(s *Session) (evicted *Session, err error) {
+// everySession returns the sessions and the handshakes in the order of their
+// addresses, so that what Close says does not depend on that of a map.
+func (l *loop) everySession() []*Session {
+	all := l.sessions(true)
+	slices.SortStableFunc(all, func(a, b *Session) int { return a.remote.Compare(b.remote) })
+	return all
+}
+
+// add admits a handshake, beside what its address has, or says why not. It may
+// take the place of another of the address, which the caller then has to end. At
+// MaxHandshakesPerSource and at MaxHandshakes another may have to give way, which
+// the caller has to end too.
+func (l *loop) add(s, replaces *Session) (givesWay *Session, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	gives := false // another handshake of the address, which the caller ends
-	if open := l.peers.lookup(s.remote, s.local.Addr()); open != nil {
-		if gives = open.halfOpen; !gives {
-			gives = open.successor != nil
-			s.predecessor = open
-		}
-	}
-	src := l.sources.of(s.remote.Addr())
+	src, now := l.sources.of(s.remote.Addr()), l.since(l.now)
+	known := l.peers.lookup(s.remote, s.local.Addr())
 	switch {
 	case l.closing:
 		err = ErrServerClosed
 	case l.drained != nil:
 		err = errShuttingDown
-	case s.predecessor == nil && !l.mayOpenLocked(src):
+	case (known == nil || known.halfOpen) && !l.mayOpenLocked(src):
 		err = errMaxSessions
-	case l.hookLane.asking >= l.hookLane.most,
-		l.cfg.maxPerSource > 0 && l.orphans[sourceOf(s.remote.Addr())] >= l.cfg.maxPerSource:
-		err = errMaxHooks
+	case replaces == nil:
+		room := false
+		if givesWay, room = l.handshakes.makeWay(src, s.roundTrip, l.cfg.maxHandshakes, l.cfg.maxPerSource, now); givesWay == nil && !room {
+			err = errMaxHandshakes
+		}
 	}
 	if err != nil {
 		l.sources.forget(src)
 		return nil, err
 	}
-	if !gives {
-		evicted = l.handshakes.oldestOf(src, l.cfg.maxPerSource)
-		if evicted == nil && l.handshakes.count >= l.cfg.maxHandshakes {
-			evicted = l.handshakes.oldestOfMost()
-		}
+	if replaces != nil {
+		l.unlinkLocked(replaces)
 	}
 	s.halfOpen, s.source = true, src
-	l.handshakes.add(s)
-	if s.predecessor != nil {
-		s.predecessor.successor = s
-	} else {
-		l.peers.insert(s)
-	}
-	return evicted, nil
+	l.handshakes.add(s, s.roundTrip, now)
+	l.linkLocked(s)
+	return givesWay, nil
 }
 
-// promote makes a handshake an open session and returns the one that it
-// replaces.
-func (l *loop) promote(s *Session, id Identity) (replaced *Session) {
+// linkLocked gives a handshake its place in its family, which has one at most.
+func (l *loop) linkLocked(s *Session) {
+	known := l.peers.lookup(s.remote, s.local.Addr())
+	if known == nil {
+		l.peers.insert(s)
+		return
+	}
+	first, _, open := familyLocked(known)
+	s.predecessor = open
+	if first != nil {
+		first.rival, s.rival, s.second = s, first, true
+	} else {
+		open.successor = s
+	}
+}
+
+// unlinkLocked takes a session out of its family. What hangs from it takes its
+// place.
+func (l *loop) unlinkLocked(s *Session) {
+	switch {
+	case !s.halfOpen:
+		l.peers.delete(s)
+		if first := s.successor; first != nil {
+			first.predecessor = nil
+			if first.rival != nil {
+				first.rival.predecessor = nil
+			}
+			l.peers.insert(first)
+		}
+	case s.second:
+		s.rival.rival = nil
+	case s.predecessor != nil:
+		if s.predecessor.successor = s.rival; s.rival != nil {
+			s.rival.rival, s.rival.second = nil, false
+		}
+	default:
+		l.peers.delete(s)
+		if s.rival != nil {
+			s.rival.rival, s.rival.second = nil, false
+			l.peers.insert(s.rival)
+		}
+	}
+	s.predecessor, s.successor, s.rival, s.second = nil, nil, nil, false
+}
+
+// promote makes a handshake an open session. It returns what it replaces, which
+// the caller has to end: the open session, and an older handshake. A newer one
+// goes on beside it.
+func (l *loop) promote(s *Session, id Identity) (replaced [2]*Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	first, second, open := familyLocked(s)
+	if second == s {
+		replaced[1], second = first, nil
+		l.unlinkLocked(first)
+	}
+	if second != nil {
+		l.unlinkLocked(second)
+	}
+	if replaced[0] = open; open != nil {
+		open.successor = nil
+		l.unlinkLocked(open)
+		s.predecessor = nil
+		l.peers.insert(s)
+	}
 	l.leaveHandshakesLocked(s)
 	l.open.add(s, id)
-	if replaced = s.predecessor; replaced != nil {
-		s.predecessor, replaced.successor = nil, nil
-		l.peers.delete(replaced)
-		l.peers.insert(s)
+	l.handshakes.weighed(s.source)
+	if second != nil {
+		l.linkLocked(second)
 	}
 	return replaced
 }
@@ -207,23 +289,22 @@ func (l *loop) remove(s *Session, last Event) {
 	l.outbox.put(last)
 	l.outbox.putItem(item{kind: kindGone, session: s})
 	l.unaskLocked(s)
+	l.unlinkLocked(s)
 	if s.halfOpen {
 		l.leaveHandshakesLocked(s)
 	} else {
 		l.open.remove(s)
+		l.handshakes.weighed(s.source)
+		l.closed.put(s, l.since(last.Time))
 	}
 	l.sources.forget(s.source)
-	l.peers.delete(s)
-	if open := s.predecessor; open != nil {
-		s.predecessor = nil
-		if open.successor == s {
-			open.successor = nil
-		}
-	}
-	if next := s.successor; next != nil {
-		s.successor, next.predecessor = nil, nil
-		l.peers.insert(next)
-	}
+}
+
+// justClosed reports whether a session of the addresses was closed a while ago.
+func (l *loop) justClosed(remote netip.AddrPort, local netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed.has(remote, local, l.since(l.now))
 }
 
 // leaveHandshakesLocked takes s out of the handshakes in progress.

@@ -6,6 +6,9 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // local is one of many local addresses.
@@ -63,6 +66,37 @@ func TestPeersModel(t *testing.T) {
 	}
 }
 
+// TestPeersReplace: a session takes the place of another of the same addresses
+// before that is taken out, beside others of the remote address.
+func TestPeersReplace(t *testing.T) {
+	t.Parallel()
+	l := newTestLoop(t, &Server{PSK: testPSK})
+	p := &l.peers
+	at := func(n int) *Session { return &Session{loop: l, remote: clientAddr(1), local: local(n)} }
+	for others := range 4 {
+		var all []*Session
+		for n := range others {
+			all = append(all, at(1+n))
+			p.insert(all[n])
+		}
+		stale, fresh := at(0), at(0)
+		p.insert(stale)
+		p.insert(fresh)
+		p.delete(stale)
+		for _, s := range append(all, fresh) {
+			if p.lookup(s.remote, s.local.Addr()) != s {
+				t.Errorf("beside %d others, %v is not found", others, s.local)
+			}
+		}
+		for _, s := range append(all, fresh) {
+			p.delete(s)
+		}
+		if len(p.byRemote) != 0 || len(p.byBoth) != 0 {
+			t.Errorf("beside %d others, left: %d and %d", others, len(p.byRemote), len(p.byBoth))
+		}
+	}
+}
+
 // BenchmarkLookup finds a session of a remote address that has so many, each
 // with another local address; one local address has none.
 func BenchmarkLookup(b *testing.B) {
@@ -83,36 +117,94 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// TestStaleHandshakes: in whatever state a handshake waits for its client, a
-// device that has restarted is answered after 5 s of silence, and not before.
-func TestStaleHandshakes(t *testing.T) {
+// TestRestartInHandshake: a device that restarts in a handshake, in whatever
+// state, from the same port, beside an open session or not, and with a hook
+// pending or not, is answered at once and connected, and is sent nothing of the
+// old handshake.
+func TestRestartInHandshake(t *testing.T) {
 	t.Parallel()
-	for _, sent := range []int{0, 1, 2} { // records of the client's flight
-		d := newDirect(t, nil)
-		old, from := d.verified(1, clientAddr(1)), clientAddr(1)
-		cke, ccs, _ := old.KeyExchange()
-		for _, b := range [][]byte{cke, ccs}[:sent] {
-			d.receive(from, b)
-		}
-		began := d.now
-		for i := 0; ; i++ {
-			d.advance(500 * time.Millisecond)
-			if sent == 2 && i == 3 {
-				d.receive(from, ccs) // says nothing new
-			}
-			if c := d.verified(uint64(10+i), from); c.HelloDone {
-				d.exchange(c, from, c.Flight())
-				if !c.Complete {
-					t.Errorf("after %d records: the device is not connected", sent)
+	for _, open := range []bool{false, true} {
+		for _, restarts := range []int{1, 2, 5} {
+			for sent := range 4 { // records of the client's flight before each
+				d := newDirect(t, nil)
+				from := clientAddr(1)
+				seed := uint64(1)
+				if open {
+					d.establish(testpeer.New(testIdentity, []byte(testKey), seed), from)
 				}
-				break
-			}
-			if d.now.Sub(began) > time.Minute {
-				t.Fatalf("after %d records: the device is locked out", sent)
+				for range restarts {
+					seed++
+					d.advance(300 * time.Millisecond)
+					old := testpeer.New(testIdentity, []byte("another key"), seed)
+					d.exchange(old, from, old.Hello())
+					d.exchange(old, from, old.Hello())
+					for _, r := range old.Records()[:min(sent, 3)] {
+						d.receive(from, r)
+					}
+				}
+				d.advance(300 * time.Millisecond)
+				c := testpeer.New(testIdentity, []byte(testKey), 100)
+				d.exchange(c, from, c.Hello())
+				d.exchange(c, from, c.Hello())
+				if !c.HelloDone {
+					t.Fatalf("open %v, %d restarts, %d records: not answered", open, restarts, sent)
+				}
+				d.out = nil
+				d.advance(900 * time.Millisecond) // the old handshake's timers come up, not the new one's
+				if len(d.out) > 0 {
+					t.Errorf("open %v, %d restarts, %d records: %d datagrams of the old handshake", open, restarts, sent, len(d.out))
+				}
+				d.exchange(c, from, c.Flight())
+				if s, ok := d.s.Session(from, anyLocal); !c.Complete || !ok || d.s.Stats().Sessions != 1 {
+					t.Errorf("open %v, %d restarts, %d records: complete %v, session %v", open, restarts, sent, c.Complete, s)
+				}
+				d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("hello")))
+				if len(d.rec.data) != 1 {
+					t.Errorf("open %v, %d restarts, %d records: %d messages", open, restarts, sent, len(d.rec.data))
+				}
+				for _, e := range d.rec.of(KindHandshakeFailed) {
+					if e.Err != ErrReconnected {
+						t.Errorf("open %v, %d restarts, %d records: %v", open, restarts, sent, e)
+					}
+				}
+				if stats := d.s.Stats(); stats.Handshakes != 0 {
+					t.Errorf("open %v, %d restarts, %d records: %d handshakes are left", open, restarts, sent, stats.Handshakes)
+				}
+				d.s.Close()
+				d.settle()
+				if left := d.l.left(); left != "" {
+					t.Errorf("open %v, %d restarts, %d records: left: %s", open, restarts, sent, left)
+				}
 			}
 		}
-		if took := d.now.Sub(began); took != staleHandshake {
-			t.Errorf("after %d records: answered after %v, want %v", sent, took, staleHandshake)
-		}
+	}
+}
+
+// TestLivingHandshakeOutlivesNewer: a handshake that has been answered completes,
+// though somebody who receives at its address begins others, and though older
+// hellos are replayed.
+func TestLivingHandshakeOutlivesNewer(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	from := clientAddr(1)
+	replayed := testpeer.New("", nil, 7)
+	d.exchange(replayed, from, replayed.Hello())
+	old := replayed.Hello()
+	d.advance(50 * time.Millisecond)
+	c := d.verified(1, from)
+	cke, ccs, finished := c.KeyExchange()
+	d.receive(from, cke)
+	for n := range 5 {
+		d.advance(50 * time.Millisecond)
+		d.receive(from, old)
+		d.verified(uint64(10+n), from)
+	}
+	if n := d.s.Stats().Handshakes; n != 2 {
+		t.Errorf("%d handshakes of one address", n)
+	}
+	d.receive(from, ccs)
+	d.exchange(c, from, finished)
+	if !c.Complete || !d.isOpen(from) {
+		t.Errorf("complete %v, open %v", c.Complete, d.isOpen(from))
 	}
 }

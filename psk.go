@@ -7,16 +7,16 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"time"
 )
 
 // PSKFunc finds the pre-shared key of a client (RFC 4279). It is called once in a
 // handshake, and once more if that was to resume a session and cannot. It runs
 // off the serving loop, so it may block, for example on a database. At most
-// Server.MaxHandshakes calls run at a time; only beyond that do others wait. Its
-// context is done when the handshake is given up or the server closes; a call
-// that goes on regardless keeps its place among them, and while all are taken
-// new handshakes are refused. A call must not panic: nothing recovers it, and
-// the program ends.
+// Server.MaxHandshakes calls run at a time; only beyond that do others wait, and
+// take turns by source. Its context is done when the handshake is given up or
+// the server closes; a call that goes on regardless keeps its place among them.
+// A call must not panic: nothing recovers it, and the program ends.
 //
 // For an identity that it does not know it returns ErrUnknownPSKIdentity, or
 // an error that wraps it, or an empty key. The client cannot tell that from a
@@ -29,6 +29,10 @@ type PSKRequest struct {
 	// Identity is psk_identity as the client sent it: any bytes, at most
 	// Server.MaxPSKIdentity of them, perhaps none.
 	Identity string
+	// ServerName is the name that the client asks for (SNI, RFC 6066 section 3),
+	// or empty. It is no more than a claim, as Identity is: where one identity
+	// may be of several names, the key must be that of both.
+	ServerName string
 	// Remote is the client's address, which it has proven.
 	Remote netip.AddrPort
 	// Local is the address that the client wrote to.
@@ -44,6 +48,10 @@ type PSK struct {
 	// change it later either. One that has only zero bytes, which is likely
 	// one that was never set, is an error.
 	Key []byte
+	// Expires, when not zero, is when the key expires. It is then as unknown, and
+	// sessions by it are closed, with ErrPSKExpired. It is compared with the clock
+	// when the PSKFunc has returned; if that is set later, sessions do not follow.
+	Expires time.Time
 	// Value becomes Session.Value once the client has proven that it has the
 	// key: an account, say.
 	Value any

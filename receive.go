@@ -46,12 +46,16 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 		return
 	}
 	datagram := m.Buf[:m.N]
-	if hello, ok := engine.ParseHello(datagram); ok {
+	if hello, ok := l.hellos.Read(datagram); ok {
 		l.receiveHello(now, m, &hello)
 		return
 	}
 	s := l.lookup(m.Remote, m.Local)
 	if s == nil {
+		if l.justClosed(m.Remote, m.Local) {
+			l.counters.drop(engine.DropClosed)
+			return
+		}
 		l.counters.drop(dropJunk)
 		l.outbox.put(Event{Kind: KindJunk, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
@@ -63,67 +67,105 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 // address: without a right cookie it gets a new one and changes nothing (RFC
 // 6347 sections 4.2.1 and 4.2.8).
 func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello) {
-	verdict, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
-	if verdict == VerdictAnswer {
+	verdict, roundTrip, request := l.cfg.verifier.verifyHello(l.request[:0], hello, m.Remote, now)
+	switch {
+	case verdict != VerdictVerified && !hello.Negotiable():
+		l.refuseVersion(now, m, hello)
+		return
+	case verdict == VerdictAnswer:
 		l.counters.helloVerifyRequests.Add(1)
 		_ = l.conn.Send(request, m.Remote, m.Local) // counted; the client asks again
 		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
+	case verdict == VerdictWrongCookie:
+		l.counters.drop(dropWrongCookie)
+		l.refusedHello(now, m, errWrongCookie)
+		return
 	}
-	var handshake, open *Session
+	cookie := newCookieTime(now, roundTrip)
+	var first, second, open *Session
 	if known := l.lookup(m.Remote, m.Local); known != nil {
-		handshake, open = l.split(known)
+		first, second, open = l.family(known)
+	}
+	newest := first
+	if second != nil {
+		newest = second
 	}
 	switch {
-	case open != nil && open.sameHello(hello):
+	case open != nil && open.sameHello(hello, cookie):
 		l.counters.drop(dropReplayedHello)
-	case handshake == nil:
-		l.startHandshake(now, m, hello, nil)
-	case handshake.sameHello(hello):
-		handshake.helloAgain(now)
-	case handshake.stale(now.Add(-staleHandshake)):
-		l.startHandshake(now, m, hello, handshake)
+	case first == nil:
+		l.startHandshake(now, m, hello, roundTrip, nil)
+	case newest.sameHello(hello, cookie):
+		if newest.awaitsHello() { // a part of it was lost, or has overtaken
+			l.receiveVerified(now, newest, m, hello)
+		} else {
+			newest.helloAgain(now)
+		}
+	case cookie.after(newest.cookie):
+		// The client begins anew: it has restarted, or given up. An old hello
+		// that is replayed is older than the newest.
+		l.startHandshake(now, m, hello, roundTrip, displaced(first, second))
+	case newest.stale(now.Add(-staleHandshake)): // or the clock has been set back
+		l.startHandshake(now, m, hello, roundTrip, newest)
 	default:
 		l.counters.drop(dropReplayedHello)
 	}
 }
 
-// startHandshake makes a session for a verified hello, in the place of a stale
-// one if there is one, and lets it answer.
-func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, stale *Session) {
+// displaced returns which of an address's handshakes makes room for a newer one,
+// or nil if there is one at most. The one that has come further stays, so that
+// not even somebody who receives at the address of another can end what that
+// one has begun.
+func displaced(first, second *Session) *Session {
+	if second != nil && second.answered() && !first.answered() {
+		return first
+	}
+	return second
+}
+
+// startHandshake makes a session for a verified hello, in the place of another of
+// its address if one is given, and lets it answer. Others that go on beside it
+// send nothing more: the client would take it for the new one's.
+func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, roundTrip time.Duration, replaces *Session) {
 	s := &Session{
-		loop:    l,
-		remote:  m.Remote,
-		started: l.since(now),
+		loop:      l,
+		remote:    m.Remote,
+		started:   l.since(now),
+		roundTrip: classOf(roundTrip),
+		cookie:    newCookieTime(now, roundTrip),
 	}
 	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {
 		s.local = netip.AddrPortFrom(m.Local, l.conn.LocalAddr().Port())
 	}
 	l.findIdler()
-	evicted, err := l.admit(now, s, hello)
+	evicted, err := l.admit(now, s, replaces, hello)
 	if err != nil {
 		l.counters.drop(dropRefused)
 		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
 		return
 	}
-	if stale != nil {
-		stale.end(ErrHandshakeTimeout, false)
+	if replaces != nil {
+		replaces.end(ErrReconnected, false)
 	}
-	if evicted != nil && evicted != stale {
+	if evicted != nil {
 		l.evict(evicted, errMaxHandshakes)
+	}
+	if first, _, _ := l.family(s); first != s {
+		first.mute()
 	}
 	l.counters.handshakesStarted.Add(1)
 	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
-	l.receiveRecords(now, s, m.Buf[:m.N])
+	l.receiveVerified(now, s, m, hello)
 }
 
 // admit begins the handshake, if the session is admitted. Whoever finds the
 // session before that has to wait.
-func (l *loop) admit(now time.Time, s *Session, hello *engine.Hello) (evicted *Session, err error) {
+func (l *loop) admit(now time.Time, s, replaces *Session, hello *engine.Hello) (evicted *Session, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if evicted, err = l.add(s); err == nil {
+	if evicted, err = l.add(s, replaces); err == nil {
 		s.eng.Begin(l.cfg.engine, (*memory)(s), now, hello)
 	}
 	return evicted, err
@@ -133,7 +175,8 @@ func (l *loop) admit(now time.Time, s *Session, hello *engine.Hello) (evicted *S
 // leads to to the handler before the next is opened.
 //
 // A bad record costs that record and not the datagram, but a datagram made of
-// bad records is not read to its end.
+// bad records is not read to its end: of long ones, which take as long to find
+// out, fewer are read.
 func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 	const maxBad = 16
 	again := false
@@ -151,45 +194,73 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 		}
 		again = true
 		if !l.receiveRecord(now, s, r) {
-			bad++
+			bad += 1 + len(r.Payload)>>10
 		}
 		l.endGivingWay()
 		l.deliver()
 	}
 }
 
-// receiveRecord gives a record to a session or to the handshake that may
-// replace it: what is plaintext to the handshake; what is sealed first to the
-// handshake if it has keys, then to the session, and last to the handshake
-// that may have keys soon. A record that does not open marks no replay window.
-// It reports whether the record was of use.
+// receiveRecord gives a record to those of a peer's sessions that it may be for,
+// until one takes it. What is plaintext is for the handshakes: the newest first,
+// unless the other has been answered. What is sealed is tried by the handshakes
+// that have keys, then by the open session, and last by handshakes that may have
+// keys soon. A record that does not open marks no replay window. It reports
+// whether the record was of use.
 func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) bool {
-	handshake, open := l.split(s)
-	var drop engine.Drop
+	first, second, open := l.family(s)
+	var order [3]*Session
+	newer, older := second, first
+	if second == nil {
+		newer, older = first, nil
+	}
 	switch {
-	case handshake == nil || open == nil:
-		drop = s.receive(now, r, l.plain)
+	case first == nil:
+		order = [3]*Session{open}
+	case second == nil && open == nil:
+		order = [3]*Session{first}
+	case r.Epoch == 0 && older != nil && older.answered():
+		order = [3]*Session{older, newer}
 	case r.Epoch == 0:
-		s = handshake
-		drop = handshake.receive(now, r, l.plain)
-	case handshake.opening():
-		s = handshake
-		if drop = handshake.receive(now, r, l.plain); notOpened(drop) {
-			drop = open.receive(now, r, l.plain)
-		}
+		order = [3]*Session{newer, older}
+	case newer.opening():
+		order = [3]*Session{newer, older, open}
+	case older != nil && older.opening():
+		order = [3]*Session{older, open, newer}
 	default:
-		s = open
-		if drop = open.receive(now, r, l.plain); notOpened(drop) {
-			drop = handshake.receive(now, r, l.plain)
+		order = [3]*Session{open, newer, older}
+	}
+	drop, at := engine.DropNone, (*Session)(nil)
+	for _, s := range order {
+		if s == nil {
+			continue
+		}
+		drop = s.receive(now, r, l.plain)
+		if at == nil {
+			at = s // who tells
+		}
+		if engine.IsUnnumbered(r) {
+			continue // it is for both
+		}
+		if r.Epoch == 0 && !notTaken(drop) || r.Epoch > 0 && !notOpened(drop) {
+			break
 		}
 	}
-	if handshake != nil {
-		l.schedule(handshake)
+	for _, h := range [...]*Session{first, second} {
+		if h != nil {
+			l.schedule(h)
+		}
 	}
 	if drop != engine.DropNone {
-		s.countDrop(now, drop)
+		at.countDrop(now, drop)
 	}
 	return drop == engine.DropNone
+}
+
+// notTaken reports whether a plaintext record may be for another handshake of the
+// same address.
+func notTaken(drop engine.Drop) bool {
+	return drop == engine.DropUnexpected || drop == engine.DropRepeated
 }
 
 // notOpened reports whether a record may belong to another association of the

@@ -1,8 +1,12 @@
 package dtlsserver
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
-// What a session does when it is silent: it retransmits, rests, and ends.
+// What a session does when it is silent: it retransmits, rests, and ends. And when
+// it is old.
 
 // restAfter is how long a session must have been silent to rest: to hold its
 // keys and not what is computed from them.
@@ -12,14 +16,36 @@ const restAfter = 30 * time.Second
 func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.complete && !now.Before(s.lastHeard().Add(s.loop.cfg.idleTimeout)) {
+	switch {
+	case s.complete && s.expires != 0 && s.loop.since(now) >= s.expires:
+		s.endLocked(s.whyExpiredLocked(), true)
+	case s.complete && !now.Before(s.lastHeard().Add(s.loop.cfg.idleTimeout)):
 		s.endLocked(ErrIdleTimeout, true)
-	} else {
+	default:
 		s.eng.Timeout(now)
 		s.pumpLocked(now)
 		s.restLocked(now)
 	}
 	return s.deadlineLocked()
+}
+
+// expireLocked sets when the session must end: when its pre-shared key expires,
+// which is there already, or MaxSessionAge after its full handshake.
+func (s *Session) expireLocked(created time.Time) {
+	s.keyEnds = s.expires != 0
+	if age := s.loop.cfg.engine.MaxSessionAge; age > 0 {
+		if at := cmp.Or(s.loop.since(created.Add(age)), 1); s.expires == 0 || at < s.expires {
+			s.expires, s.keyEnds = at, false
+		}
+	}
+}
+
+// whyExpiredLocked is the reason of a session that must end.
+func (s *Session) whyExpiredLocked() error {
+	if s.keyEnds {
+		return ErrPSKExpired
+	}
+	return ErrSessionAge
 }
 
 // restLocked has the session rest if it has been silent for long enough.
@@ -63,6 +89,9 @@ func (s *Session) deadlineLocked() (time.Time, bool) {
 	if s.complete {
 		if idle := s.lastHeard().Add(s.loop.cfg.idleTimeout); at.IsZero() || idle.Before(at) {
 			at = idle
+		}
+		if expires := s.loop.time(s.expires); s.expires != 0 && expires.Before(at) {
+			at = expires
 		}
 		if rest := s.loop.time(s.restAt); s.restAt != 0 && rest.Before(at) {
 			at = rest

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/engine"
 	"github.com/dtlsserver/dtlsserver/internal/timers"
 	"github.com/dtlsserver/dtlsserver/internal/udpio"
 )
@@ -45,8 +46,9 @@ type loop struct {
 	timers   timers.Queue[*Session] // of open sessions
 	idle     timers.Queue[*Session] // open sessions, the longest silent first
 	messages []udpio.Message
-	plain    []byte    // receives what records hold
-	request  []byte    // HelloVerifyRequest
+	plain    []byte // receives what records hold
+	request  []byte // HelloVerifyRequest
+	hellos   engine.HelloReader
 	taken    []answer  // room for the next answers
 	told     bool      // the handler was told something of the batch
 	deadline time.Time // for reads; zero: none
@@ -56,18 +58,20 @@ type loop struct {
 	now         time.Time  // when the datagrams or the timers under way came
 	datagram    uint64     // the number of the datagram under way
 	givingWay   []*Session // handshakes, for their memory
+	alerts      int        // to addresses that are not proven, since
+	alertsSince time.Time  // which lasts a second
 
 	mu         sync.Mutex // guards all following
 	tooLong    []*Session // the socket has refused datagrams to them for their length
 	peers      peers
+	closed     closedSessions
 	sources    sources
 	open       openSessions
 	handshakes handshakes
-	idler      bool               // a session is idle enough to give way at MaxSessions
-	hookLane   lane               // hooks, and keys that may block
-	workLane   lane               // what only computes
-	chainLane  lane               // the same, about clients' certificates
-	orphans    map[netip.Addr]int // hooks that run for handshakes that have ended, by source
+	idler      *Session // idle enough to give way at MaxSessions; nil: none was found
+	hookLane   lane     // hooks, and keys that may block
+	workLane   lane     // what only computes
+	chainLane  lane     // the same, about clients' certificates
 	answers    []answer
 	closing    bool
 	ended      bool          // the handler is told nothing more
@@ -105,13 +109,12 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		request:  make([]byte, 0, 64),
 		base:     time.Now().Add(-time.Second),
 		peers:    peers{make(map[netip.AddrPort]*Session), make(map[addresses]*Session)},
-		sources:  make(sources),
+		sources:  newSources(cfg.maxPerSource),
 		open:     openSessions{identities: make(map[Identity]*identity)},
 		hookLane: lane{most: cfg.maxHandshakes},
 		workLane: lane{most: runtime.GOMAXPROCS(0)},
 		// Clients decide how much there is to do.
 		chainLane: lane{most: 1},
-		orphans:   make(map[netip.Addr]int),
 	}
 	l.handshakes.coin = newCoin()
 	var err error
@@ -164,6 +167,10 @@ func (l *loop) run() error {
 			l.deadlineSet = false
 		case errors.Is(err, net.ErrClosed): // not by us
 			return l.finish(err)
+		case udpio.IsPeerError(err): // the network's word on what was sent to somebody
+			l.deadlineSet = false
+			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})
+			time.Sleep(time.Millisecond)
 		default:
 			l.deadlineSet = false
 			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})
@@ -186,6 +193,7 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 	}
 	for _, a := range answers {
 		a.session.take(now, a.locked)
+		l.endGivingWay()
 		l.schedule(a.session)
 		l.deliver()
 	}
@@ -359,8 +367,10 @@ func (l *loop) sent(d udpio.Sent) {
 	default:
 		l.outbox.put(s.event(Event{Kind: KindWriteFailed, Err: d.Err}))
 		if d.Err == udpio.ErrTooLong {
-			l.noteTooLongLocked(s, d.Len)
-			l.noteTooLongLocked(s.successor, d.Len)
+			first, second, open := familyLocked(s)
+			for _, s := range []*Session{first, second, open} {
+				l.noteTooLongLocked(s, d.Len)
+			}
 		}
 	}
 	l.mu.Unlock()
@@ -413,7 +423,7 @@ func (l *loop) stop(reason error) error {
 	l.mu.Unlock()
 	defer close(l.stopped)
 	l.conn.StopWaiting(time.Now().Add(closeWait))
-	for _, s := range l.sessions(true) {
+	for _, s := range l.everySession() {
 		s.end(reason, true)
 	}
 	return l.conn.Close()
@@ -427,7 +437,7 @@ func (l *loop) finish(reason error) error {
 	l.mu.Lock()
 	reason = l.reason
 	l.mu.Unlock()
-	for _, s := range l.sessions(true) { // begun while stop was under way
+	for _, s := range l.everySession() { // begun while stop was under way
 		s.end(reason, false)
 	}
 	now := time.Now()

@@ -31,6 +31,12 @@ type Server struct {
 	// PSKIdentityHint is sent to clients to help them choose their identity
 	// (RFC 4279 section 5.2). At most 1024 bytes. Empty: no hint is sent.
 	PSKIdentityHint string
+	// PSKIdentityHintFor, when not nil, returns the hint in place of
+	// PSKIdentityHint, by the server name that the client asks for (SNI), or an
+	// empty one. What is longer than 1024 bytes is not sent. It is called on the
+	// serving loop, which it delays, must not call methods of Server or Session,
+	// and must not panic: nothing recovers it, and the program ends.
+	PSKIdentityHintFor func(serverName string) string
 	// MaxPSKIdentity is the longest identity that PSK is asked for, in bytes,
 	// at most 65535. A longer one is treated as unknown. Zero:
 	// DefaultMaxPSKIdentity.
@@ -45,15 +51,19 @@ type Server struct {
 	// DefaultCipherSuites.
 	CipherSuites []uint16
 
-	// CurvePreferences are the groups of ECDHE, in order of preference. Nil:
-	// P-256, X25519, P-384.
+	// CurvePreferences are the groups of ECDHE, in order of preference: P-256,
+	// X25519, P-384 and P-521. Nil: all but P-521, which costs the server some
+	// twenty times as much as P-256.
 	CurvePreferences []tls.CurveID
 
 	// Certificates are what the server authenticates with in suites without a
 	// pre-shared key. A client gets the first that is for the server name that
 	// it asks for, by its DNS names and IP addresses, and whose kind of key it
-	// supports, or else the first that it supports. Keys are ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is
-	// used.
+	// supports, or else the first that it supports; and of these one whose chain
+	// has only signatures that it lists, if there is one. What a certificate has
+	// of OCSPStaple and SignedCertificateTimestamps goes to clients that ask for
+	// it, and its key makes none but its SupportedSignatureAlgorithms. Keys are
+	// ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is used.
 	Certificates []tls.Certificate
 	// GetCertificate, when not nil, is asked for the certificate for a client.
 	// It may block, as PSK may. When it returns nil, Certificates are chosen
@@ -74,12 +84,15 @@ type Server struct {
 	// has signed by itself.
 	ClientCAs *x509.CertPool
 	// MaxClientCertificates is the length in bytes of the longest certificate
-	// chain that a client may send. A session keeps as many bytes of it, and
+	// chain that a client may send. Whatever ClientAuth says, it has at most
+	// ten certificates, two of one subject, and RSA keys of at most 4096 bits. A session keeps as many bytes of it, and
 	// parses them when Session.ConnectionState is called. Zero:
 	// DefaultMaxClientCertificates.
 	MaxClientCertificates int
 	// VerifyConnection, when not nil, is asked last, before the handshake is
-	// complete; with an error the client is refused. It may block, as PSK may.
+	// complete; with an error the client is refused, by bad_certificate or, without
+	// a certificate, access_denied, or by the Code of an *AlertError that the error
+	// is or wraps. It may block, as PSK may.
 	// It is asked about clients with a pre-shared key too: their
 	// PeerCertificates are empty, so look at len(PeerCertificates) first. It
 	// must not panic: nothing recovers it, and the program ends. When a session is resumed
@@ -121,41 +134,54 @@ type Server struct {
 	// IdleTimeout is after how long without a word from its peer a session is
 	// closed. Zero: DefaultIdleTimeout.
 	IdleTimeout time.Duration
+	// MaxSessionAge is how long after its handshake a session is closed, with
+	// ErrSessionAge, however busy it is. One that was resumed counts from the full
+	// handshake of the session that it resumes: its keys come from there, and a
+	// client could else put off the next full handshake for ever. No session is
+	// resumed at that age. Zero: no limit.
+	MaxSessionAge time.Duration
 
 	// MaxSessions bounds the open sessions. At the bound, one gives way when a
 	// new handshake is complete: the longest silent of the identity (see
 	// Session.Identity) that has most sessions at one source, an IPv4 address
-	// or an IPv6 /64, if it has more than one there; else of the identity
-	// that has most, if that is twice what the new one's has; else, if its
-	// peer has been silent for a minute, of the new one's identity, or of all
-	// if that has no other; else the new one. Of many sessions of an identity,
-	// only some are looked at for the longest silent. Hellos of new peers are
-	// refused while no session could give way. Zero: DefaultMaxSessions.
+	// or an IPv6 /64, if those are more than the new one's identity has in
+	// all; else of the identity that has most, if that is twice what the new
+	// one's has; else of the new one's identity, if it has others; else, if
+	// its peer has been silent for a minute, of all; else the new one. All
+	// sessions of a source that have no identity count as one's. Of an
+	// identity with more than four, none gives way to another of its own that
+	// has not been silent for a minute. Of more than 64 sessions, some are
+	// looked at for the longest silent. Hellos of new peers are refused as
+	// long as none could give way. Zero: DefaultMaxSessions.
 	MaxSessions int
 	// MaxSessionsPerSource bounds the open sessions of one source. At the
 	// bound, the longest silent of the same identity there gives way to a new
 	// session, else the longest silent of the source, if its peer has been
-	// silent for a minute, else the new one. Zero: no limit per source.
+	// silent for a minute, else the new one. Of more than 64, some are looked
+	// at. Zero: no limit per source.
 	MaxSessionsPerSource int
 	// MaxSessionsPerIdentity bounds the open sessions of one identity. At the
-	// bound, its longest silent gives way to a new one. Sessions of peers
-	// that have shown no identity are not bounded by it. Zero: no limit per
-	// identity.
+	// bound, its longest silent gives way to a new one; of more than 64, some
+	// are looked at. Sessions of peers that have shown no identity are not
+	// bounded by it. Zero: no limit per identity.
 	MaxSessionsPerIdentity int
-	// MaxHandshakes bounds the handshakes in progress. At the bound, the
-	// oldest of the source that has most of them gives way to the newest. It
+	// MaxHandshakes bounds the handshakes in progress. At the bound, one of the
+	// source that has most, for the number of identities that have sessions
+	// there, gives way to a new one of a source that has not half as many; or
+	// one whose client has not answered for long, compared with its round
+	// trip; or else the new hello is refused, and its client tries again. It
 	// also bounds how many hooks run at a time. Zero: DefaultMaxHandshakes.
 	MaxHandshakes int
 	// MaxHandshakesPerSource bounds the handshakes in progress of one source,
-	// an IPv4 address or an IPv6 /64. At the bound, its oldest gives way to
-	// its newest. Zero: DefaultMaxHandshakesPerSource. Negative: no limit per
-	// source.
+	// an IPv4 address or an IPv6 /64. At the bound, one whose client has not
+	// answered for long gives way, or else the new hello is refused. Zero:
+	// DefaultMaxHandshakesPerSource. Negative: no limit per source.
 	MaxHandshakesPerSource int
 	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
 	// together keep of messages that have come in part and of client
 	// certificates, which while VerifyConnection is asked are held parsed. At
-	// the bound, a handshake of the source that holds most for the number of
-	// its open sessions gives way, if that is twice what the newer one's
+	// the bound, a handshake of the source that holds most, for the number of
+	// identities that have sessions there, gives way, if that is twice what the newer one's
 	// holds, or one that has held memory for more than 5 s; else what is newer
 	// is dropped, and clients send it again. Zero:
 	// DefaultMaxHandshakeMemory.
@@ -426,6 +452,7 @@ func (s *Server) Stats() Stats {
 	if l := s.current(); l != nil {
 		l.mu.Lock()
 		stats.Sessions, stats.Handshakes = l.open.count, l.handshakes.count
+		stats.HandshakeMemory = int(l.handshakes.memory)
 		l.mu.Unlock()
 	}
 	return stats

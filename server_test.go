@@ -603,15 +603,25 @@ func TestIdleTimeout(t *testing.T) {
 }
 
 // TestLimits in their simple form: the oldest handshake gives way at
-// MaxHandshakes, new peers are refused at MaxSessions.
+// MaxHandshakes when it is overdue, new peers are refused at MaxSessions.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(s *Server) { s.MaxHandshakes, s.MaxSessions, s.PSK = 10, 3, anyPSK }, func(b *bubble) {
 		oldest := b.peer(100)
 		oldest.verify()
-		for n := range 10 {
+		for n := range 9 {
 			b.peer(n).verify()
 		}
+		early := b.peer(99)
+		for range 2 {
+			early.send(early.Hello())
+			early.receive()
+		}
+		if stats := b.server.Stats(); early.HelloDone || stats.Handshakes != 10 || stats.Dropped.Refused != 1 {
+			t.Errorf("Stats %+v", stats)
+		}
+		time.Sleep(2 * patience[within5ms])
+		b.peer(9).verify()
 		if stats := b.server.Stats(); stats.Handshakes != 10 || stats.Dropped.Evicted != 1 {
 			t.Errorf("Stats %+v", stats)
 		}
@@ -630,7 +640,7 @@ func TestLimits(t *testing.T) {
 		if refused.receive(); refused.HelloDone {
 			t.Error("a fourth session")
 		}
-		if stats := b.server.Stats(); stats.Sessions != 3 || stats.Dropped.Refused != 1 {
+		if stats := b.server.Stats(); stats.Sessions != 3 || stats.Dropped.Refused != 2 {
 			t.Errorf("Stats %+v", stats)
 		}
 		time.Sleep(time.Minute)

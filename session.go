@@ -25,9 +25,8 @@ type Session struct {
 	remote netip.AddrPort
 	local  netip.AddrPort // to answer from; the address is zero when there is but one
 
-	timer   timers.Timer[*Session] // the loop's own
-	idle    timers.Timer[*Session] // the loop's own: when the peer was last heard, or before
-	settled bool                   // the loop's own: the timers are set for an open session
+	timer timers.Timer[*Session] // the loop's own
+	idle  timers.Timer[*Session] // the loop's own: when the peer was last heard, or before
 
 	started time.Duration // since loop.base
 	heard   atomic.Int64  // since loop.base, in ns: when the peer last said something of use
@@ -36,21 +35,32 @@ type Session struct {
 	newer, older *Session      // of the same remote address, with other local ones
 	predecessor  *Session      // the open session that this handshake may replace
 	successor    *Session      // the handshake that may replace this session
+	rival        *Session      // the other handshake of the same addresses
+	settled      bool          // the loop's own: the timers are set for an open session
+	second       bool          // it is the newer of two, which hangs from its rival
 	halfOpen     bool          // it is a handshake, in loop.handshakes
 	givesWay     bool          // for its memory, as soon as may be
+	class        class         // also written with mu held
+	roundTrip    class         // the class by the client's round trip
 	refused      uint16        // the longest datagram that the socket would not take for its length; zero: none
-	hooked       bool          // a hook is being asked
-	question     *question     // that waits in a lane of the loop
+	cookie       cookieTime    // of a handshake
+	reserved     int32         // bytes of handshake memory
+	question     *question     // that waits in a lane of the loop, or is asked
 	source       *source       // of loop.sources
 	pair         *pair         // of loop.open; nil while halfOpen
 	inGroup      ring[Session] // in the handshakes of source, or in pair
 	inHolders    ring[Session] // of loop.handshakes
-	reserved     int           // bytes of handshake memory
+	since        time.Duration // since loop.base: in the class
+	inClass      ring[Session] // of loop.handshakes
 	holdsSince   time.Duration // since loop.base: has reserved some
 
 	mu       sync.Mutex // guards all following
 	eng      engine.Engine
 	complete bool // the handshake is, or was before the end
+	worn     bool // KindKeyWornOut was told
+	muted    bool // a handshake whose client has begun a newer one: nothing is sent
+	written  bool // since restAt was set
+	keyEnds  bool // expires is the pre-shared key's
 	value    any
 	pskValue any // value once the key is proven
 	// clientCertificates are the client's, once they were found good; nil: none.
@@ -59,9 +69,8 @@ type Session struct {
 	ctx                context.Context // nil until somebody asks
 	cancel             context.CancelCauseFunc
 	abort              context.CancelCauseFunc // of the hook that runs
-	worn               bool                    // KindKeyWornOut was told
-	written            bool                    // since restAt was set
 	restAt             time.Duration           // since loop.base: when to see whether to rest; zero: at rest, or not open
+	expires            time.Duration           // since loop.base: when the session must end; zero: never
 
 	messagesReceived, messagesSent, recordsDropped uint64
 }
@@ -231,6 +240,18 @@ func (s *Session) end(reason error, tell bool) {
 	s.endLocked(reason, tell)
 }
 
+// giveWay ends a handshake that gives way to another, and tells the client, who
+// would wait for long otherwise.
+func (s *Session) giveWay() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason == nil {
+		s.reason = ErrEvicted
+	}
+	s.eng.GiveUp()
+	s.pumpLocked(time.Now())
+}
+
 func (s *Session) endLocked(reason error, tell bool) {
 	if s.reason == nil {
 		s.reason = reason
@@ -254,6 +275,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
+	s.classLocked(now)
 	if data != nil {
 		s.dataLocked(r, data)
 	}
@@ -279,11 +301,28 @@ func (m *memory) Reserve(bytes int) bool {
 	if bytes > 0 {
 		now = l.since(l.now)
 	}
-	givesWay, ok := l.handshakes.reserve(s, bytes, l.cfg.maxMemory, now)
-	if givesWay != nil {
-		l.givingWay = append(l.givingWay, givesWay)
-	}
+	giveWay, ok := l.handshakes.reserve(s, bytes, l.cfg.maxMemory, now)
+	l.givingWay = append(l.givingWay, giveWay...)
 	return ok
+}
+
+// classLocked moves a handshake to the class that it is in now.
+func (s *Session) classLocked(now time.Time) {
+	if s.complete || s.eng.Closed() {
+		return
+	}
+	c := s.roundTrip
+	switch _, waits := s.eng.WaitsSince(); {
+	case !waits:
+		c = busy
+	case s.eng.Answered():
+		c = answered
+	}
+	if c != s.class {
+		s.loop.mu.Lock()
+		s.loop.handshakes.enter(s, c, s.loop.since(now))
+		s.loop.mu.Unlock()
+	}
 }
 
 // countDrop notes a record of no use.
@@ -319,11 +358,34 @@ func (s *Session) helloAgain(now time.Time) {
 	s.pumpLocked(now)
 }
 
-// sameHello reports whether the session began with this hello.
-func (s *Session) sameHello(hello *engine.Hello) bool {
+// sameHello reports whether the session began with this hello, or with one of
+// the same random and a later cookie.
+func (s *Session) sameHello(hello *engine.Hello, cookie cookieTime) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random)
+	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random) && (s.complete || !cookie.after(s.cookie))
+}
+
+// mute has a handshake send nothing more, unless it completes: its client has
+// begun a newer one, and would take what it sends for that one's.
+func (s *Session) mute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.muted = true
+}
+
+// isMuted reports whether a newer handshake of the client's has begun.
+func (s *Session) isMuted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.muted
+}
+
+// answered reports whether the client has answered in this handshake.
+func (s *Session) answered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.eng.Answered()
 }
 
 // stale reports whether the session is a handshake that has been waiting for
@@ -385,7 +447,9 @@ func (s *Session) transmitLocked() {
 		if len(datagram) == 0 {
 			return
 		}
-		_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
+		if !s.muted {
+			_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
+		}
 	}
 }
 
@@ -415,11 +479,11 @@ func (s *Session) eventsLocked(now time.Time) {
 		case engine.EventWork:
 			s.engineWorkLocked(ev)
 		case engine.EventStartedOver:
-			s.pskValue = nil
+			s.pskValue, s.expires = nil, 0
 		case engine.EventVerdictNeeded:
 			s.askVerdictLocked(now)
 		case engine.EventEstablished:
-			s.establishedLocked(now)
+			s.establishedLocked(now, ev.Created)
 		case engine.EventData:
 			s.dataLocked(ev.Record, ev.Data)
 		case engine.EventDropped:
@@ -432,17 +496,19 @@ func (s *Session) eventsLocked(now time.Time) {
 	}
 }
 
-func (s *Session) establishedLocked(now time.Time) {
+func (s *Session) establishedLocked(now, created time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
-	s.complete = true
+	s.complete, s.muted = true, false
+	s.expireLocked(created)
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
 	}
 	s.pskValue = nil
-	if old := s.loop.promote(s, s.provenLocked()); old != nil {
-		// Its peer has forgotten it: there is nobody to tell.
-		old.end(ErrReconnected, false)
+	for _, old := range s.loop.promote(s, s.provenLocked()) {
+		if old != nil { // its peer has forgotten it: there is nobody to tell
+			old.end(ErrReconnected, false)
+		}
 	}
 	s.loop.counters.handshakesCompleted.Add(1)
 	s.raise(Event{Kind: KindHandshakeComplete, Time: now, Identity: s.identityLocked()})
@@ -492,7 +558,7 @@ func failureVariant(reason error) uint16 {
 	return 2<<8 | uint16(slices.Index(failures, reason)+1)
 }
 
-var failures = []error{ErrHandshakeTimeout, ErrWrongPSK, ErrEvicted, ErrSessionClosed, ErrServerClosed}
+var failures = []error{ErrHandshakeTimeout, ErrWrongPSK, ErrEvicted, ErrReconnected, ErrSessionClosed, ErrServerClosed}
 
 // closeReason turns the engine's cause into an error.
 func closeReason(ev engine.Event) error {
@@ -515,10 +581,19 @@ func closeReason(ev engine.Event) error {
 	case engine.CauseInternal:
 		return fmt.Errorf("dtlsserver: the certificate's key: %w", ev.Err)
 	case engine.CauseRefused:
-		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: strings.TrimPrefix(ev.Err.Error(), "dtlsserver: "), err: ev.Err}
+		return &AlertError{Code: uint8(ev.Alert), Sent: true, Reason: refusal(ev.Err), err: ev.Err}
 	default:
 		return ErrSessionClosed
 	}
+}
+
+// refusal is the reason that an error of VerifyConnection, or of the verification
+// of certificates, gives in words.
+func refusal(err error) string {
+	if alert, ok := err.(*AlertError); ok {
+		return alert.Reason
+	}
+	return strings.TrimPrefix(err.Error(), "dtlsserver: ")
 }
 
 // withAlert returns why a handshake ended that has timed out when the client had

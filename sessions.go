@@ -11,6 +11,10 @@ const (
 	evictIdle = time.Minute
 	// maxLooks bounds at how many sessions is looked for the longest silent.
 	maxLooks = 64
+	// maxIdlers bounds how many are moved back that have been heard since.
+	maxIdlers = 16
+	// ofOneDevice is how many sessions one device or person may have.
+	ofOneDevice = 4
 )
 
 // openSessions are the open sessions. It needs identities to be made.
@@ -30,8 +34,8 @@ type identity struct {
 	placed   int32
 }
 
-// pair is an identity at a source. A session without an identity is a pair of
-// its own.
+// pair is an identity at a source. All that have none are one pair: nothing
+// tells them apart from one peer.
 type pair struct {
 	identity *identity // nil: none
 	source   *source
@@ -74,27 +78,32 @@ func (o *openSessions) add(s *Session, id Identity) {
 // pairOf returns the pair of a source and an identity, which is new if it was
 // not there.
 func (o *openSessions) pairOf(src *source, id Identity) *pair {
-	p := &pair{source: src}
-	if id != (Identity{}) {
-		who := o.identities[id]
-		switch {
-		case who == nil:
-			who = &identity{id: id}
-			o.identities[id] = who
-		case who.bySource != nil && who.bySource[src.key] != nil:
-			return who.bySource[src.key]
-		case who.bySource == nil && who.pairs.source == src:
-			return who.pairs
-		case who.bySource == nil:
-			who.bySource = map[sourceKey]*pair{who.pairs.source.key: who.pairs}
+	if id == (Identity{}) {
+		if src.strangers == nil {
+			src.strangers = &pair{source: src}
+			inSource.push(&src.pairs, src.strangers)
 		}
-		p.identity = who
-		inIdentity.push(&who.pairs, p)
-		if who.bySource != nil {
-			who.bySource[src.key] = p
-		}
+		return src.strangers
+	}
+	who := o.identities[id]
+	switch {
+	case who == nil:
+		who = &identity{id: id}
+		o.identities[id] = who
+	case who.bySource != nil && who.bySource[src.key] != nil:
+		return who.bySource[src.key]
+	case who.bySource == nil && who.pairs.source == src:
+		return who.pairs
+	case who.bySource == nil:
+		who.bySource = map[sourceKey]*pair{who.pairs.source.key: who.pairs}
+	}
+	p := &pair{identity: who, source: src}
+	inIdentity.push(&who.pairs, p)
+	if who.bySource != nil {
+		who.bySource[src.key] = p
 	}
 	inSource.push(&src.pairs, p)
+	src.people++
 	return p
 }
 
@@ -123,8 +132,10 @@ func (o *openSessions) remove(s *Session) {
 	}
 	inSource.remove(&p.source.pairs, p)
 	if who == nil {
+		p.source.strangers = nil
 		return
 	}
+	p.source.people--
 	inIdentity.remove(&who.pairs, p)
 	delete(who.bySource, p.source.key)
 	switch {
@@ -233,55 +244,63 @@ func (l *loop) beyondSource(s *Session) (*Session, error) {
 	return s, errMaxSessionsPerSource
 }
 
-// beyondAll returns the session that gives way at MaxSessions. It is the longest
-// silent of the identity that has most at one source, if that has more than
-// one there; or of the identity that has most, if that is twice what the
-// newcomer's has. Else nobody has more than a share, and whoever gives way must
-// have been silent for evictIdle: one of the newcomer's identity if that has
-// another, or else of all; or the newcomer gives way itself. So whoever has one
-// key closes its own sessions, wherever they are.
+// beyondAll returns the session that gives way at MaxSessions: the longest silent
+// of the identity that has most at one source, if that is more than the
+// newcomer's has in all; or of the identity that has most, if that is twice
+// what the newcomer's has; or of the newcomer's own, if it has another. Of many,
+// which are a fleet that shares a key, and of all, nobody gives way who is not
+// silent for evictIdle, but rather the newcomer. So whoever has one key takes no
+// more than the largest share that another has, and beyond it closes its own
+// sessions, wherever they are.
 func (l *loop) beyondAll(s *Session) (*Session, error) {
-	idler := l.findIdler()
+	l.findIdler()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	o := &l.open
 	if s.pair == nil || o.count <= l.cfg.maxSessions {
 		return nil, nil
 	}
-	who, own := s.pair.identity, int32(1)
+	own, who := s.pair.count, s.pair.identity
 	if who != nil {
 		own = who.count
 	}
+	victim := l.idler
 	switch {
-	case len(o.mostOfPair) > 0:
+	case len(o.mostOfPair) > 0 && o.mostOfPair[0].count > own:
 		return o.mostOfPair[0].longest(s), errMaxSessions
 	case len(o.mostOfPeople) > 0 && o.mostOfPeople[0].count >= 2*own:
 		return longestOf(&o.mostOfPeople[0].pairs, inIdentity, s), errMaxSessions
+	case own > 1 && who == nil:
+		return s.pair.longest(s), errMaxSessions
 	case own > 1:
-		idler = longestOf(&who.pairs, inIdentity, s)
+		victim = longestOf(&who.pairs, inIdentity, s)
 	}
-	if idler == nil || idler == s || l.silentFor(idler) < evictIdle {
-		return s, errMaxSessions
+	if victim == nil || victim == s || l.silentFor(victim) < evictIdle && (own == 1 || own > ofOneDevice) {
+		victim = s
 	}
-	return idler, errMaxSessions
+	return victim, errMaxSessions
 }
 
 // mayOpenLocked reports whether a handshake of the source may lead to an open
 // session, as far as can be known before its identity is.
 func (l *loop) mayOpenLocked(src *source) bool {
-	return l.open.count < l.cfg.maxSessions || l.idler ||
+	return l.open.count < l.cfg.maxSessions || l.idler != nil ||
 		len(l.open.mostOfPair) > 0 || len(l.open.mostOfPeople) > 0 || src.open > 0
 }
 
-// findIdler returns the session whose peer has been silent longest, if that is
-// evictIdle or more, and leaves for add whether there is one. It only looks
-// when the server is full, and then at a bounded number of sessions: those that
-// turn out to have been heard since are moved back.
-func (l *loop) findIdler() (idler *Session) {
-	if !l.isFull() {
-		return nil
+// findIdler leaves in idler the session whose peer has been silent longest, if
+// that is evictIdle or more. It only looks when the server is full and nobody
+// gives way for another reason, and then at a bounded number of sessions: those
+// that turn out to have been heard since are moved back.
+func (l *loop) findIdler() {
+	l.mu.Lock()
+	l.idler = nil
+	looks := maxIdlers
+	if l.open.count < l.cfg.maxSessions || len(l.open.mostOfPair) > 0 || len(l.open.mostOfPeople) > 0 {
+		looks = 0
 	}
-	for range maxLooks {
+	l.mu.Unlock()
+	for range looks {
 		at, ok := l.idle.Next()
 		if !ok {
 			break
@@ -291,25 +310,16 @@ func (l *loop) findIdler() (idler *Session) {
 		l.idle.Set(&s.idle, heard)
 		if !heard.After(at) {
 			if l.silentFor(s) >= evictIdle {
-				idler = s
+				l.mu.Lock()
+				l.idler = s
+				l.mu.Unlock()
 			}
 			break
 		}
 	}
-	l.mu.Lock()
-	l.idler = idler != nil
-	l.mu.Unlock()
-	return idler
 }
 
 // silentFor is for how long nothing has come from the session's peer.
 func (l *loop) silentFor(s *Session) time.Duration {
 	return l.since(l.now) - time.Duration(s.heard.Load())
-}
-
-// isFull reports whether there are as many open sessions as may be.
-func (l *loop) isFull() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.open.count >= l.cfg.maxSessions
 }

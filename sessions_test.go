@@ -33,13 +33,7 @@ func (d *direct) connect(identity string, from netip.AddrPort) *testpeer.Client 
 		if c.Cookie != nil && c.MessageSeq > 1 && !c.HelloDone {
 			return c // refused
 		}
-		d.l.receive(d.now, message(from, flight()))
-		d.settle()
-		for _, sent := range d.outTo(from) {
-			if err := c.Receive(sent); err != nil {
-				d.t.Fatal(err)
-			}
-		}
+		d.receiveTo(c, from, flight())
 	}
 	return c
 }
@@ -135,7 +129,7 @@ func TestSessionIdentity(t *testing.T) {
 	key, other := newKey(t, "P-256"), newKey(t, "P-256")
 	certificates := []tls.Certificate{ca.issue("one", key), ca.issue("two, of one key", key), ca.issue("three", other)}
 	d := newDirect(t, func(s *Server) {
-		s.PSK, s.ClientAuth = anyPSK, tls.RequestClientCert
+		s.PSK, s.ClientAuth, s.ClientCAs = anyPSK, tls.VerifyClientCertIfGiven, ca.pool
 		s.Certificates = []tls.Certificate{ca.issue("localhost", newKey(t, "P-256"))}
 	})
 	d.connect("a", host(10, 1, 0))
@@ -202,12 +196,137 @@ func TestSessionIdentity(t *testing.T) {
 	}
 }
 
+// TestUnverifiedIdentity: a certificate that nobody verifies is no identity, as
+// anybody may have as many as it likes; one that VerifyConnection accepts is.
+func TestUnverifiedIdentity(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	key := newKey(t, "P-256")
+	for _, verified := range []bool{false, true} {
+		d := newDirect(t, func(s *Server) {
+			s.ClientAuth = tls.RequireAnyClientCert
+			s.Certificates = []tls.Certificate{ca.issue("localhost", newKey(t, "P-256"))}
+			if verified {
+				s.VerifyConnection = func(ConnectionState) error { return nil }
+			}
+		})
+		c := testpeer.New("", nil, 1)
+		c.Suites, c.Chain, c.Signer = []uint16{ecdheCert}, ca.issue("any", key).Certificate, key
+		d.establish(c, clientAddr(1))
+		s, _ := d.s.Session(clientAddr(1), anyLocal)
+		if got := s.Identity() != (Identity{}); got != verified || len(slices.Collect(d.s.SessionsOf(s.Identity()))) == 1 != verified {
+			t.Errorf("verified %v: identity %v", verified, s.Identity())
+		}
+	}
+}
+
+// TestStrangersGiveWay: whoever has no key closes its own sessions, where a
+// server takes strangers, and keeps out nobody else.
+func TestStrangersGiveWay(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	server := ca.issue("localhost", newKey(t, "P-256"))
+	for _, shared := range []bool{false, true} {
+		d := newDirect(t, func(s *Server) {
+			s.MaxSessions, s.PSK, s.Certificates = 60, anyPSK, []tls.Certificate{server}
+		})
+		d.l.cfg.handler = NopHandler{}
+		honest := make(map[*Session]bool)
+		for i := range 40 {
+			identity := "fleet"
+			if !shared {
+				identity = fmt.Sprint(i)
+			}
+			d.connect(identity, host(10, i, 0))
+			s, _ := d.s.Session(host(10, i, 0), anyLocal)
+			honest[s] = true
+		}
+		d.advance(70 * time.Second)
+		for i := range 100 {
+			c := testpeer.New("", nil, uint64(i))
+			c.Suites = []uint16{ecdheCert}
+			for _, flight := range []func() []byte{c.Hello, c.Hello, c.Flight} {
+				d.receiveTo(c, host(200, 1, i), flight())
+			}
+		}
+		closed := 0
+		for s := range honest {
+			if s.isOver() {
+				closed++
+			}
+		}
+		if closed > 0 {
+			t.Errorf("shared key %v: %d of %d honest sessions closed", shared, closed, len(honest))
+		}
+		for i := range 10 {
+			if d.connect(fmt.Sprint("late", i), host(11, i, 0)); !d.isOpen(host(11, i, 0)) {
+				t.Errorf("shared key %v: honest peer %d is refused", shared, i)
+			}
+		}
+	}
+}
+
+// isOpen reports whether the peer has an open session.
+func (d *direct) isOpen(from netip.AddrPort) bool {
+	_, open := d.s.Session(from, anyLocal)
+	return open
+}
+
+// TestNoKeyTakesMoreThanAnother: one key does not close the sessions of another,
+// beyond the largest share that has, however it spreads.
+func TestNoKeyTakesMoreThanAnother(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		bad  func(i int) netip.AddrPort
+		left int // of 50 honest sessions of one key behind one address, at least
+	}{
+		{"an address each", func(i int) netip.AddrPort { return host(200, i, 0) }, 50},
+		{"one address", func(i int) netip.AddrPort { return host(200, 1, i) }, 50},
+	} {
+		d := newDirect(t, func(s *Server) { s.MaxSessions, s.PSK = 200, anyPSK })
+		d.l.cfg.handler = NopHandler{}
+		for i := range 50 {
+			d.connect("fleet", host(10, 1, i))
+		}
+		for i := range 400 {
+			d.connect("bad", tt.bad(i))
+		}
+		left := 0
+		for i := range 50 {
+			if d.isOpen(host(10, 1, i)) {
+				left++
+			}
+		}
+		if left < tt.left {
+			t.Errorf("%s: %d of 50 honest sessions are left", tt.name, left)
+		}
+	}
+}
+
+// TestRoamingDevice: a device that comes from elsewhere takes the place of its
+// own old session, though that was heard a moment ago.
+func TestRoamingDevice(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, func(s *Server) { s.MaxSessions, s.PSK = 100, anyPSK })
+	d.l.cfg.handler = NopHandler{}
+	for i := range 99 {
+		d.connect(fmt.Sprint(i), host(10, i, 0))
+	}
+	d.advance(5 * time.Minute)
+	d.connect("roams", host(11, 1, 0))
+	d.connect("roams", host(11, 2, 0))
+	if d.isOpen(host(11, 1, 0)) || !d.isOpen(host(11, 2, 0)) || d.s.Stats().Sessions != 100 {
+		t.Errorf("the old session is open: %v, the new one %v, %d in all", d.isOpen(host(11, 1, 0)), d.isOpen(host(11, 2, 0)), d.s.Stats().Sessions)
+	}
+}
+
 // TestOpenSessionsModel holds the groups of open sessions against plain counts.
 func TestOpenSessionsModel(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(7, 8))
 	o := openSessions{identities: make(map[Identity]*identity)}
-	all := make(sources)
+	all := newSources(200)
 	var open []*Session
 	ids := make(map[*Session]Identity)
 	for range 20_000 {
@@ -228,11 +347,17 @@ func TestOpenSessionsModel(t *testing.T) {
 			open = slices.Delete(open, i, i+1)
 		}
 		pairs, people, sources := make(map[string]int32), make(map[Identity]int32), make(map[sourceKey]int32)
+		devices := make(map[sourceKey]int32)
 		for _, s := range open {
 			sources[s.source.key]++
-			if id := ids[s]; id != (Identity{}) {
-				people[id]++
-				pairs[fmt.Sprint(id, s.source.key)]++
+			id := ids[s]
+			pair := fmt.Sprint(id, s.source.key)
+			if pairs[pair]++; id == (Identity{}) {
+				continue
+			}
+			people[id]++
+			if pairs[pair] == 1 {
+				devices[s.source.key]++
 			}
 		}
 		most := func(counts []int32) int32 {
@@ -248,15 +373,15 @@ func TestOpenSessionsModel(t *testing.T) {
 		if len(o.mostOfPeople) > 0 {
 			gotPeople = o.mostOfPeople[0].count
 		}
-		if o.count != len(open) || len(o.identities) != len(people) || len(all) != len(sources) ||
+		if o.count != len(open) || len(o.identities) != len(people) || len(all.byKey) != len(sources) ||
 			gotPair != most(values(pairs)) || gotPeople != most(values(people)) {
 			t.Fatalf("%d open, %d identities, %d sources, most %d and %d; want %d, %d, %d, %d and %d",
-				o.count, len(o.identities), len(all), gotPair, gotPeople,
+				o.count, len(o.identities), len(all.byKey), gotPair, gotPeople,
 				len(open), len(people), len(sources), most(values(pairs)), most(values(people)))
 		}
 		for key, n := range sources {
-			if all[key].open != n {
-				t.Fatalf("%d sessions of a source, want %d", all[key].open, n)
+			if all.byKey[key].open != n || all.byKey[key].people != devices[key] {
+				t.Fatalf("%d sessions of a source, want %d", all.byKey[key].open, n)
 			}
 		}
 	}

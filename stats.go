@@ -6,11 +6,14 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// Stats are the figures of a Server. Those up to Handshakes say how things are;
+// Stats are the figures of a Server. Those up to HandshakeMemory say how things are;
 // the others count since the Server was made.
 type Stats struct {
 	Sessions   int // open: the handshake is complete
 	Handshakes int // in progress
+	// HandshakeMemory is how many bytes handshakes in progress have reserved, of
+	// which Server.MaxHandshakeMemory may be.
+	HandshakeMemory int
 
 	DatagramsReceived uint64
 	BytesReceived     uint64
@@ -18,6 +21,7 @@ type Stats struct {
 	BytesSent         uint64
 
 	HelloVerifyRequests uint64 // cookies sent
+	VersionAlerts       uint64 // sent to clients without DTLS 1.2 that have not proven their address
 	HandshakesStarted   uint64 // cookies returned
 	HandshakesCompleted uint64
 	HandshakesFailed    uint64
@@ -42,8 +46,10 @@ type Drops struct {
 	EarlyData       uint64 // application data before the handshake was complete
 	Unexpected      uint64 // handshake messages out of their place
 	Limit           uint64 // beyond what is kept for one peer in a handshake
-	Closed          uint64 // records for a session that has just ended
+	Closed          uint64 // records for a session that has just ended, and datagrams of its peer for some seconds more
 	ReplayedHellos  uint64 // hellos with a right cookie that were used before
+	Versions        uint64 // hellos without DTLS 1.2 and without a right cookie, whether refused with an alert or not
+	WrongCookies    uint64 // hellos that return a new cookie of another hello or address, unanswered for its first second
 	Refused         uint64 // hellos with a right cookie at MaxSessions or while shutting down
 	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
 	EvictedSessions uint64 // open sessions that gave way at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
@@ -53,13 +59,14 @@ type Drops struct {
 
 // counters are the live figures behind Stats.
 type counters struct {
-	datagramsReceived, bytesReceived       atomic.Uint64
-	datagramsSent, bytesSent               atomic.Uint64
-	helloVerifyRequests, handshakesStarted atomic.Uint64
-	handshakesCompleted, handshakesFailed  atomic.Uint64
-	sessionsClosed                         atomic.Uint64
-	messagesReceived, messagesSent         atomic.Uint64
-	dropped                                [numDrops]atomic.Uint64
+	datagramsReceived, bytesReceived      atomic.Uint64
+	datagramsSent, bytesSent              atomic.Uint64
+	helloVerifyRequests, versionAlerts    atomic.Uint64
+	handshakesStarted                     atomic.Uint64
+	handshakesCompleted, handshakesFailed atomic.Uint64
+	sessionsClosed                        atomic.Uint64
+	messagesReceived, messagesSent        atomic.Uint64
+	dropped                               [numDrops]atomic.Uint64
 }
 
 // dropReason extends the engine's reasons with those of the server.
@@ -69,6 +76,8 @@ const (
 	dropJunk dropReason = engine.DropClosed + 1 + iota
 	dropTruncated
 	dropReplayedHello
+	dropVersion
+	dropWrongCookie
 	dropRefused
 	dropEvicted
 	dropEvictedSession
@@ -87,6 +96,7 @@ func (c *counters) stats() Stats {
 		DatagramsSent:       c.datagramsSent.Load(),
 		BytesSent:           c.bytesSent.Load(),
 		HelloVerifyRequests: c.helloVerifyRequests.Load(),
+		VersionAlerts:       c.versionAlerts.Load(),
 		HandshakesStarted:   c.handshakesStarted.Load(),
 		HandshakesCompleted: c.handshakesCompleted.Load(),
 		HandshakesFailed:    c.handshakesFailed.Load(),
@@ -107,6 +117,8 @@ func (c *counters) stats() Stats {
 			Limit:           dropped(engine.DropLimit),
 			Closed:          dropped(engine.DropClosed),
 			ReplayedHellos:  dropped(dropReplayedHello),
+			Versions:        dropped(dropVersion),
+			WrongCookies:    dropped(dropWrongCookie),
 			Refused:         dropped(dropRefused),
 			Evicted:         dropped(dropEvicted),
 			EvictedSessions: dropped(dropEvictedSession),

@@ -1,9 +1,6 @@
 package dtlsserver
 
-import (
-	"container/heap"
-	"net/netip"
-)
+import "net/netip"
 
 // turns are the questions of a lane, those that wait and those that are being
 // asked, by source, so that a source that asks much makes itself wait. The next
@@ -13,19 +10,31 @@ import (
 type turns struct {
 	waiting int
 	sources map[netip.Addr]*asker // that have any
-	next    askerHeap             // that have some that wait
+	next    ranking[*asker]       // that have some that wait
 	turn    uint64                // the last one
 	spare   []*asker              // for sources to come
 }
 
 // asker is a source with questions.
 type asker struct {
-	addr        netip.Addr
-	first, last *question // that wait
-	asking      int       // that are being asked
-	turn        uint64    // when it had its last one, or came
-	place       int       // in the heap, while any wait
+	addr   netip.Addr
+	first  *question // a ring: those that wait
+	asking int       // that are being asked
+	turn   uint64    // when it had its last one, or came
+	placed int32
 }
+
+// before has the source first whose turn it is.
+func (a *asker) before(other *asker) bool {
+	if a.asking != other.asking {
+		return a.asking < other.asking
+	}
+	return a.turn < other.turn
+}
+
+func (a *asker) place() *int32 { return &a.placed }
+
+var inAsker at[question] = func(q *question) *ring[question] { return &q.ofAsker }
 
 // Len returns how many questions wait.
 func (t *turns) Len() int { return t.waiting }
@@ -37,15 +46,10 @@ func (t *turns) push(q *question) {
 	if a == nil {
 		a = t.come(addr)
 	}
-	q.asker, q.before, q.after = a, a.last, nil
+	q.asker = a
 	t.waiting++
-	a.last = q
-	if q.before != nil {
-		q.before.after = q
-		return
-	}
-	a.first = q
-	heap.Push(&t.next, a)
+	inAsker.push(&a.first, q)
+	t.next.set(a)
 }
 
 // pop takes out the question that is to be asked next, if any waits.
@@ -66,22 +70,12 @@ func (t *turns) pop() (q *question, ok bool) {
 func (t *turns) remove(q *question) {
 	a := q.asker
 	t.waiting--
-	if q.before != nil {
-		q.before.after = q.after
-	} else {
-		a.first = q.after
-	}
-	if q.after != nil {
-		q.after.before = q.before
-	} else {
-		a.last = q.before
-	}
-	q.before, q.after = nil, nil
+	inAsker.remove(&a.first, q)
 	if a.first != nil {
-		heap.Fix(&t.next, a.place)
+		t.next.set(a)
 		return
 	}
-	heap.Remove(&t.next, a.place)
+	t.next.unset(a)
 	t.leave(a)
 }
 
@@ -90,7 +84,7 @@ func (t *turns) answered(q *question) {
 	a := q.asker
 	a.asking--
 	if a.first != nil {
-		heap.Fix(&t.next, a.place)
+		t.next.set(a)
 	}
 	t.leave(a)
 }
@@ -122,35 +116,4 @@ func (t *turns) leave(a *asker) {
 	if len(t.spare) < maxSpare {
 		t.spare = append(t.spare, a)
 	}
-}
-
-// askerHeap has the source first whose turn it is.
-type askerHeap []*asker
-
-func (h askerHeap) Len() int { return len(h) }
-
-func (h askerHeap) Less(i, j int) bool {
-	if a, b := h[i].asking, h[j].asking; a != b {
-		return a < b
-	}
-	return h[i].turn < h[j].turn
-}
-
-func (h askerHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-
-func (h *askerHeap) Push(x any) {
-	a := x.(*asker)
-	a.place = len(*h)
-	*h = append(*h, a)
-}
-
-func (h *askerHeap) Pop() any {
-	last := len(*h) - 1
-	a := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return a
 }

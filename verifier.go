@@ -22,14 +22,20 @@ const MinCookieSecret = 32
 
 const (
 	// cookieLen is the length of a cookie. Some clients refuse or drop longer
-	// ones, and a longer one would make the answer larger than the smallest
-	// hello.
+	// ones, and a longer one would make the answer as long as the smallest first
+	// fragment of a hello, of 61 bytes.
 	cookieLen = 32
 	// cookieInterval is how long one cookie key is used. A cookie is good in
 	// the interval that it was made in and in the two beside it.
 	cookieInterval = 30 * time.Second
+	// cookieHead is the length of what stands in front of the HMAC: the lowest
+	// byte of the interval's number, and the lowest two of the time in ms.
+	cookieHead = 1 + 2
+	// wrongCookieWait is how old a cookie that is wrong says it is at least, for
+	// it to be answered by another. See VerdictWrongCookie.
+	wrongCookieWait = time.Second
 	// cookieDomain keeps cookies apart from other uses of the secret.
-	cookieDomain = "dtlsserver cookie 1"
+	cookieDomain = "dtlsserver cookie 2"
 )
 
 // Verdict is what a Verifier makes of a datagram.
@@ -44,6 +50,12 @@ const (
 	// VerdictVerified: the sender has proven its address. A handshake may
 	// start: a Server does so by itself.
 	VerdictVerified
+	// VerdictWrongCookie: the hello returns a cookie of the last second which is
+	// not good for it. Drop it. Some clients change in each hello what the cookie
+	// is for, and each would be answered by another cookie, without end, as fast
+	// as the network is. Whoever has lost its cookie for another reason sends its
+	// hello again, and that is answered when the cookie is a second old.
+	VerdictWrongCookie
 )
 
 // String returns the verdict's name.
@@ -55,6 +67,8 @@ func (v Verdict) String() string {
 		return "Answer"
 	case VerdictVerified:
 		return "Verified"
+	case VerdictWrongCookie:
+		return "WrongCookie"
 	}
 	return fmt.Sprintf("Verdict(%d)", uint8(v))
 }
@@ -63,11 +77,12 @@ func (v Verdict) String() string {
 // send from, before the server keeps anything of them: the stateless cookie
 // exchange of DTLS (RFC 6347 section 4.2.1).
 //
-// A cookie is an HMAC-SHA-256 over the client's address and port and the parts
-// of its hello that stay the same in the second one. Its key is derived from
-// the secret and the time and changes every 30 s; a cookie is good for 30 to
-// 60 s, and for one made by a clock that is up to 30 s ahead. Servers with
-// the same secret accept each other's cookies.
+// A cookie has the time, and an HMAC-SHA-256, cut to 29 bytes, over the client's
+// address and port, the time, and the version and the random of its hello: what
+// is sure to stay the same in the second one, and to be in its first fragment.
+// Its key is derived from the secret and the time and changes every 30 s; a
+// cookie is good for 30 to 60 s, and so is one made by a clock that is up to
+// 30 s ahead. Servers with the same secret accept each other's cookies.
 //
 // A Verifier keeps nothing about clients and may be used by several goroutines
 // at once, and by several servers. It comes from NewVerifier; the zero value
@@ -129,17 +144,29 @@ func (v *Verifier) WithScope(scope []byte) *Verifier {
 // Verify looks at a datagram that came from remote at the time now. With
 // VerdictAnswer it appends to dst the datagram, of 60 bytes, that must be sent
 // to remote; otherwise it returns dst as it is. Nothing of the arguments is
-// kept. A hello whose cookie is wrong, stale or of another address is treated
-// as one without cookie.
+// kept. A hello whose cookie is stale, wrong or of another address is treated as
+// one without cookie, unless the cookie says that it is less than a second old:
+// see VerdictWrongCookie.
 func (v *Verifier) Verify(dst, datagram []byte, remote netip.AddrPort, now time.Time) (Verdict, []byte) {
-	hello, ok := engine.ParseHello(datagram)
+	reader, _ := helloReaders.Get().(*engine.HelloReader)
+	if reader == nil {
+		reader = new(engine.HelloReader)
+	}
+	defer helloReaders.Put(reader)
+	hello, ok := reader.Read(datagram)
 	if !ok {
 		return VerdictNotHello, dst
 	}
-	return v.verifyHello(dst, &hello, remote, now)
+	verdict, _, out := v.verifyHello(dst, &hello, remote, now)
+	return verdict, out
 }
 
-func (v *Verifier) verifyHello(dst []byte, hello *engine.Hello, remote netip.AddrPort, now time.Time) (Verdict, []byte) {
+// helloReaders holds *engine.HelloReader.
+var helloReaders sync.Pool
+
+// verifyHello also returns the age of a right cookie, to a millisecond: the
+// client's round trip. That of a cookie from a clock that is ahead is some 65 s.
+func (v *Verifier) verifyHello(dst []byte, hello *engine.Hello, remote netip.AddrPort, now time.Time) (Verdict, time.Duration, []byte) {
 	m, _ := v.pool.Get().(*cookieMAC)
 	if m == nil {
 		m = new(cookieMAC)
@@ -147,22 +174,30 @@ func (v *Verifier) verifyHello(dst []byte, hello *engine.Hello, remote netip.Add
 	defer v.pool.Put(m)
 	m.use(v.secrets.Load())
 
-	interval := now.UnixNano() / int64(cookieInterval)
-	if len(hello.Cookie) == cookieLen {
+	interval, at := now.UnixNano()/int64(cookieInterval), uint16(now.UnixMilli())
+	if c := hello.Cookie; len(c) >= cookieHead {
+		made := binary.BigEndian.Uint16(c[1:])
+		age := time.Duration(at-made) * time.Millisecond
 		for i := interval - 1; i <= interval+1; i++ {
-			if byte(i) != hello.Cookie[0] {
+			if byte(i) != c[0] {
 				continue
 			}
 			for which := range *m.secrets {
-				m.sum(i, which, v.scope, hello, remote)
-				if subtle.ConstantTimeCompare(m.cookie[:cookieLen], hello.Cookie) == 1 {
-					return VerdictVerified, dst
+				if len(c) != cookieLen {
+					break
 				}
+				m.sum(i, which, made, v.scope, hello, remote)
+				if subtle.ConstantTimeCompare(m.cookie[:cookieLen], c) == 1 {
+					return VerdictVerified, age, dst
+				}
+			}
+			if age < wrongCookieWait {
+				return VerdictWrongCookie, 0, dst
 			}
 		}
 	}
-	m.sum(interval, 0, v.scope, hello, remote)
-	return VerdictAnswer, hello.AppendHelloVerifyRequest(dst, m.cookie[:cookieLen])
+	m.sum(interval, 0, at, v.scope, hello, remote)
+	return VerdictAnswer, 0, hello.AppendHelloVerifyRequest(dst, m.cookie[:cookieLen])
 }
 
 // cookieMAC computes cookies and allocates only when the interval or the
@@ -174,7 +209,7 @@ type cookieMAC struct {
 		macs     []hash.Hash // by secret; nil: not made yet
 	}
 	text   []byte // scratch: what is hashed
-	cookie [1 + sha256.Size]byte
+	cookie [cookieHead + sha256.Size]byte
 }
 
 // use makes m compute with the secrets.
@@ -200,10 +235,12 @@ func (m *cookieMAC) mac(interval int64, which int) hash.Hash {
 	return k.macs[which]
 }
 
-// sum computes the cookie into m.cookie. Extensions, the hello's length and the
-// local address stay out: the first two change in some clients' second hello,
-// and servers behind one address share the secret.
-func (m *cookieMAC) sum(interval int64, which int, scope []byte, hello *engine.Hello, remote netip.AddrPort) {
+// sum computes the cookie made at a time, in milliseconds, into m.cookie. Of the
+// hello only version and random count. All else may differ in the second hello
+// of some clients, which draw another session_id or add an extension, or may
+// lie behind its first fragment. The transcript protects it all. The local
+// address stays out, since servers behind one address share the secret.
+func (m *cookieMAC) sum(interval int64, which int, made uint16, scope []byte, hello *engine.Hello, remote netip.AddrPort) {
 	addr := remote.Addr().Unmap()
 	ip := addr.As16()
 	b := binary.BigEndian.AppendUint16(m.text[:0], remote.Port())
@@ -217,17 +254,27 @@ func (m *cookieMAC) sum(interval int64, which int, scope []byte, hello *engine.H
 	b = appendVector(b, scope)
 	b = appendVector(b, addr.Zone())
 	b = appendVector(b, hello.Random)
-	b = appendVector(b, hello.SessionID)
-	b = appendVector(b, hello.CipherSuites)
-	b = appendVector(b, hello.CompressionMethods)
+	b = binary.BigEndian.AppendUint16(b, made)
 	m.text = b
 	mac := m.mac(interval, which)
 	mac.Write(b) // at once: each call costs
 	m.cookie[0] = byte(interval)
-	mac.Sum(m.cookie[:1])
+	binary.BigEndian.PutUint16(m.cookie[1:], made)
+	mac.Sum(m.cookie[:cookieHead])
 }
 
 // appendVector appends v behind its length.
 func appendVector[T []byte | string](b []byte, v T) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(v))), v...)
+}
+
+// cookieTime is when a cookie was made, in milliseconds, of which the higher bits
+// are left out: it is compared with times that are days apart at most.
+type cookieTime uint32
+
+func (t cookieTime) after(other cookieTime) bool { return int32(t-other) > 0 }
+
+// newCookieTime returns when a cookie was made that has an age.
+func newCookieTime(now time.Time, age time.Duration) cookieTime {
+	return cookieTime(now.UnixMilli() - age.Milliseconds())
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/engine"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -68,9 +69,13 @@ func TestVerifier(t *testing.T) {
 	}{
 		{name: "the same", want: VerdictVerified},
 		{name: "mapped to IPv6", from: "[::ffff:192.0.2.7]:5000", want: VerdictVerified},
-		{name: "wrong address", from: "192.0.2.8:5000", want: VerdictAnswer},
-		{name: "wrong port", from: "192.0.2.7:5001", want: VerdictAnswer},
-		{name: "the address as IPv6", from: "[::192.0.2.7]:5000", want: VerdictAnswer},
+		{name: "wrong address", from: "192.0.2.8:5000", want: VerdictWrongCookie},
+		{name: "wrong address, just within a second", from: "192.0.2.8:5000", at: wrongCookieWait - time.Millisecond, want: VerdictWrongCookie},
+		{name: "wrong address, after a second", from: "192.0.2.8:5000", at: wrongCookieWait, want: VerdictAnswer},
+		{name: "wrong address, a cookie from ahead", from: "192.0.2.8:5000", at: -time.Millisecond, want: VerdictAnswer},
+		{name: "wrong port", from: "192.0.2.7:5001", want: VerdictWrongCookie},
+		{name: "wrong port, after a second", from: "192.0.2.7:5001", at: wrongCookieWait, want: VerdictAnswer},
+		{name: "the address as IPv6", from: "[::192.0.2.7]:5000", want: VerdictWrongCookie},
 		{name: "one interval old", at: cookieInterval, want: VerdictVerified},
 		{name: "two intervals old", at: 2 * cookieInterval, want: VerdictAnswer},
 		{name: "one interval ahead", at: -cookieInterval, want: VerdictVerified},
@@ -79,8 +84,10 @@ func TestVerifier(t *testing.T) {
 		{name: "another instance with the secret", v: mustVerifier(t, secretA), want: VerdictVerified},
 		{name: "the secret is the previous one", v: mustVerifier(t, secretB, secretA), want: VerdictVerified},
 		{name: "the secret is the second previous one", v: mustVerifier(t, secretB, secretB[1:], secretA), want: VerdictVerified},
-		{name: "another secret", v: mustVerifier(t, secretB), want: VerdictAnswer},
-		{name: "a scope", v: mustVerifier(t, secretA).WithScope([]byte("x")), want: VerdictAnswer},
+		{name: "another secret", v: mustVerifier(t, secretB), want: VerdictWrongCookie},
+		{name: "another secret, after a second", v: mustVerifier(t, secretB), at: wrongCookieWait, want: VerdictAnswer},
+		{name: "a scope", v: mustVerifier(t, secretA).WithScope([]byte("x")), want: VerdictWrongCookie},
+		{name: "a scope, after a second", v: mustVerifier(t, secretA).WithScope([]byte("x")), at: wrongCookieWait, want: VerdictAnswer},
 		{name: "an empty scope", v: mustVerifier(t, secretA).WithScope(nil), want: VerdictVerified},
 	}
 	for _, tt := range tests {
@@ -118,7 +125,7 @@ func TestVerifierBindsZone(t *testing.T) {
 	t.Parallel()
 	v := mustVerifier(t, secretA)
 	c := exchange(t, v, netip.MustParseAddrPort("[fe80::1%eth0]:5000"), noon)
-	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth1]:5000"), noon); verdict != VerdictAnswer {
+	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth1]:5000"), noon.Add(wrongCookieWait)); verdict != VerdictAnswer {
 		t.Errorf("of another zone: %v", verdict)
 	}
 	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth0]:5000"), noon); verdict != VerdictVerified {
@@ -126,7 +133,8 @@ func TestVerifierBindsZone(t *testing.T) {
 	}
 }
 
-// TestVerifierHello: what may change in the second hello, and what may not.
+// TestVerifierHello: what may change in the second hello, and what may not. One
+// that may not is answered when the cookie is a second old.
 func TestVerifierHello(t *testing.T) {
 	t.Parallel()
 	from := netip.MustParseAddrPort("192.0.2.7:5000")
@@ -157,17 +165,17 @@ func TestVerifierHello(t *testing.T) {
 		want Verdict
 	}{
 		{"nothing", func(*parts) {}, VerdictVerified},
-		{"random", func(p *parts) { p.random = bytes.Repeat([]byte{4}, 32) }, VerdictAnswer},
-		{"version", func(p *parts) { p.version = 0xfeff }, VerdictAnswer},
-		{"suites", func(p *parts) { p.suites = []byte{0, 0xa8, 0, 0xa9} }, VerdictAnswer},
-		{"a suite less", func(p *parts) { p.suites = p.suites[:2] }, VerdictAnswer},
-		{"session id", func(p *parts) { p.sessionID = []byte{1, 3} }, VerdictAnswer},
-		{"no session id", func(p *parts) { p.sessionID = nil }, VerdictAnswer},
-		{"compression", func(p *parts) { p.compression = []byte{0, 1} }, VerdictAnswer},
+		{"random", func(p *parts) { p.random = bytes.Repeat([]byte{4}, 32) }, VerdictWrongCookie},
+		{"version", func(p *parts) { p.version = 0xfeff }, VerdictWrongCookie},
+		{"suites", func(p *parts) { p.suites = []byte{0, 0xa8, 0, 0xa9} }, VerdictVerified},
+		{"a suite less", func(p *parts) { p.suites = p.suites[:2] }, VerdictVerified},
+		{"session id", func(p *parts) { p.sessionID = []byte{1, 3} }, VerdictVerified},
+		{"no session id", func(p *parts) { p.sessionID = nil }, VerdictVerified},
+		{"compression", func(p *parts) { p.compression = []byte{0, 1} }, VerdictVerified},
 		{"another extension", func(p *parts) { p.ex = []byte{0, 22, 0, 0} }, VerdictVerified},
 		{"padding of 500 bytes", func(p *parts) { p.ex = append([]byte{0, 21, 1, 0xf4}, make([]byte, 500)...) }, VerdictVerified},
 		{"no extensions", func(p *parts) { p.ex = nil }, VerdictVerified},
-		{"a byte from suites to compression", func(p *parts) { p.suites, p.compression = []byte{0, 0xa8}, []byte{0, 0xff, 0} }, VerdictAnswer},
+		{"a byte from suites to compression", func(p *parts) { p.suites, p.compression = []byte{0, 0xa8}, []byte{0, 0xff, 0} }, VerdictVerified},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -176,36 +184,142 @@ func TestVerifierHello(t *testing.T) {
 			_, answer := v.Verify(nil, build(first, nil, 0), from, noon)
 			second := first
 			tt.edit(&second)
-			if verdict, _ := v.Verify(nil, build(second, cookieOf(t, answer), 1), from, noon); verdict != tt.want {
+			hello := build(second, cookieOf(t, answer), 1)
+			if verdict, _ := v.Verify(nil, hello, from, noon); verdict != tt.want {
 				t.Errorf("changed %s: %v, want %v", tt.name, verdict, tt.want)
+			}
+			later := tt.want
+			if later == VerdictWrongCookie {
+				later = VerdictAnswer
+			}
+			if verdict, _ := v.Verify(nil, hello, from, noon.Add(wrongCookieWait)); verdict != later {
+				t.Errorf("changed %s, a second later: %v, want %v", tt.name, verdict, later)
 			}
 		})
 	}
 }
 
-// TestVerifierCookieBits flips each bit of the cookie, and cuts and extends it.
+// TestVerifierCookieBits flips each bit of the cookie, and cuts and extends it. A
+// cookie that says, in its first three bytes, that it is new is not answered, and
+// any other is.
 func TestVerifierCookieBits(t *testing.T) {
 	t.Parallel()
 	v := mustVerifier(t, secretA)
 	from := netip.MustParseAddrPort("192.0.2.7:5000")
 	c := exchange(t, v, from, noon)
 	good := c.Cookie
+	later := noon.Add(10 * wrongCookieWait)
 	for bit := range 8 * cookieLen {
 		c.Cookie = bytes.Clone(good)
 		c.Cookie[bit/8] ^= 1 << (bit % 8)
-		if verdict, _ := v.Verify(nil, c.Hello(), from, noon); verdict != VerdictAnswer {
-			t.Errorf("bit %d flipped: %v", bit, verdict)
+		for _, now := range []time.Time{noon, later} {
+			interval := byte(now.Unix() / 30)
+			want := VerdictAnswer
+			if c.Cookie[0]-interval+1 <= 2 && uint16(now.UnixMilli())-binary.BigEndian.Uint16(c.Cookie[1:]) < 1000 {
+				want = VerdictWrongCookie
+			}
+			if verdict, _ := v.Verify(nil, c.Hello(), from, now); verdict != want {
+				t.Errorf("bit %d flipped, after %v: %v, want %v", bit, now.Sub(noon), verdict, want)
+			}
 		}
 	}
 	for length := range 256 {
 		c.Cookie = append(bytes.Clone(good), make([]byte, 256)...)[:length]
-		want := VerdictAnswer
-		if length == cookieLen {
-			want = VerdictVerified
+		now, after := VerdictWrongCookie, VerdictAnswer
+		switch {
+		case length == cookieLen:
+			now, after = VerdictVerified, VerdictVerified
+		case length < cookieHead:
+			now = VerdictAnswer
 		}
-		if verdict, _ := v.Verify(nil, c.Hello(), from, noon); verdict != want {
-			t.Errorf("cookie of %d bytes: %v", length, verdict)
+		if verdict, _ := v.Verify(nil, c.Hello(), from, noon); verdict != now {
+			t.Errorf("cookie of %d bytes: %v, want %v", length, verdict, now)
 		}
+		if verdict, _ := v.Verify(nil, c.Hello(), from, later); verdict != after {
+			t.Errorf("cookie of %d bytes, later: %v, want %v", length, verdict, after)
+		}
+	}
+}
+
+// TestVerifierTime: a cookie has the time in which it was made, and gives the
+// client's round trip; the time cannot be changed.
+func TestVerifierTime(t *testing.T) {
+	t.Parallel()
+	v := mustVerifier(t, secretA)
+	from := clientAddr(1)
+	for _, made := range []time.Time{noon, noon.Add(14999 * time.Millisecond), noon.Add(-15 * time.Second), noon.Add(7654321 * time.Microsecond)} {
+		c := exchange(t, v, from, made)
+		if got, want := c.Cookie[:cookieHead], []byte{byte(made.Unix() / 30), byte(made.UnixMilli() >> 8), byte(made.UnixMilli())}; !bytes.Equal(got, want) {
+			t.Errorf("the cookie of %v begins with %x, want %x", made, got, want)
+		}
+		hello, _ := engine.ParseHello(c.Hello())
+		for _, age := range []time.Duration{0, time.Millisecond, 999 * time.Millisecond, 1234 * time.Millisecond, 30 * time.Second} {
+			if verdict, got, _ := v.verifyHello(nil, &hello, from, made.Add(age)); verdict != VerdictVerified || got != age {
+				t.Errorf("after %v: %v, %v", age, verdict, got)
+			}
+		}
+	}
+}
+
+// endless are mistakes of clients that would each have them answered by another
+// cookie for ever.
+var endless = []struct {
+	name string
+	edit func(c *testpeer.Client, from netip.AddrPort) netip.AddrPort
+}{
+	{"another random", func(c *testpeer.Client, from netip.AddrPort) netip.AddrPort { c.Random[0]++; return from }},
+	{"another port", func(c *testpeer.Client, from netip.AddrPort) netip.AddrPort {
+		return netip.AddrPortFrom(from.Addr(), from.Port()+1)
+	}},
+	{"half the cookie", func(c *testpeer.Client, from netip.AddrPort) netip.AddrPort {
+		c.Cookie = c.Cookie[:16]
+		return from
+	}},
+	{"a cookie with zeros behind it", func(c *testpeer.Client, from netip.AddrPort) netip.AddrPort {
+		c.Cookie = append(c.Cookie, make([]byte, 8)...)
+		return from
+	}},
+	{"a cookie with its last byte cleared", func(c *testpeer.Client, from netip.AddrPort) netip.AddrPort {
+		c.Cookie[31] ^= 1
+		return from
+	}},
+}
+
+// TestMistakesAreNoEndlessExchange: a client that answers each cookie at once and
+// wrongly, and is patient otherwise, gets one a second. What another gets wrong,
+// its session_id, its suites or its compression methods, does not matter.
+func TestMistakesAreNoEndlessExchange(t *testing.T) {
+	t.Parallel()
+	const seconds = 10
+	for _, tt := range endless {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			d := newDirect(t, nil)
+			c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
+			hello := c.Hello()
+			sent := 0
+			resend := d.now
+			for end := d.now.Add(seconds * time.Second); d.now.Before(end); d.now = d.now.Add(10 * time.Millisecond) {
+				if d.now.Before(resend) {
+					continue
+				}
+				sent++
+				if d.exchange(c, from, hello); len(d.out) > 0 {
+					from = tt.edit(c, from)
+					hello, resend = c.Hello(), d.now
+				} else {
+					resend = d.now.Add(time.Second)
+				}
+			}
+			stats := d.s.Stats()
+			if stats.HelloVerifyRequests > seconds+1 || sent > 3*seconds || stats.HandshakesStarted > 0 {
+				t.Errorf("%d hellos in %d s, %d were answered", sent, seconds, stats.HelloVerifyRequests)
+			}
+			d.advance(2 * foldWindow)
+			if d.rec.want(t, KindHelloRefused, stats.Dropped.WrongCookies, "what was dropped"); stats.Dropped.WrongCookies == 0 {
+				t.Error("none was counted")
+			}
+		})
 	}
 }
 
@@ -249,6 +363,15 @@ func TestVerifierAnswer(t *testing.T) {
 	smallest := len(hello) - 2 // without the extensions block
 	if smallest != 67 || len(answer) >= smallest {
 		t.Errorf("the smallest hello has %d bytes, the answer %d", smallest, len(answer))
+	}
+	first, _ := split(c, hello, 2+32+1+1) // without a cookie that is all that is covered
+	if verdict, answer := v.Verify(nil, first, clientAddr(1), noon); verdict != VerdictAnswer || len(first) != 61 || len(answer) != 60 {
+		t.Errorf("the smallest first fragment has %d bytes, the answer %d: %v", len(first), len(answer), verdict)
+	}
+	if shorter, _ := split(c, hello, 2+32+1); len(shorter) != 60 {
+		t.Errorf("a fragment of %d bytes", len(shorter))
+	} else if verdict, _ := v.Verify(nil, shorter, clientAddr(1), noon); verdict != VerdictNotHello {
+		t.Errorf("a first fragment that ends in front of the cookie: %v", verdict)
 	}
 }
 
@@ -342,7 +465,7 @@ func TestVerifierSecrets(t *testing.T) {
 	if err := v.SetSecret(secretB); err != nil {
 		t.Fatal(err)
 	}
-	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon); verdict != VerdictAnswer {
+	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon.Add(wrongCookieWait)); verdict != VerdictAnswer {
 		t.Errorf("after the old secret is gone: %v", verdict)
 	}
 	if err := v.SetSecret(nil); err == nil {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/dtlsserver/dtlsserver"
@@ -58,10 +59,10 @@ func serveAttacked(c credentials) (service, error) {
 	}
 	s := &dtlsserver.Server{
 		PSK: func(_ context.Context, r dtlsserver.PSKRequest) (dtlsserver.PSK, error) {
-			switch r.Identity {
-			case pskIdentity:
+			switch {
+			case strings.HasPrefix(r.Identity, pskIdentity):
 				return dtlsserver.PSK{Key: []byte(pskKey)}, nil
-			case malloryIdentity:
+			case r.Identity == malloryIdentity:
 				return dtlsserver.PSK{Key: []byte(malloryKey)}, nil
 			}
 			return dtlsserver.PSK{}, dtlsserver.ErrUnknownPSKIdentity

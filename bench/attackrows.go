@@ -82,7 +82,7 @@ var attacks = []*attack{
 	{name: "longhint", has: "an address", what: "20 handshakes a second with a chain whose authority has a subject of 7 KB",
 		server: attackedOptions{Log: true}, mostWarnings: 20, longestLine: 2 << 10,
 		prepare: func(a *attacker) (func(), error) { return a.chains(20, 1, longHint(7_000)) }},
-	{name: "sessions", has: "an address, a key", what: "50 handshakes a second, where MaxSessions is 100 and 80 honest sessions have been silent for a minute",
+	{name: "sessions", has: "an address, a key", what: "50 handshakes a second, where MaxSessions is 100 and 80 honest sessions, of a key and an address each, have been silent for a minute",
 		server: attackedOptions{MaxSessions: 100}, silent: 80, silentFor: 61 * time.Second, prepare: (*attacker).sessions},
 }
 

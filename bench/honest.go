@@ -194,7 +194,6 @@ const (
 var (
 	echoAddr      = netip.AddrFrom4([4]byte{127, 77, 0, 1})
 	handshakeAddr = netip.AddrFrom4([4]byte{127, 77, 0, 2})
-	silentAddr    = netip.AddrFrom4([4]byte{127, 77, 0, 3})
 )
 
 // victims are honest clients of one server.
@@ -347,10 +346,16 @@ func (v *victims) handshakes(d time.Duration, kinds []kind) map[string]*handshak
 	}
 }
 
-// openSilent opens sessions that are left alone.
+// openSilent opens sessions that are left alone, each of a peer with an address
+// and an identity of its own.
 func (v *victims) openSilent(n int) error {
-	for range n {
-		p, err := v.open(pskKind, silentAddr)
+	for i := range n {
+		own := kind{pskKind.name, func(v *victims, seed uint64) *peer {
+			p := pskKind.make(v, seed)
+			p.Identity = fmt.Sprint(pskIdentity, i)
+			return p
+		}}
+		p, err := v.open(own, netip.AddrFrom4([4]byte{127, 77, 1, byte(i)}))
 		if err != nil {
 			return err
 		}

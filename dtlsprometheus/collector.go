@@ -54,6 +54,8 @@ var figures = func() (all []figure) {
 
 	gauge("sessions", "Open sessions.", func(s *stats) int { return s.Sessions })
 	gauge("handshakes_in_progress", "Handshakes in progress.", func(s *stats) int { return s.Handshakes })
+	gauge("handshake_memory_bytes", "Memory of handshakes in progress for messages that have come in part.",
+		func(s *stats) int { return s.HandshakeMemory })
 
 	counter("received_datagrams_total", "Datagrams received.", func(s *stats) uint64 { return s.DatagramsReceived })
 	counter("received_bytes_total", "Bytes of UDP payload received.", func(s *stats) uint64 { return s.BytesReceived })
@@ -65,6 +67,8 @@ var figures = func() (all []figure) {
 
 	counter("hello_verify_requests_total", "Cookies sent to clients that had not proven their address.",
 		func(s *stats) uint64 { return s.HelloVerifyRequests })
+	counter("version_alerts_total", "Alerts to clients without DTLS 1.2 that had not proven their address.",
+		func(s *stats) uint64 { return s.VersionAlerts })
 	counter("handshakes_started_total", "Cookies returned, each of which starts a handshake.",
 		func(s *stats) uint64 { return s.HandshakesStarted })
 	counter("handshakes_completed_total", "Handshakes completed, each of which opens a session.",
@@ -75,6 +79,8 @@ var figures = func() (all []figure) {
 	counters("dropped_datagrams_total", "Received datagrams dropped whole, by reason.", "reason",
 		reason{"junk", func(d *drops) uint64 { return d.Junk }},
 		reason{"truncated", func(d *drops) uint64 { return d.Truncated }},
+		reason{"version", func(d *drops) uint64 { return d.Versions }},
+		reason{"wrong_cookie", func(d *drops) uint64 { return d.WrongCookies }},
 	)
 	counters("dropped_records_total", "Received records, or messages in them, dropped, by reason.", "reason",
 		reason{"malformed", func(d *drops) uint64 { return d.Malformed }},

@@ -26,6 +26,7 @@
 //
 //	dtls_server_sessions                                gauge
 //	dtls_server_handshakes_in_progress                  gauge
+//	dtls_server_handshake_memory_bytes                  gauge
 //	dtls_server_received_datagrams_total                counter
 //	dtls_server_received_bytes_total                    counter
 //	dtls_server_sent_datagrams_total                    counter
@@ -33,6 +34,7 @@
 //	dtls_server_received_messages_total                 counter
 //	dtls_server_sent_messages_total                     counter
 //	dtls_server_hello_verify_requests_total             counter
+//	dtls_server_version_alerts_total                    counter
 //	dtls_server_handshakes_started_total                counter
 //	dtls_server_handshakes_completed_total              counter
 //	dtls_server_handshakes_failed_total                 counter

@@ -25,6 +25,7 @@ const serverName = "localhost"
 type keySet struct {
 	pool           *x509.CertPool
 	ca             []byte // DER
+	caKey          crypto.Signer
 	server, client tls.Certificate
 }
 
@@ -85,7 +86,7 @@ func newKeySet(kind, authority string) *keySet {
 		return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
 	}
 	set := &keySet{
-		pool: x509.NewCertPool(), ca: ca.Raw,
+		pool: x509.NewCertPool(), ca: ca.Raw, caKey: caKey,
 		server: issue(2, serverName, x509.ExtKeyUsageServerAuth),
 		client: issue(3, "client", x509.ExtKeyUsageClientAuth),
 	}

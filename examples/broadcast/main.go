@@ -40,7 +40,7 @@ func newServer() *dtlsserver.Server {
 			}
 		},
 		OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
-			broadcast(server, s, "%s: %q", s.ConnectionState().PSKIdentity, plainText)
+			broadcast(server, s, "%s: %q", s.Identity().Value, plainText)
 		},
 	}
 	return server

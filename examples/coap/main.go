@@ -79,7 +79,7 @@ type notes struct {
 
 // ServeCOAP answers one request.
 func (n *notes) ServeCOAP(w mux.ResponseWriter, r *mux.Message) {
-	identity := w.Conn().NetConn().(*dtlsnet.Conn).Session().ConnectionState().PSKIdentity
+	identity := w.Conn().NetConn().(*dtlsnet.Conn).Session().Identity().Value
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	code, content := codes.MethodNotAllowed, []byte(nil)

@@ -130,7 +130,8 @@ func newWeb(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: patience,
-		ReadTimeout:       patience, // stream sets another
+		ReadTimeout:       patience, // stream sets others
+		WriteTimeout:      2 * patience,
 		IdleTimeout:       patience,
 		MaxHeaderBytes:    16 << 10,
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"slices"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
@@ -64,6 +65,7 @@ type peer struct {
 	key      crypto.PublicKey // the leaf's
 	keyHash  [sha256.Size]byte
 	notAfter time.Time // the leaf's
+	maySign  bool      // the leaf
 	parsed   int       // bytes that the parsed certificates hold, at most
 }
 
@@ -86,13 +88,26 @@ func (c Chain) examine() (p *peer, alert wire.AlertDescription, why string) {
 		p.parsed += parsedSize(certificate)
 		if i == 0 {
 			p.key, p.notAfter = certificate.PublicKey, certificate.NotAfter
+			p.maySign = MaySign(certificate)
 			p.keyHash = sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
 		}
 	}
 	if suite.KeyExchangeOf(p.key) == 0 {
 		return nil, wire.AlertUnsupportedCert, "the client certificate's key is of no known kind"
 	}
+	if !p.maySign {
+		return nil, wire.AlertUnsupportedCert, "the client certificate's keyUsage lacks digitalSignature"
+	}
 	return p, 0, ""
+}
+
+// MaySign reports whether a certificate's key is for signatures: if it has
+// keyUsage, that must have digitalSignature (RFC 5246 sections 7.4.2 and 7.4.6, RFC
+// 5280 section 4.2.1.3).
+func MaySign(c *x509.Certificate) bool {
+	keyUsage := asn1.ObjectIdentifier{2, 5, 29, 15}
+	return c.KeyUsage&x509.KeyUsageDigitalSignature != 0 ||
+		!slices.ContainsFunc(c.Extensions, func(x pkix.Extension) bool { return x.Id.Equal(keyUsage) })
 }
 
 // parsedSize is how many bytes a parsed certificate holds beside its own, at
@@ -170,6 +185,8 @@ func (e *Engine) unreserve() {
 func (e *Engine) affords(t wire.HandshakeType, body []byte) bool {
 	const none = 3 // bytes of a Certificate without certificates
 	switch {
+	case t == wire.TypeClientHello && len(body) > maxKept: // while it is answered, and for CertificateVerify
+		return e.reserve(2 * len(body))
 	case t == wire.TypeCertificate && len(body) > none:
 		return e.reserve(len(body) + peerRoom)
 	case t == wire.TypeFinished && e.hs.resumed == nil && e.cfg.AskVerdict: // which will be on the parsed certificates

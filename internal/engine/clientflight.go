@@ -226,7 +226,7 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 	if hs.resumed != nil { // the client has the last word
 		e.flight = flight{}
 		overtaking := hs.takeOvertaking()
-		e.establish()
+		e.establish(time.Unix(hs.resumed.Created, 0))
 		e.receiveOvertaking(overtaking)
 		return
 	}
@@ -261,7 +261,7 @@ func (e *Engine) complete(now time.Time) {
 	}
 	e.sayFinished()
 	e.flightUntil = now.Add(lastFlightLife)
-	e.establish()
+	e.establish(now)
 }
 
 // sayFinished adds ChangeCipherSpec and Finished to the flight. The client's
@@ -278,8 +278,8 @@ func (e *Engine) sayFinished() {
 	e.alertEpoch = 1
 }
 
-// establish opens the association.
-func (e *Engine) establish() {
+// establish opens the association, whose full handshake was at created.
+func (e *Engine) establish(created time.Time) {
 	hs := e.hs
 	if e.cfg.KeyLog != nil {
 		e.cfg.KeyLog(e.clientRandom[:], hs.master[:])
@@ -287,7 +287,7 @@ func (e *Engine) establish() {
 	if e.parameters.ExtendedMasterSecret {
 		e.master = hs.master
 	}
-	e.raise(Event{Kind: EventEstablished})
+	e.raise(Event{Kind: EventEstablished, Created: created})
 	e.state = established
 	e.resendFrom = time.Time{}
 	e.letGo()

@@ -12,7 +12,7 @@
 //	    [awaitCredential]       EventCertificateNeeded; AnswerCertificate
 //	[awaitServerKeyExchange]    EventWork: ECDHE key pair and signature
 //	           |                flight 4: ServerHello, [Certificate],
-//	           |                          [ServerKeyExchange],
+//	           |                          [CertificateStatus], [ServerKeyExchange],
 //	           |                          [CertificateRequest], ServerHelloDone
 //	    [awaitCertificate]      flight 4 resent at 1, 3, 7, 15 ... s
 //	           |
@@ -58,14 +58,17 @@ import (
 // Config is what the engines of a server share. It must not change while one
 // of them lives.
 type Config struct {
-	Suites           []*suite.Suite // in order of preference
-	PSKIdentityHint  []byte         // empty: no ServerKeyExchange
-	PSK              bool           // there are pre-shared keys
-	MaxPSKIdentity   int            // bytes; longer identities are unknown ones
-	MTU              int            // bytes, of the largest datagram of a handshake
-	FirstTimeout     time.Duration  // until the first retransmission; zero: DefaultFirstTimeout
-	HandshakeTimeout time.Duration  // until a handshake is given up
-	Rand             io.Reader      // safe for concurrent use: see EventWork
+	Suites []*suite.Suite // in order of preference
+	// PSKIdentityHint returns the hint for a client, who asks for a server name, or
+	// an empty one. An empty hint is none. Nil: there are none.
+	PSKIdentityHint  func(serverName string) []byte
+	PSK              bool          // there are pre-shared keys
+	MaxPSKIdentity   int           // bytes; longer identities are unknown ones
+	MTU              int           // bytes, of the largest datagram of a handshake
+	FirstTimeout     time.Duration // until the first retransmission; zero: DefaultFirstTimeout
+	HandshakeTimeout time.Duration // until a handshake is given up
+	MaxSessionAge    time.Duration // after which no session is resumed; zero: TicketLifetime alone
+	Rand             io.Reader     // safe for concurrent use: see EventWork
 
 	// Certificate chooses the certificate for a client; nil: there is none. If
 	// AskCertificate, EventCertificateNeeded does so in its place.
@@ -106,6 +109,10 @@ func NextRecord(datagram []byte) (r Record, rest []byte, ok bool) {
 	r, rest, ok = wire.ParseRecord(datagram)
 	return r, rest, ok && r.Version>>8 == 0xfe
 }
+
+// IsUnnumbered reports whether a record says nothing of the handshake that it
+// belongs to: ChangeCipherSpec in plaintext.
+func IsUnnumbered(r Record) bool { return r.Epoch == 0 && r.Type == wire.ContentChangeCipherSpec }
 
 // MinMTU is the least Config.MTU that the engine can work with: a fragment of
 // a handshake message and its headers, with room to make progress.
@@ -188,8 +195,8 @@ type Engine struct {
 	alert        wire.Alert // goes out after the flight
 	alertEpoch   uint16     // 1 once our ChangeCipherSpec is in a flight
 
+	taken  uint16 // events already given out
 	events []Event
-	taken  int // events already given out
 }
 
 // Begin begins, once, with a hello whose cookie was right, of which nothing is
@@ -241,6 +248,10 @@ func (e *Engine) WaitsSince() (at time.Time, waits bool) {
 	}
 	return e.hs.gotOnAt, true
 }
+
+// Answered reports whether the client has answered the server's first flight in
+// a handshake.
+func (e *Engine) Answered() bool { return e.hs != nil && !e.awaitsClient() }
 
 // Opening reports whether records of epoch 1 are tried with this engine's
 // keys rather than kept for later.
@@ -382,6 +393,14 @@ func (e *Engine) Close() {
 	}
 	e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)
 	e.close(Event{Cause: CauseLocal})
+}
+
+// GiveUp ends a handshake, and tells the client that it is not to blame.
+func (e *Engine) GiveUp() {
+	if e.state != closed {
+		e.sendAlert(wire.LevelFatal, wire.AlertInternalError)
+		e.close(Event{Cause: CauseLocal})
+	}
 }
 
 // Abandon ends the association and tells nobody.

@@ -321,7 +321,7 @@ func TestHandshake(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/ems=%v/hint=%v", s.Name, ems, hint != ""), func(t *testing.T) {
 					t.Parallel()
 					cfg := newConfig()
-					cfg.PSKIdentityHint = []byte(hint)
+					cfg.PSKIdentityHint = func(string) []byte { return []byte(hint) }
 					var logged []byte
 					cfg.KeyLog = func(clientRandom, master []byte) { logged = bytes.Clone(clientRandom) }
 					d := newDriver(t, cfg)

@@ -28,7 +28,8 @@ const (
 	// EventVerdictNeeded asks whether the peer with the engine's Parameters and
 	// PeerChain is welcome. The answer goes to AnswerVerdict, at any later time.
 	EventVerdictNeeded
-	// EventEstablished: the handshake is complete.
+	// EventEstablished: the handshake is complete. If it is abbreviated, the full
+	// one was at Created, and else is.
 	EventEstablished
 	// EventData: application data came before the handshake was complete, which
 	// it is now. Record and Data are the caller's.
@@ -91,6 +92,8 @@ type Event struct {
 	// says how many and what they are.
 	OnChain bool
 
+	Created time.Time // EventEstablished
+
 	Record Record // EventData
 	Data   []byte // EventData
 
@@ -111,7 +114,7 @@ type Event struct {
 
 // Event returns the next event.
 func (e *Engine) Event() (Event, bool) {
-	if e.taken < len(e.events) {
+	if int(e.taken) < len(e.events) {
 		e.taken++
 		return e.events[e.taken-1], true
 	}

@@ -54,6 +54,12 @@ func (a *reassembler) reset() {
 	*a = reassembler{budget: a.budget}
 }
 
+// forget forgets the message and keeps its memory.
+func (a *reassembler) forget() {
+	a.length, a.whole = 0, false
+	a.body, a.came = a.body[:0], a.came[:0]
+}
+
 // held is how many bytes are set aside.
 func (a *reassembler) held() int { return cap(a.body) + 8*cap(a.came) }
 
@@ -143,6 +149,17 @@ func (a *reassembler) mark(start, end int) {
 		a.left -= bits.OnesCount64(mask &^ a.came[i])
 		a.came[i] |= mask
 	}
+}
+
+// beginning returns what has come of a message that is not whole, up to the first
+// gap.
+func (a *reassembler) beginning() []byte {
+	for i, came := range a.came {
+		if n := 64*i + bits.TrailingZeros64(^came); n < 64*(i+1) {
+			return a.body[:n]
+		}
+	}
+	return a.body
 }
 
 // keep keeps a message that came before its turn.

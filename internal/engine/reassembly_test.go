@@ -65,7 +65,7 @@ func TestServerFragments(t *testing.T) {
 	for _, mtu := range []int{MinMTU, 200, 576, 1200} {
 		cfg := newConfig()
 		cfg.MTU = mtu
-		cfg.PSKIdentityHint = bytes.Repeat([]byte("hint"), 250)
+		cfg.PSKIdentityHint = func(string) []byte { return bytes.Repeat([]byte("hint"), 250) }
 		d := newDriver(t, cfg)
 		d.hello()
 		for i, datagram := range d.sent {

@@ -33,6 +33,14 @@ const (
 	maxTicketState = 8 << 10
 )
 
+// ticketLifetime is TicketLifetime, or MaxSessionAge if that is less.
+func (cfg *Config) ticketLifetime() time.Duration {
+	if cfg.MaxSessionAge > 0 {
+		return min(cfg.MaxSessionAge, TicketLifetime)
+	}
+	return TicketLifetime
+}
+
 // keyDigest says, in a ticket, which key an identity had.
 func keyDigest(key []byte) []byte {
 	h := sha256.New()
@@ -57,7 +65,7 @@ func (e *Engine) sayTicket(now time.Time, s *wire.Session) {
 		}
 		clear(state)
 	}
-	left := TicketLifetime - now.Sub(time.Unix(s.Created, 0))
+	left := e.cfg.ticketLifetime() - now.Sub(time.Unix(s.Created, 0))
 	e.say(wire.TypeNewSessionTicket, func(b []byte) []byte {
 		return wire.AppendNewSessionTicket(b, uint32(max(left, 0)/time.Second), ticket)
 	})
@@ -99,7 +107,7 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 	age := now.Sub(time.Unix(s.Created, 0))
 	used := suite.ByID(s.Suite)
 	switch {
-	case age < -time.Minute || age >= TicketLifetime:
+	case age < -time.Minute || age >= e.cfg.ticketLifetime():
 		return nil
 	case used == nil || !slices.Contains(e.cfg.Suites, used) || !hs.offer.hello.OffersSuite(s.Suite):
 		return nil
@@ -207,10 +215,10 @@ func (e *Engine) answerResumption(now time.Time) {
 		e.failInside(CauseEntropy, err)
 		return
 	}
-	renew := now.Sub(time.Unix(s.Created, 0)) > TicketLifetime/2
+	renew := now.Sub(time.Unix(s.Created, 0)) > e.cfg.ticketLifetime()/2
 	hs.transcript.Begin(e.parameters.Suite.Hash)
 	hs.hear(wire.TypeClientHello, hs.helloSeq, hs.hello)
-	e.sayServerHello(hs.offer.hello.SessionID, renew)
+	e.sayServerHello(hs.offer.hello.SessionID, renew, nil, nil)
 	copy(hs.master[:], s.Master)
 	if renew {
 		// The time of the full handshake stays, and so does the end.

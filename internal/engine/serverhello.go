@@ -21,17 +21,25 @@ type Certificate struct {
 	Chain [][]byte // DER, the leaf first
 	Key   crypto.Signer
 	Leaf  *x509.Certificate
+	// Schemes are the signature schemes that Key is to be used with. Nil: all that
+	// it can make.
+	Schemes []uint16
+	// Staple is the response of OCSP for clients that ask for it, SCTs the list of
+	// signed certificate timestamps, behind its length. Nil: none.
+	Staple []byte
+	SCTs   []byte
 }
 
 // HelloInfo is what a certificate is chosen by. Its lists are as they stand in the
 // hello: numbers of two bytes each, and in ALPN names behind their lengths. Those
 // of a client that does not say are nil.
 type HelloInfo struct {
-	ServerName      string
-	CipherSuites    []byte
-	SupportedGroups []byte
-	Schemes         []byte
-	ALPN            []byte
+	ServerName         string
+	CipherSuites       []byte
+	SupportedGroups    []byte
+	Schemes            []byte
+	CertificateSchemes []byte // in chains; nil: Schemes
+	ALPN               []byte
 }
 
 // maxServerName is the length of the longest host name, in bytes.
@@ -40,7 +48,8 @@ const maxServerName = 255
 // clone returns a copy that outlasts the hello.
 func (h *HelloInfo) clone() *HelloInfo {
 	return &HelloInfo{
-		h.ServerName, bytes.Clone(h.CipherSuites), bytes.Clone(h.SupportedGroups), bytes.Clone(h.Schemes), bytes.Clone(h.ALPN),
+		h.ServerName, bytes.Clone(h.CipherSuites), bytes.Clone(h.SupportedGroups),
+		bytes.Clone(h.Schemes), bytes.Clone(h.CertificateSchemes), bytes.Clone(h.ALPN),
 	}
 }
 
@@ -92,7 +101,7 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 		e.fail(wire.AlertUnrecognizedName, "server_name is longer than a host's name can be")
 		return
 	}
-	if hello.Version > wire.VersionDTLS12 { // the higher, the older
+	if !offersDTLS12(hello.Version, extensions.SupportedVersions) {
 		e.fail(wire.AlertProtocolVersion, "ClientHello offers no DTLS 1.2")
 		return
 	}
@@ -127,11 +136,12 @@ func (e *Engine) negotiate(now time.Time) {
 		return
 	}
 	info := HelloInfo{
-		ServerName:      extensions.ServerName,
-		CipherSuites:    hello.CipherSuites,
-		SupportedGroups: extensions.SupportedGroups,
-		Schemes:         extensions.SignatureAlgorithms,
-		ALPN:            extensions.ALPN,
+		ServerName:         extensions.ServerName,
+		CipherSuites:       hello.CipherSuites,
+		SupportedGroups:    extensions.SupportedGroups,
+		Schemes:            extensions.SignatureAlgorithms,
+		CertificateSchemes: extensions.CertificateSchemes,
+		ALPN:               extensions.ALPN,
 	}
 	if !e.cfg.AskCertificate {
 		e.answerHello(now, e.cfg.Certificate(&info))
@@ -209,11 +219,14 @@ func (e *Engine) offersCertificateSuite() bool {
 // answerHello answers the verified hello with flight 4.
 func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	hs := e.hs
+	if certificate != nil && !certificate.serves(hs.offer.extensions.SupportedGroups) { // as a hook may choose
+		certificate = nil
+	}
 	group := e.chooseGroup()
 	scheme := e.chooseScheme(certificate)
 	e.parameters.Suite = e.chooseSuite(certificate, group != 0, scheme != 0)
 	if e.parameters.Suite == nil {
-		e.fail(wire.AlertHandshakeFailure, "no cipher suite in common")
+		e.fail(wire.AlertHandshakeFailure, e.whyNoSuite(certificate))
 		return
 	}
 	if _, err := io.ReadFull(e.cfg.Rand, e.serverRandom[:]); err != nil {
@@ -229,19 +242,47 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 	hs.hear(wire.TypeClientHello, hs.helloSeq, hs.hello)
 
 	hs.ticket = e.promisesTicket()
-	e.sayServerHello(nil, hs.ticket)
-	if !kx.WithPSK() {
-		e.say(wire.TypeCertificate, func(b []byte) []byte { return wire.AppendCertificate(b, certificate.Chain) })
+	if kx.WithPSK() {
+		e.sayServerHello(nil, hs.ticket, nil, nil)
+	} else {
+		e.sayCertificate(certificate)
 	}
 	hs.answered()
 	if kx.ECDHE() {
 		e.sayECDHE(group, scheme, certificate)
 		return
 	}
-	if len(e.cfg.PSKIdentityHint) > 0 { // RFC 4279 section 2
-		e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, e.cfg.PSKIdentityHint) })
+	if hint := e.hint(); len(hint) > 0 { // RFC 4279 section 2
+		e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, hint) })
 	}
 	e.sayHelloDone(now)
+}
+
+// sayCertificate says ServerHello and Certificate, and what else the client asks for
+// of what is known of the certificate: the response of OCSP (RFC 6066 section 8)
+// and signed timestamps (RFC 6962 section 3.3.1).
+func (e *Engine) sayCertificate(certificate *Certificate) {
+	hs := e.hs
+	staple, timestamps := certificate.Staple, certificate.SCTs
+	if !hs.offer.extensions.StatusRequest {
+		staple = nil
+	}
+	if !hs.offer.extensions.SCT {
+		timestamps = nil
+	}
+	e.sayServerHello(nil, hs.ticket, staple, timestamps)
+	e.say(wire.TypeCertificate, func(b []byte) []byte { return wire.AppendCertificate(b, certificate.Chain) })
+	if staple != nil {
+		e.say(wire.TypeCertificateStatus, func(b []byte) []byte { return wire.AppendCertificateStatus(b, staple) })
+	}
+}
+
+// hint is the PSK identity hint for the client.
+func (e *Engine) hint() []byte {
+	if e.cfg.PSKIdentityHint == nil {
+		return nil
+	}
+	return e.cfg.PSKIdentityHint(e.parameters.ServerName)
 }
 
 // sayHelloDone says what follows ServerKeyExchange, which lets the flight go.
@@ -265,7 +306,7 @@ func (hs *handshake) answered() {
 	hs.hello = emptied(hs.hello)
 }
 
-func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
+func (e *Engine) sayServerHello(sessionID []byte, ticket bool, staple, timestamps []byte) {
 	hs := e.hs
 	hello, x := &hs.offer.hello, &hs.offer.extensions
 	answer := wire.ServerHello{
@@ -280,6 +321,8 @@ func (e *Engine) sayServerHello(sessionID []byte, ticket bool) {
 			ECPointFormats:       x.ECPointFormats != nil && e.parameters.Suite.KeyExchange.ECDHE(), // RFC 8422 section 5.2
 			ALPN:                 e.parameters.ALPN,
 			MaxFragmentLength:    x.MaxFragmentLength,
+			StatusRequest:        staple != nil,
+			SCTs:                 timestamps,
 			SessionTicket:        ticket,
 		},
 	}
@@ -296,7 +339,11 @@ func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
 	hs := e.hs
 	e.parameters.Group = group
 	e.flight.held = true
-	withPSK, hint, random := e.parameters.Suite.KeyExchange.WithPSK(), e.cfg.PSKIdentityHint, e.cfg.Rand
+	withPSK, random := e.parameters.Suite.KeyExchange.WithPSK(), e.cfg.Rand
+	var hint []byte
+	if withPSK {
+		hint = e.hint()
+	}
 	randoms := slices.Concat(e.clientRandom[:], e.serverRandom[:])
 	e.work(awaitServerKeyExchange, !withPSK && blocks(certificate.Key), func() func(time.Time) {
 		key, err := suite.Curve(group).GenerateKey(random)
@@ -350,6 +397,14 @@ func (e *Engine) chooseSuite(certificate *Certificate, group, scheme bool) *suit
 	return nil
 }
 
+// whyNoSuite says why chooseSuite has returned none.
+func (e *Engine) whyNoSuite(certificate *Certificate) string {
+	if certificate == nil && e.cfg.Certificate != nil && e.offersCertificateSuite() {
+		return "no certificate suits the client's cipher suites, groups and signature algorithms"
+	}
+	return "no cipher suite in common"
+}
+
 // chooseGroup returns the first of the server's groups that the client has, or
 // zero. A client that does not say has all (RFC 8422 section 5.1), but one that
 // does not take uncompressed points has none.
@@ -369,8 +424,9 @@ func (e *Engine) chooseScheme(certificate *Certificate) uint16 {
 		return 0
 	}
 	var can []uint16
-	for _, s := range suite.Schemes() {
-		if suite.CanSign(certificate.Key.Public(), s) {
+	schemes := certificate.schemes()
+	for i, s := range suite.Schemes() {
+		if schemes&(1<<i) != 0 {
 			can = append(can, s)
 		}
 	}

@@ -20,6 +20,7 @@ func TestGroups(t *testing.T) {
 		{"secp256r1", 23, ecdh.P256(), 65, 32},
 		{"x25519", 29, ecdh.X25519(), 32, 32},
 		{"secp384r1", 24, ecdh.P384(), 97, 48},
+		{"secp521r1", 25, ecdh.P521(), 133, 66}, // which must be asked for
 	}
 	var ids []uint16
 	for _, test := range tests {
@@ -52,8 +53,8 @@ func TestGroups(t *testing.T) {
 		})
 	}
 	got := Groups()
-	if !slices.Equal(got, ids) {
-		t.Errorf("Groups() = %d, want %d", got, ids)
+	if !slices.Equal(got, ids[:3]) {
+		t.Errorf("Groups() = %d, want %d", got, ids[:3])
 	}
 	got[0] = 0
 	if Groups()[0] == 0 {

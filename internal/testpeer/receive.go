@@ -5,9 +5,12 @@ package testpeer
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -77,26 +80,6 @@ func (c *Client) receiveRecord(r wire.Record) error {
 	return nil
 }
 
-// assemble puts fragments together that come in order.
-func (c *Client) assemble(f wire.Fragment) (wire.Fragment, bool) {
-	if f.Whole() {
-		return f, true
-	}
-	c.Fragments++
-	if f.Offset == 0 {
-		c.partial = nil
-	}
-	if int(f.Offset) != len(c.partial) {
-		return f, false
-	}
-	c.partial = append(c.partial, f.Body...)
-	if len(c.partial) < int(f.Length) {
-		return f, false
-	}
-	f.Offset, f.Body, c.partial = 0, c.partial, nil
-	return f, true
-}
-
 func (c *Client) receiveMessage(f wire.Fragment) error {
 	if f.Type == wire.TypeHelloVerifyRequest {
 		s := cryptobyte.String(f.Body)
@@ -112,10 +95,21 @@ func (c *Client) receiveMessage(f wire.Fragment) error {
 		c.serverStarted = true
 		c.serverSeq = f.MessageSeq
 	}
-	if f.MessageSeq != c.serverSeq {
-		return nil // a repetition
+	if !c.serverStarted || f.MessageSeq != c.serverSeq {
+		c.keep(f)
+		return nil
 	}
-	c.serverSeq++
+	for ok := true; ok; f, ok = c.kept() {
+		c.serverSeq++
+		if err := c.receiveNext(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiveNext takes the server's next message.
+func (c *Client) receiveNext(f wire.Fragment) error {
 	if f.Type == wire.TypeFinished {
 		want := c.suite.NewSecret(c.master).ServerVerifyData(c.transcriptHash())
 		if !bytes.Equal(f.Body, want) {
@@ -135,6 +129,11 @@ func (c *Client) receiveMessage(f wire.Fragment) error {
 			return errors.New("malformed Certificate")
 		}
 		c.ServerChain = chain
+	case wire.TypeCertificateStatus:
+		if len(f.Body) < 4 || f.Body[0] != 1 || len(f.Body) != 4+int(f.Body[1])<<16+int(f.Body[2])<<8+int(f.Body[3]) || c.ServerChain == nil || c.SignedWith != 0 {
+			return errors.New("malformed CertificateStatus, or out of its place")
+		}
+		c.Staple = f.Body[4:]
 	case wire.TypeCertificateRequest:
 		c.Requested = true
 	case wire.TypeNewSessionTicket:
@@ -169,9 +168,16 @@ func (c *Client) receiveServerKeyExchange(body []byte) error {
 		if !ok {
 			return malformed
 		}
+		if len(c.ServerChain) == 0 {
+			return errors.New("ServerKeyExchange without a Certificate")
+		}
 		leaf, err := x509.ParseCertificate(c.ServerChain[0])
 		if err != nil {
 			return err
+		}
+		c.SignedWith = scheme
+		if key, ok := leaf.PublicKey.(*ecdsa.PublicKey); ok && c.Strict && !slices.Contains(c.Groups, groupOf(key)) {
+			return errors.New("certificate of a group that was not offered") // RFC 8422 section 4
 		}
 		signed := bytes.Join([][]byte{c.Random[:], c.ServerHello.Random, params}, nil)
 		if !suite.Verify(leaf.PublicKey, scheme, signed, signature) {
@@ -183,6 +189,17 @@ func (c *Client) receiveServerKeyExchange(body []byte) error {
 		return malformed
 	}
 	return nil
+}
+
+// groupOf is the group that a key's curve is.
+func groupOf(key *ecdsa.PublicKey) uint16 {
+	switch key.Curve {
+	case elliptic.P256():
+		return suite.GroupP256
+	case elliptic.P384():
+		return suite.GroupP384
+	}
+	return 0
 }
 
 // Export is what RFC 5705 exports.
@@ -216,6 +233,9 @@ func (c *Client) receiveServerHello(body []byte) error {
 	}
 	if c.suite = suite.ByID(h.Suite); c.suite == nil {
 		return fmt.Errorf("unknown suite %#04x", h.Suite)
+	}
+	if !slices.Contains(c.suites(), h.Suite) {
+		return fmt.Errorf("suite %#04x was not offered", h.Suite)
 	}
 	c.ServerHello = h
 	return nil

@@ -6,6 +6,7 @@ package testpeer
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"encoding/binary"
@@ -24,6 +25,7 @@ type Client struct {
 	Key      []byte
 	Suites   []uint16 // nil: TLS_PSK_WITH_AES_128_GCM_SHA256
 	Random   [wire.RandomLen]byte
+	Version  uint16 // client_version; zero: DTLS 1.2
 	NoEMS    bool
 	// Extensions, when not nil, replaces the extensions block's content.
 	Extensions []byte
@@ -39,7 +41,11 @@ type Client struct {
 	SessionID []byte
 	AskTicket bool
 
-	Groups     []uint16 // nil: all
+	Groups  []uint16 // nil: all; empty: not said
+	Schemes []uint16 // of signatures; nil: all
+	// Strict: the server's certificate must be of one of Groups, too (RFC 8422
+	// section 4).
+	Strict     bool
 	ServerName string   // empty: none
 	Protocols  []string // of ALPN
 	More       []byte   // further extensions
@@ -60,6 +66,8 @@ type Client struct {
 	ServerChain [][]byte
 	Requested   bool   // a certificate
 	Group       uint16 // of the server's key
+	Staple      []byte // of CertificateStatus
+	SignedWith  uint16 // the scheme of ServerKeyExchange
 	NewTicket   []byte
 	Resuming    bool // the server resumes
 	Complete    bool // its Finished was right
@@ -69,7 +77,8 @@ type Client struct {
 	// Seen are the datagrams' records, in order.
 	Seen []wire.Record
 
-	partial       []byte // of a message whose fragments come in
+	partials      map[uint16]*partial      // by message_seq
+	early         map[uint16]wire.Fragment // whole messages ahead of their turn
 	transcript    []byte
 	finished      []byte
 	serverSeq     uint16 // message_seq of the server's next message
@@ -140,7 +149,7 @@ func (c *Client) next(t wire.HandshakeType, body []byte) []byte {
 // has.
 func (c *Client) HelloBody() []byte {
 	b := cryptobyte.NewBuilder(nil)
-	b.AddUint16(wire.VersionDTLS12)
+	b.AddUint16(cmp.Or(c.Version, wire.VersionDTLS12))
 	b.AddBytes(c.Random[:])
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.SessionID) })
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.Cookie) })
@@ -183,8 +192,14 @@ func (c *Client) HelloBody() []byte {
 		if groups == nil {
 			groups = suite.Groups()
 		}
-		list(10, groups)
-		list(13, suite.Schemes())
+		schemes := c.Schemes
+		if schemes == nil {
+			schemes = suite.Schemes()
+		}
+		if len(groups) > 0 {
+			list(10, groups)
+		}
+		list(13, schemes)
 		b.AddBytes([]byte{0, 11, 0, 2, 1, 0})
 	})
 	return b.BytesOrPanic()
@@ -233,6 +248,7 @@ func (c *Client) certificates() bool {
 // transcript, as the one whose cookie is right will be.
 func (c *Client) Hello() []byte {
 	c.transcript, c.finished = nil, nil
+	c.partials, c.early = nil, nil
 	c.serverStarted = false
 	return c.Plain(wire.ContentHandshake, c.next(wire.TypeClientHello, c.HelloBody()))
 }
@@ -276,6 +292,36 @@ func (c *Client) Records() (records [][]byte) {
 	return append(records,
 		c.Plain(wire.ContentChangeCipherSpec, []byte{1}),
 		c.Sealed(wire.ContentHandshake, c.FinishedMessage()))
+}
+
+// Again returns the message of a record of the client's, which is no alert and
+// no data, in a new record (RFC 6347 section 4.2.4).
+func (c *Client) Again(old []byte) []byte {
+	r, _, ok := wire.ParseRecord(old)
+	switch {
+	case !ok:
+		panic("testpeer: no record of Client's")
+	case r.Epoch == 0:
+		return c.Plain(r.Type, r.Payload)
+	default:
+		return c.Sealed(wire.ContentHandshake, c.FinishedMessage())
+	}
+}
+
+// Split returns the message of a plaintext handshake record in fragments, each
+// of at most size bytes in a record of its own (RFC 6347 section 4.2.3).
+func (c *Client) Split(whole []byte, size int) (records [][]byte) {
+	r, _, _ := wire.ParseRecord(whole)
+	f, _, ok := wire.ParseFragment(r.Payload)
+	if !ok || !f.Whole() || r.Epoch != 0 {
+		panic("testpeer: no record with a whole message in plaintext")
+	}
+	for from := 0; from < len(f.Body); from += size {
+		part := f.Body[from:min(from+size, len(f.Body))]
+		m := wire.AppendHandshakeHeader(nil, f.Type, len(f.Body), f.MessageSeq, from, len(part))
+		records = append(records, c.Plain(wire.ContentHandshake, append(m, part...)))
+	}
+	return records
 }
 
 // Resume returns the client's flight of an abbreviated handshake, when the

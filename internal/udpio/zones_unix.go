@@ -50,14 +50,13 @@ func (z *zones) number(name string) uint32 {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.renewLocked()
-	number, ok := z.numbers[name]
-	if !ok {
-		if i, err := net.InterfaceByName(name); err == nil {
-			number = uint32(i.Index)
-		} else if n, err := strconv.ParseUint(name, 10, 32); err == nil {
-			number = uint32(n)
-		}
-		z.numbers[name] = number
+	if number, ok := z.numbers[name]; ok {
+		return number
 	}
-	return number
+	if i, err := net.InterfaceByName(name); err == nil {
+		z.numbers[name] = uint32(i.Index)
+		return uint32(i.Index)
+	}
+	n, _ := strconv.ParseUint(name, 10, 32) // or zero: there is no such interface now
+	return uint32(n)
 }

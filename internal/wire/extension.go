@@ -10,13 +10,17 @@ import (
 const (
 	extensionServerName           uint16 = 0
 	extensionMaxFragmentLength    uint16 = 1
+	extensionStatusRequest        uint16 = 5
 	extensionSupportedGroups      uint16 = 10
 	extensionECPointFormats       uint16 = 11
 	extensionSignatureAlgorithms  uint16 = 13
 	extensionALPN                 uint16 = 16
+	extensionSCT                  uint16 = 18
 	extensionExtendedMasterSecret uint16 = 23
 	extensionRecordSizeLimit      uint16 = 28
 	extensionSessionTicket        uint16 = 35
+	extensionSupportedVersions    uint16 = 43
+	extensionCertificateSchemes   uint16 = 50
 	extensionRenegotiationInfo    uint16 = 0xff01
 )
 
@@ -26,14 +30,18 @@ const (
 type ClientExtensions struct {
 	ServerName           string // RFC 6066 section 3
 	MaxFragmentLength    uint8  // RFC 6066 section 4: the code, zero when not sent
+	StatusRequest        bool   // RFC 6066 section 8: for OCSP
 	SupportedGroups      []byte // RFC 8422 section 5.1.1: two bytes each
 	ECPointFormats       []byte // RFC 8422 section 5.1.2
 	SignatureAlgorithms  []byte // RFC 5246 section 7.4.1.4.1: two bytes each
 	ALPN                 []byte // RFC 7301: names, each behind its length of one byte
+	SCT                  bool   // RFC 6962 section 3.3.1
 	ExtendedMasterSecret bool   // RFC 7627
 	RecordSizeLimit      uint16 // RFC 8449: zero when not sent
 	SessionTicket        bool   // RFC 5077
 	Ticket               []byte // empty: none yet
+	SupportedVersions    []byte // RFC 8446 section 4.2.1: two bytes each
+	CertificateSchemes   []byte // RFC 8446 section 4.2.3, signature_algorithms_cert: two bytes each
 	RenegotiationInfo    bool   // RFC 5746
 	RenegotiatedInfo     []byte // renegotiated_connection: empty in an initial handshake
 }
@@ -66,8 +74,21 @@ func (e *ClientExtensions) read(id uint16, data cryptobyte.String) bool {
 		if !data.ReadUint8(&e.MaxFragmentLength) || e.MaxFragmentLength == 0 {
 			return false
 		}
+	case extensionStatusRequest:
+		const ocsp = 1
+		var status uint8
+		var responders, extensions []byte
+		switch {
+		case !data.ReadUint8(&status):
+			return false
+		case status != ocsp: // of a form that is not known
+			return true
+		case !vector16(&data, &responders) || !vector16(&data, &extensions):
+			return false
+		}
+		e.StatusRequest = true
 	case extensionSupportedGroups:
-		if !vector16(&data, &e.SupportedGroups) || len(e.SupportedGroups) == 0 || len(e.SupportedGroups)%2 != 0 {
+		if !numbers16(&data, &e.SupportedGroups) {
 			return false
 		}
 	case extensionECPointFormats:
@@ -75,13 +96,15 @@ func (e *ClientExtensions) read(id uint16, data cryptobyte.String) bool {
 			return false
 		}
 	case extensionSignatureAlgorithms:
-		if !vector16(&data, &e.SignatureAlgorithms) || len(e.SignatureAlgorithms) == 0 || len(e.SignatureAlgorithms)%2 != 0 {
+		if !numbers16(&data, &e.SignatureAlgorithms) {
 			return false
 		}
 	case extensionALPN:
 		if !e.readALPN(&data) {
 			return false
 		}
+	case extensionSCT:
+		e.SCT = true
 	case extensionExtendedMasterSecret:
 		e.ExtendedMasterSecret = true
 	case extensionRecordSizeLimit:
@@ -91,6 +114,14 @@ func (e *ClientExtensions) read(id uint16, data cryptobyte.String) bool {
 	case extensionSessionTicket:
 		e.SessionTicket, e.Ticket = true, data
 		return true
+	case extensionSupportedVersions:
+		if !vector8(&data, &e.SupportedVersions) || len(e.SupportedVersions) == 0 || len(e.SupportedVersions)%2 != 0 {
+			return false
+		}
+	case extensionCertificateSchemes:
+		if !numbers16(&data, &e.CertificateSchemes) {
+			return false
+		}
 	case extensionRenegotiationInfo:
 		e.RenegotiationInfo = true
 		if !vector8(&data, &e.RenegotiatedInfo) {
@@ -100,6 +131,12 @@ func (e *ClientExtensions) read(id uint16, data cryptobyte.String) bool {
 		return true
 	}
 	return data.Empty()
+}
+
+// numbers16 reads a vector of numbers of two bytes each, at least one, with a
+// length of two bytes.
+func numbers16(s *cryptobyte.String, out *[]byte) bool {
+	return vector16(s, out) && len(*out) > 0 && len(*out)%2 == 0
 }
 
 // readServerName reads the host_name, of which there may be one.
@@ -137,6 +174,27 @@ func (e *ClientExtensions) readALPN(data *cryptobyte.String) bool {
 	return true
 }
 
+// SupportedVersions returns the versions of the first supported_versions in the
+// content of an extensions block, without a look at what else is there. It
+// returns nil where there are none.
+func SupportedVersions(block []byte) (versions []byte) {
+	s := cryptobyte.String(block)
+	for !s.Empty() {
+		var id uint16
+		var data cryptobyte.String
+		if !s.ReadUint16(&id) || !s.ReadUint16LengthPrefixed(&data) {
+			return nil
+		}
+		if id == extensionSupportedVersions {
+			if !vector8(&data, &versions) || !data.Empty() || len(versions) == 0 || len(versions)%2 != 0 {
+				return nil
+			}
+			return versions
+		}
+	}
+	return nil
+}
+
 // ServerExtensions are the extensions that this server answers with. An empty
 // server_name is not among them, against RFC 6066 section 3: some clients
 // abort when they see it, and none needs it.
@@ -147,6 +205,8 @@ type ServerExtensions struct {
 	ALPN                 string // empty: none
 	MaxFragmentLength    uint8  // zero: none
 	RecordSizeLimit      uint16 // zero: none
+	StatusRequest        bool   // a CertificateStatus will follow
+	SCTs                 []byte // RFC 6962: a list, behind its length; nil: none
 	SessionTicket        bool   // a NewSessionTicket will follow
 }
 
@@ -175,6 +235,12 @@ func (e *ServerExtensions) append(dst []byte) []byte {
 	}
 	if l := e.RecordSizeLimit; l != 0 {
 		add(extensionRecordSizeLimit, byte(l>>8), byte(l))
+	}
+	if e.StatusRequest {
+		add(extensionStatusRequest)
+	}
+	if e.SCTs != nil {
+		add(extensionSCT, e.SCTs...)
 	}
 	if e.SessionTicket {
 		add(extensionSessionTicket)

@@ -18,6 +18,10 @@ const (
 	sampleSchemes     = "000d" + "0006" + "0004" + "04030807"
 	sampleALPN        = "0010" + "000a" + "0008" + "02" + "6832" + "04" + "636f6170"
 	sampleRecordSize  = "001c" + "0002" + "4001"
+	sampleStatus      = "0005" + "0005" + "01" + "0000" + "0000"
+	sampleSCT         = "0012" + "0000"
+	sampleVersions    = "002b" + "0005" + "04" + "fefcfefd"
+	sampleCertSchemes = "0032" + "0006" + "0004" + "08040403"
 	sampleUnknown     = "1234" + "0002" + "aabb"
 )
 
@@ -45,6 +49,14 @@ var sampleFields = []struct {
 		[]lengthField{{"extension", 2, 2}}},
 	{"record_size_limit", sampleRecordSize, ClientExtensions{RecordSizeLimit: 0x4001},
 		[]lengthField{{"extension", 2, 2}}},
+	{"status_request", sampleStatus, ClientExtensions{StatusRequest: true},
+		[]lengthField{{"extension", 2, 2}, {"responder_id_list", 5, 2}, {"request_extensions", 7, 2}}},
+	{"signed_certificate_timestamp", sampleSCT, ClientExtensions{SCT: true},
+		[]lengthField{{"extension", 2, 2}}},
+	{"supported_versions", sampleVersions, ClientExtensions{SupportedVersions: []byte{0xfe, 0xfc, 0xfe, 0xfd}},
+		[]lengthField{{"extension", 2, 2}, {"list", 4, 1}}},
+	{"signature_algorithms_cert", sampleCertSchemes, ClientExtensions{CertificateSchemes: []byte{8, 4, 4, 3}},
+		[]lengthField{{"extension", 2, 2}, {"list", 4, 2}}},
 	{"renegotiation_info", sampleReneg, ClientExtensions{RenegotiationInfo: true},
 		[]lengthField{{"extension", 2, 2}, {"renegotiated_connection", 4, 1}}},
 }
@@ -91,6 +103,10 @@ func sampleWant() ClientExtensions {
 		ALPN:                 names("h2", "coap"),
 		ExtendedMasterSecret: true,
 		RecordSizeLimit:      0x4001,
+		StatusRequest:        true,
+		SCT:                  true,
+		SupportedVersions:    []byte{0xfe, 0xfc, 0xfe, 0xfd},
+		CertificateSchemes:   []byte{8, 4, 4, 3},
 		RenegotiationInfo:    true,
 		RenegotiatedInfo:     []byte{},
 	}
@@ -222,6 +238,18 @@ func TestParseClientExtensions(t *testing.T) {
 		{name: "ALPN, longest name", block: protocols("ff" + strings.Repeat("61", long)), want: ClientExtensions{ALPN: names(strings.Repeat("a", long))}},
 		{name: "ALPN, many names", block: protocols(strings.Repeat("0161", longer)), want: ClientExtensions{ALPN: names(slices.Repeat([]string{"a"}, longer)...)}},
 
+		{name: "status_request, empty", block: "0005" + "0000", bad: true},
+		{name: "status_request, type only", block: "0005" + "0001" + "01", bad: true},
+		{name: "status_request with a responder and an extension", block: "0005" + "000a" + "01" + "0003" + "0001aa" + "0002" + "bbcc", want: ClientExtensions{StatusRequest: true}},
+		{name: "status_request of another type", block: "0005" + "0003" + "02" + "aabb"},
+		{name: "signed_certificate_timestamp with content", block: "0012" + "0001" + "00", bad: true},
+		{name: "supported_versions, empty", block: "002b" + "0000", bad: true},
+		{name: "supported_versions, empty list", block: "002b" + "0001" + "00", bad: true},
+		{name: "supported_versions, half a version", block: "002b" + "0002" + "01" + "fe", bad: true},
+		{name: "supported_versions, a version behind the list", block: "002b" + "0005" + "02" + "fefdfefc", bad: true},
+		{name: "signature_algorithms_cert, empty list", block: "0032" + "0002" + "0000", bad: true},
+		{name: "signature_algorithms_cert, half a scheme", block: "0032" + "0003" + "0001" + "04", bad: true},
+
 		{name: "record_size_limit, empty", block: "001c" + "0000", bad: true},
 		{name: "record_size_limit of one byte", block: "001c" + "0001" + "40", bad: true},
 		{name: "record_size_limit of three bytes", block: "001c" + "0003" + "400000", bad: true},
@@ -338,6 +366,7 @@ func TestParseClientExtensionsMany(t *testing.T) {
 	known := []uint16{
 		extensionServerName, extensionMaxFragmentLength, extensionSupportedGroups, extensionECPointFormats, extensionSignatureAlgorithms,
 		extensionALPN, extensionExtendedMasterSecret, extensionRecordSizeLimit, extensionRenegotiationInfo,
+		extensionStatusRequest, extensionSCT, extensionSupportedVersions, extensionCertificateSchemes,
 	}
 	if len(known) != len(sampleFields) {
 		t.Errorf("%d extensions, %d samples", len(known), len(sampleFields))
@@ -362,6 +391,29 @@ func TestParseClientExtensionsMany(t *testing.T) {
 	}
 }
 
+// TestSupportedVersions reads supported_versions alone, among others, and where
+// it is malformed or behind what is.
+func TestSupportedVersions(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, block, want string }{
+		{"none", "", ""},
+		{"alone", sampleVersions, "fefcfefd"},
+		{"among others", allSamples(), "fefcfefd"},
+		{"behind what is malformed", "0017" + "0001" + "00" + sampleVersions, "fefcfefd"},
+		{"behind what is cut short", "0017" + "0100" + "00", ""},
+		{"cut short", sampleVersions[:len(sampleVersions)-2], ""},
+		{"empty", "002b" + "0001" + "00", ""},
+		{"half a version", "002b" + "0002" + "01fe", ""},
+		{"a byte behind the list", "002b" + "0004" + "02fefd" + "00", ""},
+		{"in front of what is malformed", sampleVersions + "00", "fefcfefd"},
+	}
+	for _, test := range tests {
+		if got := SupportedVersions(unhex(t, test.block)); !bytes.Equal(got, unhex(t, test.want)) || (got == nil) != (test.want == "") {
+			t.Errorf("%s: %x, want %s", test.name, got, test.want)
+		}
+	}
+}
+
 func TestServerExtensionsAppend(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -382,6 +434,9 @@ func TestServerExtensionsAppend(t *testing.T) {
 		{"max_fragment_length", ServerExtensions{MaxFragmentLength: 3}, "0005" + "0001" + "0001" + "03"},
 		{"record_size_limit", ServerExtensions{RecordSizeLimit: 0x1234}, "0006" + "001c" + "0002" + "1234"},
 		{"record_size_limit, low byte only", ServerExtensions{RecordSizeLimit: 64}, "0006" + "001c" + "0002" + "0040"},
+		{"status_request", ServerExtensions{StatusRequest: true}, "0004" + "0005" + "0000"},
+		{"signed_certificate_timestamp", ServerExtensions{SCTs: AppendSCTs(nil, [][]byte{{0xaa, 0xbb}, {0xcc}})},
+			"000d" + "0012" + "0009" + "0007" + "0002" + "aabb" + "0001" + "cc"},
 		{"all", ServerExtensions{
 			RenegotiationInfo: true, ExtendedMasterSecret: true, ECPointFormats: true,
 			ALPN: "coap", MaxFragmentLength: 1, RecordSizeLimit: 0x4001,

@@ -92,17 +92,17 @@ func FuzzClientHello(f *testing.F) {
 	f.Add(unhex(f, sampleFixed))
 	f.Add(sampleHelloWith(f, allSamples()))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		fixed, rest, ok := ParseClientHelloFixed(body)
+		head, rest, ok := ParseClientHelloHead(body)
 		h, whole := ParseClientHello(body)
 		if !ok {
 			if whole {
-				t.Fatal("a hello whose fixed part is none")
+				t.Fatal("a hello whose head is none")
 			}
 			return
 		}
-		wantHello(t, body, &fixed)
+		wantHead(t, body, &head)
 		wantWithin(t, "rest", body, rest)
-		wantBytes(t, "fixed part encoded again", append(appendClientHello(nil, &fixed), rest...), body)
+		wantBytes(t, "head encoded again", append(appendHelloHead(nil, &head), rest...), body)
 		if !whole {
 			return
 		}
@@ -113,16 +113,25 @@ func FuzzClientHello(f *testing.F) {
 	})
 }
 
-// wantHello checks what a parsed hello promises.
-func wantHello(t *testing.T, body []byte, h *ClientHello) {
+// wantHead checks what the head of a parsed hello promises.
+func wantHead(t *testing.T, body []byte, h *ClientHello) {
 	t.Helper()
 	wantWithin(t, "Random", body, h.Random)
 	wantWithin(t, "SessionID", body, h.SessionID)
 	wantWithin(t, "Cookie", body, h.Cookie)
+	if len(h.Random) != RandomLen || len(h.SessionID) > 32 {
+		t.Fatalf("illegal head %+v", h)
+	}
+}
+
+// wantHello checks what a parsed hello promises.
+func wantHello(t *testing.T, body []byte, h *ClientHello) {
+	t.Helper()
+	wantHead(t, body, h)
 	wantWithin(t, "CipherSuites", body, h.CipherSuites)
 	wantWithin(t, "CompressionMethods", body, h.CompressionMethods)
 	wantWithin(t, "Extensions", body, h.Extensions)
-	if len(h.Random) != RandomLen || len(h.SessionID) > 32 || len(h.CipherSuites) < 2 || len(h.CipherSuites)%2 != 0 || len(h.CompressionMethods) == 0 {
+	if len(h.CipherSuites) < 2 || len(h.CipherSuites)%2 != 0 || len(h.CompressionMethods) == 0 {
 		t.Fatalf("illegal hello %+v", h)
 	}
 	if !h.OffersSuite(uint16(h.CipherSuites[0])<<8 | uint16(h.CipherSuites[1])) {
@@ -161,6 +170,11 @@ func wantExtensions(t *testing.T, block []byte, e ClientExtensions, ok bool) {
 	wantWithin(t, "ECPointFormats", block, e.ECPointFormats)
 	wantWithin(t, "SignatureAlgorithms", block, e.SignatureAlgorithms)
 	wantWithin(t, "RenegotiatedInfo", block, e.RenegotiatedInfo)
+	wantWithin(t, "SupportedVersions", block, e.SupportedVersions)
+	wantWithin(t, "CertificateSchemes", block, e.CertificateSchemes)
+	if ok {
+		wantBytes(t, "supported_versions alone", SupportedVersions(block), e.SupportedVersions)
+	}
 }
 
 // wantSameExtensions takes a renegotiated_connection of nil for an empty one:
@@ -268,6 +282,30 @@ func naiveExtensions(block []byte) (e ClientExtensions, ok bool) {
 		if valid {
 			e.RecordSizeLimit = uint16(data[0])<<8 | uint16(data[1])
 		}
+	}
+	if data, sent := found[5]; sent {
+		check(len(data) > 0)
+		if len(data) > 0 && data[0] == 1 {
+			_, rest, ok := naiveVector(data[1:], 2)
+			check(ok)
+			_, rest, ok = naiveVector(rest, 2)
+			check(ok && len(rest) == 0)
+			e.StatusRequest = true
+		}
+	}
+	if data, sent := found[18]; sent {
+		check(len(data) == 0)
+		e.SCT = true
+	}
+	if data, sent := found[43]; sent {
+		list, ok := naiveList(data, 1, 2)
+		check(ok)
+		e.SupportedVersions = list
+	}
+	if data, sent := found[50]; sent {
+		list, ok := naiveList(data, 2, 2)
+		check(ok)
+		e.CertificateSchemes = list
 	}
 	if data, sent := found[0xff01]; sent {
 		info, rest, ok := naiveVector(data, 1)

@@ -23,6 +23,7 @@ const (
 	TypeCertificateVerify  HandshakeType = 15
 	TypeClientKeyExchange  HandshakeType = 16
 	TypeFinished           HandshakeType = 20
+	TypeCertificateStatus  HandshakeType = 22
 )
 
 const (

@@ -17,17 +17,14 @@ type ClientHello struct {
 	Extensions         []byte // the content of the extensions block, nil without one
 }
 
-// ParseClientHelloFixed reads the part of a ClientHello in front of its
-// extensions. What follows is returned unread: body may be the first fragment
-// of a longer message.
-func ParseClientHelloFixed(body []byte) (h ClientHello, rest []byte, ok bool) {
+// ParseClientHelloHead reads the head of a ClientHello, up to the cookie. What
+// follows is returned unread: body may be the first fragment of a longer message.
+func ParseClientHelloHead(body []byte) (h ClientHello, rest []byte, ok bool) {
 	s := cryptobyte.String(body)
 	if !s.ReadUint16(&h.Version) ||
 		!s.ReadBytes(&h.Random, RandomLen) ||
 		!vector8(&s, &h.SessionID) || len(h.SessionID) > 32 ||
-		!vector8(&s, &h.Cookie) ||
-		!vector16(&s, &h.CipherSuites) || len(h.CipherSuites) == 0 || len(h.CipherSuites)%2 != 0 ||
-		!vector8(&s, &h.CompressionMethods) || len(h.CompressionMethods) == 0 {
+		!vector8(&s, &h.Cookie) {
 		return ClientHello{}, nil, false
 	}
 	return h, s, true
@@ -36,12 +33,12 @@ func ParseClientHelloFixed(body []byte) (h ClientHello, rest []byte, ok bool) {
 // ParseClientHello reads a whole ClientHello. The extensions block may be
 // absent; its content is for ParseClientExtensions.
 func ParseClientHello(body []byte) (ClientHello, bool) {
-	h, rest, ok := ParseClientHelloFixed(body)
-	if !ok {
-		return ClientHello{}, false
-	}
+	h, rest, ok := ParseClientHelloHead(body)
 	s := cryptobyte.String(rest)
-	if !s.Empty() && (!vector16(&s, &h.Extensions) || !s.Empty()) {
+	if !ok ||
+		!vector16(&s, &h.CipherSuites) || len(h.CipherSuites) == 0 || len(h.CipherSuites)%2 != 0 ||
+		!vector8(&s, &h.CompressionMethods) || len(h.CompressionMethods) == 0 ||
+		!s.Empty() && (!vector16(&s, &h.Extensions) || !s.Empty()) {
 		return ClientHello{}, false
 	}
 	return h, true

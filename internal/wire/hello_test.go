@@ -61,9 +61,9 @@ func TestParseClientHelloForms(t *testing.T) {
 	tests := []struct {
 		name string
 		body string
-		// fixed and whole: whether ParseClientHelloFixed and ParseClientHello
+		// head and whole: whether ParseClientHelloHead and ParseClientHello
 		// take it.
-		fixed, whole bool
+		head, whole bool
 	}{
 		{"smallest", front + "00" + "00" + suite + null, true, true},
 		{"no extensions block", sampleFixed, true, true},
@@ -77,14 +77,18 @@ func TestParseClientHelloForms(t *testing.T) {
 		{"session_id of 32 bytes", front + "20" + strings.Repeat("5e", 32) + "00" + suite + null, true, true},
 		{"session_id of 33 bytes", front + "21" + strings.Repeat("5e", 33) + "00" + suite + null, false, false},
 		{"cookie of 255 bytes", front + "00" + "ff" + strings.Repeat("c0", 255) + suite + null, true, true},
-		{"no cipher suites", front + "00" + "00" + "0000" + null, false, false},
-		{"half a cipher suite", front + "00" + "00" + "0001" + "00" + null, false, false},
-		{"one and a half cipher suites", front + "00" + "00" + "0003" + "00a8c0" + null, false, false},
+		{"no cipher suites", front + "00" + "00" + "0000" + null, true, false},
+		{"half a cipher suite", front + "00" + "00" + "0001" + "00" + null, true, false},
+		{"one and a half cipher suites", front + "00" + "00" + "0003" + "00a8c0" + null, true, false},
 		{"cipher suites in both bytes of the length", front + "00" + "00" + "0102" + strings.Repeat("00a8", 129) + null, true, true},
-		{"no compression methods", front + "00" + "00" + suite + "00", false, false},
-		{"no compression methods, then extensions", front + "00" + "00" + suite + "00" + "0000", false, false},
+		{"no compression methods", front + "00" + "00" + suite + "00", true, false},
+		{"no compression methods, then extensions", front + "00" + "00" + suite + "00" + "0000", true, false},
 		{"two compression methods", front + "00" + "00" + suite + "02" + "0100", true, true},
-		{"a compression method missing", front + "00" + "00" + suite + "02" + "00", false, false},
+		{"a compression method missing", front + "00" + "00" + suite + "02" + "00", true, false},
+		{"half a length of the cipher suites", front + "00" + "00" + "00", true, false},
+		{"nothing behind the cookie", front + "00" + "01" + "c0", true, false},
+		{"a cookie a byte short", front + "00" + "02" + "c0", false, false},
+		{"nothing behind the session_id", front + "01" + "5e", false, false},
 		{"random only", front, false, false},
 		{"empty", "", false, false},
 	}
@@ -92,15 +96,15 @@ func TestParseClientHelloForms(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			body := unhex(t, test.body)
-			fixed, rest, ok := ParseClientHelloFixed(body)
-			if ok != test.fixed {
-				t.Errorf("ParseClientHelloFixed: %v", ok)
+			head, rest, ok := ParseClientHelloHead(body)
+			if ok != test.head {
+				t.Errorf("ParseClientHelloHead: %v", ok)
 			}
-			if !ok && (!reflect.DeepEqual(fixed, ClientHello{}) || rest != nil) {
-				t.Errorf("ParseClientHelloFixed failed with %+v, rest %x", fixed, rest)
+			if !ok && (!reflect.DeepEqual(head, ClientHello{}) || rest != nil) {
+				t.Errorf("ParseClientHelloHead failed with %+v, rest %x", head, rest)
 			}
 			if ok {
-				wantBytes(t, "encoded again", append(appendClientHello(nil, &fixed), rest...), body)
+				wantBytes(t, "encoded again", append(appendHelloHead(nil, &head), rest...), body)
 			}
 			h, ok := ParseClientHello(body)
 			if ok != test.whole {
@@ -126,22 +130,21 @@ func TestParseClientHelloTruncated(t *testing.T) {
 	wantTruncations(t, sampleHelloWith(t, allSamples()))
 }
 
-// TestParseClientHelloLengths moves every length field by one. The fixed part
-// still parses when it is the extensions that are off, or when the compression
-// methods take a byte of them.
+// TestParseClientHelloLengths moves every length field by one. The head still
+// parses when it is not the session_id that is off.
 func TestParseClientHelloLengths(t *testing.T) {
 	t.Parallel()
 	at := 2 + RandomLen
 	fields := []struct {
-		name  string
-		at    int // of its last byte
-		fixed map[int]bool
+		name string
+		at   int // of its last byte
+		head bool
 	}{
-		{"session_id", at, nil},
-		{"cookie", at + 5, nil},
-		{"cipher_suites", at + 15, nil},
-		{"compression_methods", at + 22, map[int]bool{+1: true}},
-		{"extensions", at + 25, map[int]bool{-1: true, +1: true}},
+		{"session_id", at, false},
+		{"cookie", at + 5, true},
+		{"cipher_suites", at + 15, true},
+		{"compression_methods", at + 22, true},
+		{"extensions", at + 25, true},
 	}
 	for _, field := range fields {
 		for _, by := range []int{-1, +1} {
@@ -149,8 +152,8 @@ func TestParseClientHelloLengths(t *testing.T) {
 				t.Parallel()
 				body := unhex(t, sampleHello)
 				body[field.at] += byte(by)
-				if _, _, ok := ParseClientHelloFixed(body); ok != field.fixed[by] {
-					t.Errorf("ParseClientHelloFixed: %v", ok)
+				if _, _, ok := ParseClientHelloHead(body); ok != field.head {
+					t.Errorf("ParseClientHelloHead: %v", ok)
 				}
 				if h, ok := ParseClientHello(body); ok {
 					t.Errorf("parses: %+v", h)

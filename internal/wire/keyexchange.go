@@ -134,6 +134,27 @@ func ParseCertificateVerify(body []byte) (scheme uint16, signature []byte, ok bo
 	return scheme, signature, true
 }
 
+// AppendCertificateStatus appends the body of a CertificateStatus with a response
+// of OCSP (RFC 6066 section 8).
+func AppendCertificateStatus(dst, response []byte) []byte {
+	const ocsp = 1
+	dst = appendUint24(append(dst, ocsp), len(response))
+	return append(dst, response...)
+}
+
+// AppendSCTs appends a SignedCertificateTimestampList (RFC 6962 section 3.3).
+func AppendSCTs(dst []byte, timestamps [][]byte) []byte {
+	total := 0
+	for _, t := range timestamps {
+		total += 2 + len(t)
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(total))
+	for _, t := range timestamps {
+		dst = appendVector16(dst, t)
+	}
+	return dst
+}
+
 // AppendNewSessionTicket appends the body of a NewSessionTicket, with the
 // lifetime hint in seconds (RFC 5077 section 3.3). An empty ticket is none.
 func AppendNewSessionTicket(dst []byte, lifetime uint32, ticket []byte) []byte {

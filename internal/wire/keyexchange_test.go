@@ -329,3 +329,9 @@ func TestKeyExchangeTruncated(t *testing.T) {
 		})
 	}
 }
+
+func TestAppendCertificateStatus(t *testing.T) {
+	t.Parallel()
+	wantBytes(t, "status", AppendCertificateStatus([]byte{0xee}, bytes.Repeat([]byte{0xaa}, 258)), unhex(t, "ee"+"01"+"000102"+strings.Repeat("aa", 258)))
+	wantBytes(t, "timestamps", AppendSCTs([]byte{0xee}, [][]byte{{1, 2}, {3}}), unhex(t, "ee"+"0007"+"0002"+"0102"+"0001"+"03"))
+}

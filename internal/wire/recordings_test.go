@@ -235,13 +235,14 @@ func wantTruncations(t *testing.T, body []byte) {
 	fixed := full
 	fixed.Extensions = nil
 	fixedLen := len(appendClientHello(nil, &fixed))
+	headLen := len(appendHelloHead(nil, &full))
 	for n := range len(body) + 1 {
-		h, rest, ok := ParseClientHelloFixed(body[:n])
-		if ok != (n >= fixedLen) {
-			t.Errorf("ParseClientHelloFixed of %d of %d bytes: %v", n, len(body), ok)
+		h, rest, ok := ParseClientHelloHead(body[:n])
+		if ok != (n >= headLen) {
+			t.Errorf("ParseClientHelloHead of %d of %d bytes: %v", n, len(body), ok)
 		}
-		if ok && !(bytes.Equal(rest, body[fixedLen:n]) && bytes.Equal(appendClientHello(nil, &h), body[:fixedLen])) {
-			t.Errorf("ParseClientHelloFixed of %d of %d bytes: %+v, rest %x", n, len(body), h, rest)
+		if ok && !(bytes.Equal(rest, body[headLen:n]) && bytes.Equal(appendHelloHead(nil, &h), body[:headLen])) {
+			t.Errorf("ParseClientHelloHead of %d of %d bytes: %+v, rest %x", n, len(body), h, rest)
 		}
 		if _, ok := ParseClientHello(body[:n]); ok != (n == fixedLen || n == len(body)) {
 			t.Errorf("ParseClientHello of %d of %d bytes: %v", n, len(body), ok)
@@ -266,12 +267,17 @@ func extensionEnds(tb testing.TB, block []byte) []int {
 	return ends
 }
 
-// appendClientHello is the encoder that a server does not have.
-func appendClientHello(dst []byte, h *ClientHello) []byte {
+// appendHelloHead appends the head of a hello, up to the cookie.
+func appendHelloHead(dst []byte, h *ClientHello) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, h.Version)
 	dst = append(dst, h.Random...)
 	dst = append(append(dst, byte(len(h.SessionID))), h.SessionID...)
-	dst = append(append(dst, byte(len(h.Cookie))), h.Cookie...)
+	return append(append(dst, byte(len(h.Cookie))), h.Cookie...)
+}
+
+// appendClientHello is the encoder that a server does not have.
+func appendClientHello(dst []byte, h *ClientHello) []byte {
+	dst = appendHelloHead(dst, h)
 	dst = append(binary.BigEndian.AppendUint16(dst, uint16(len(h.CipherSuites))), h.CipherSuites...)
 	dst = append(append(dst, byte(len(h.CompressionMethods))), h.CompressionMethods...)
 	if h.Extensions != nil {

@@ -1,0 +1,221 @@
+package dtlsserver
+
+// Keys by server name, keys that expire, and how old sessions get.
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// TestPSKByServerName: the hook chooses keys by the name that the client asks for,
+// when a session is resumed too, and so is the hint chosen, with and without
+// ECDHE.
+func TestPSKByServerName(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	d := newDirect(t, func(s *Server) {
+		s.PSKIdentityHint = "nobody's"
+		s.PSKIdentityHintFor = func(name string) string {
+			switch name {
+			case "long.example":
+				return strings.Repeat("h", maxHint+1)
+			case "":
+				return ""
+			}
+			return "hint for " + name
+		}
+		s.PSK = func(_ context.Context, req PSKRequest) (PSK, error) {
+			asked = append(asked, req.ServerName)
+			return PSK{Key: []byte("key of " + req.ServerName + req.Identity)}, nil
+		}
+	})
+	n := 0
+	for _, id := range []uint16{0x00a8, ecdhePSK} {
+		for name, hint := range map[string]string{"a.example": "hint for a.example", "b.example": "hint for b.example", "": "", "long.example": ""} {
+			n++
+			c := testpeer.New("device", []byte("key of "+name+"device"), uint64(n))
+			c.Suites, c.ServerName, c.AskTicket = []uint16{id}, name, true
+			d.establish(c, clientAddr(n))
+			if string(c.Hint) != hint {
+				t.Errorf("%#04x, %q: hint %q", id, name, c.Hint)
+			}
+			if asked[len(asked)-1] != name {
+				t.Errorf("%#04x: asked for %q of %q", id, asked, name)
+			}
+			if id == ecdhePSK {
+				again := testpeer.New("device", []byte("key of "+name+"device"), uint64(100+n))
+				again.Suites, again.Ticket, again.Master, again.ServerName = c.Suites, c.NewTicket, c.Master, name
+				if !tryResume(d, again, clientAddr(100+n)) || asked[len(asked)-1] != name {
+					t.Errorf("%q: not resumed, or asked for %q", name, asked)
+				}
+			}
+			wrong := testpeer.New("device", []byte("key of c.exampledevice"), uint64(200+n))
+			wrong.Suites, wrong.ServerName = []uint16{id}, name
+			d.exchange(wrong, clientAddr(200+n), wrong.Hello())
+			d.exchange(wrong, clientAddr(200+n), wrong.Hello())
+			if d.exchange(wrong, clientAddr(200+n), wrong.Flight()); wrong.Complete {
+				t.Errorf("%q: another name's key will do", name)
+			}
+		}
+	}
+}
+
+// closedAfter is how long after start the one session of an address was closed, and
+// why. Its peer was told.
+func (b *bubble) closedAfter(p *peer, start time.Time) (time.Duration, error) {
+	b.t.Helper()
+	e := b.rec.want(b.t, KindSessionClosed, 1, "closed")
+	p.receive()
+	if len(p.Alerts) != 1 || p.Alerts[0] != (wire.Alert{Level: wire.LevelWarning, Description: wire.AlertCloseNotify}) {
+		b.t.Errorf("alerts %v", p.Alerts)
+	}
+	return e.Time.Sub(start), e.Err
+}
+
+// TestSessionAge: a session is closed when it is MaxSessionAge old, or when its key
+// expires, whatever comes first, whether its peer is busy, silent for so long
+// that it rests, or silent for longer than it may be.
+func TestSessionAge(t *testing.T) {
+	t.Parallel()
+	const never = 10 * time.Hour
+	tests := []struct {
+		name           string
+		age, key, idle time.Duration
+		busy           time.Duration // it says something after each; zero: never
+		want           time.Duration
+		err            error
+	}{
+		{"busy and old", time.Minute, never, 0, 7 * time.Second, time.Minute, ErrSessionAge},
+		{"at rest and old", 5 * time.Minute, never, never, 0, 5 * time.Minute, ErrSessionAge},
+		{"silent for too long", 5 * time.Minute, never, time.Minute, 0, time.Minute, ErrIdleTimeout},
+		{"its key expires first", time.Hour, 20 * time.Second, 0, time.Second, 20 * time.Second, ErrPSKExpired},
+		{"its key expires last", time.Minute, 2 * time.Minute, 0, 7 * time.Second, time.Minute, ErrSessionAge},
+		{"its key alone expires", 0, 3 * time.Minute, never, 0, 3 * time.Minute, ErrPSKExpired},
+		{"old at once", time.Nanosecond, never, 0, 0, 0, ErrSessionAge},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(s *Server) {
+				s.MaxSessionAge, s.IdleTimeout = tt.age, tt.idle
+				s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+					psk, err := testPSK(ctx, req)
+					psk.Expires = time.Now().Add(tt.key)
+					return psk, err
+				}
+			}, func(b *bubble) {
+				p := b.peer(1)
+				start := time.Now()
+				p.establish()
+				for time.Since(start) < tt.want+time.Second {
+					if tt.busy == 0 {
+						time.Sleep(tt.want + time.Second)
+						break
+					}
+					time.Sleep(tt.busy)
+					p.send(p.Sealed(wire.ContentApplicationData, []byte("busy")))
+				}
+				synctest.Wait()
+				if after, err := b.closedAfter(p, start); after.Round(time.Millisecond) != tt.want || err != tt.err {
+					t.Errorf("closed after %v: %v", after, err)
+				}
+			})
+		})
+	}
+}
+
+// TestSessionAgeCountsFromFullHandshake: a resumed session ends when that would which
+// it resumes, and none is resumed by then; a session with a certificate too.
+func TestSessionAgeCountsFromFullHandshake(t *testing.T) {
+	t.Parallel()
+	const age = 10 * time.Minute
+	for _, id := range []uint16{ecdhePSK, ecdheCert} {
+		d := newDirect(t, func(s *Server) {
+			s.MaxSessionAge, s.IdleTimeout = age, 24*time.Hour
+			s.Certificates = append(s.Certificates, newAuthority(t).issue("localhost", newKey(t, "P-256")))
+		})
+		start := d.now
+		c := ticketOf(d, clientAddr(1), id)
+		d.advance(age / 4)
+		first := *c
+		if !tryResume(d, &first, clientAddr(2)) {
+			t.Fatalf("%#04x: not resumed; %v", id, d.rec.lines())
+		}
+		d.advance(age/2 - age/4 + time.Second)
+		renewed := *c // with a new ticket, whose time is still that of the full handshake
+		if !tryResume(d, &renewed, clientAddr(3)) || renewed.NewTicket == nil {
+			t.Fatalf("%#04x: not resumed, or without a new ticket; %v", id, d.rec.lines())
+		}
+		renewed = testpeer.Client{Random: [32]byte{9}, Suites: c.Suites, Identity: testIdentity, Key: []byte(testKey), Ticket: renewed.NewTicket, Master: renewed.Master}
+		if !tryResume(d, &renewed, clientAddr(4)) {
+			t.Fatalf("%#04x: the new ticket resumes nothing", id)
+		}
+		d.rec.want(t, KindSessionClosed, 0, "before it is time")
+		d.advance(start.Add(age).Sub(d.now) - 2*time.Second)
+		d.rec.want(t, KindSessionClosed, 0, "two seconds before it is time")
+		d.advance(2 * time.Second)
+		if e := d.rec.want(t, KindSessionClosed, 4, "when it is time"); e.Err != ErrSessionAge {
+			t.Errorf("%#04x: %v", id, e)
+		}
+		late := *c
+		if tryResume(d, &late, clientAddr(5)) || !late.Complete {
+			t.Errorf("%#04x: resumed when it was time: %v, complete %v", id, late.Resuming, late.Complete)
+		}
+	}
+}
+
+// TestExpiredPSK: a key that has expired is as unknown, when a session is to be
+// resumed too, and the operator reads why. A session that is resumed ends with the
+// key as it is then.
+func TestExpiredPSK(t *testing.T) {
+	t.Parallel()
+	var expires time.Time
+	d := newDirect(t, func(s *Server) {
+		s.IdleTimeout = 24 * time.Hour
+		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
+			psk, err := testPSK(ctx, req)
+			psk.Expires = expires
+			return psk, err
+		}
+	})
+	expires = d.now.Add(time.Hour)
+	c := ticketOf(d, clientAddr(1), ecdhePSK)
+	expires = d.now.Add(time.Minute)
+	again := *c
+	if !tryResume(d, &again, clientAddr(2)) {
+		t.Fatal("not resumed")
+	}
+	d.advance(time.Minute)
+	if e := d.rec.want(t, KindSessionClosed, 1, "of the two"); e.Remote != clientAddr(2) || e.Err != ErrPSKExpired {
+		t.Errorf("%v", e)
+	}
+	late := *c
+	if tryResume(d, &late, clientAddr(3)) || late.Complete {
+		t.Error("resumed, or complete, with a key that has expired")
+	}
+	d.advance(31 * time.Second)
+	var told bool
+	for _, e := range d.rec.of(KindUnknownPSKIdentity) {
+		told = told || errors.Is(e.Err, ErrPSKExpired) && e.Identity == testIdentity
+	}
+	d.rec.want(t, KindPSKFailed, 0, "for what is no failure")
+	if e := d.rec.want(t, KindHandshakeFailed, 1, "with an expired key"); !told || e.Err != ErrWrongPSK {
+		t.Errorf("told %v; %v", told, d.rec.lines())
+	}
+}
+
+// TestSizeOfSession: a session is one object of 1 KiB, beyond which there is a class
+// of 1152 bytes.
+func TestSizeOfSession(t *testing.T) {
+	if size := unsafe.Sizeof(Session{}); size > 1024 {
+		t.Errorf("%d bytes", size)
+	}
+}

@@ -1,0 +1,52 @@
+package dtlsserver
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+)
+
+// closedSessions remembers for a while the addresses of sessions that were
+// closed. What still comes from there, a client's answer to close_notify above
+// all, is no stranger's junk. Of two addresses that fall into one place the later
+// is remembered. The zero closedSessions is empty.
+type closedSessions [closedPlaces]struct {
+	addresses uint64
+	until     time.Duration // since loop.base
+}
+
+const (
+	closedPlaces = 4096
+	// closedFor is how long a client may take to answer close_notify.
+	closedFor = 10 * time.Second
+)
+
+// digest makes a number of a pair of addresses. Whoever finds two pairs of one
+// number gains that its junk is told of in other words.
+func digest(remote netip.AddrPort, local netip.Addr) uint64 {
+	var l [16]byte
+	if local.IsValid() {
+		l = local.As16()
+	}
+	r := remote.Addr().As16()
+	n := uint64(remote.Port())
+	for _, half := range [...][]byte{r[:8], r[8:], l[:8], l[8:]} {
+		n = (n ^ binary.LittleEndian.Uint64(half)) * 0x9e3779b97f4a7c15
+		n ^= n >> 29
+	}
+	return n
+}
+
+// put remembers the addresses of a session.
+func (c *closedSessions) put(s *Session, now time.Duration) {
+	n := digest(s.remote, s.local.Addr())
+	place := &c[n%closedPlaces]
+	place.addresses, place.until = n, now+closedFor
+}
+
+// has reports whether a session of the addresses was closed a while ago.
+func (c *closedSessions) has(remote netip.AddrPort, local netip.Addr, now time.Duration) bool {
+	n := digest(remote, local)
+	place := &c[n%closedPlaces]
+	return place.addresses == n && now < place.until
+}

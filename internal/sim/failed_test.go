@@ -1,0 +1,67 @@
+package sim
+
+import "testing"
+
+// failedSeeds have once found something, in the server or in the simulator.
+// They are run for ever. A change of what seeds draw makes them ordinary ones,
+// which does no harm.
+var failedSeeds = []struct {
+	seed  uint64
+	about string
+}{
+	{1, faultSessionID},
+	{2, faultClientAlert},
+	{4, faultCertificate},
+	{5, faultFalseWarning},
+	{6, faultReadErrors},
+	{12, faultEarlyData},
+	{16, faultTwice},
+	{19, faultSize},
+	{22, faultCookieRoom},
+	{24, faultKeyUsage},
+	{39, faultRestart},
+	{63, faultRepeatsCut},
+	{81, faultOverload},
+	{266, faultSessions},
+	{118, "a replayed hello came while a hook ran for another"},
+	{127, "records that had been kept were counted against the datagram with the keys"},
+	{254, "what an attacker had seen overtook the client's own, by more than a window"},
+	{696, "a handler that sleeps made a flight late"},
+	{1034, "errors of peers ended Serve, and a wrong key was not told"},
+	{1309, "an attacker kept making the server send a client cookies"},
+	{2060, "a client gave up, and tried again from the same port"},
+	{2475, "failed reads made a flight late"},
+	{2585, "hooks filled all places"},
+	{3470, "failed reads kept a flight from being sent again"},
+	{4162, "the operator rotated secrets twice in a second"},
+	{9275, faultMemory},
+	{4207, "a flight was mixed of two, and had no Certificate"},
+	{4590, "an attacker spoiled one attempt after the other"},
+	{4778, "a datagram was replayed from its own address"},
+	{5703, "a datagram was too long for a socket that was full"},
+	{7280, "a flight was replayed when its handshake was long over"},
+}
+
+// TestFailedSeeds runs them.
+func TestFailedSeeds(t *testing.T) {
+	b := batch{list: []uint64{}}
+	about := make(map[uint64]string)
+	for _, f := range failedSeeds {
+		b.list = append(b.list, f.seed)
+		about[f.seed] = f.about
+	}
+	all, failure := b.run()
+	if failure != "" {
+		t.Error(failure)
+	}
+	if len(all) != len(b.list) {
+		t.Errorf("%d seeds were run, of %d", len(all), len(b.list))
+	}
+	for _, r := range all {
+		for _, f := range r.Found {
+			if f.Known == "" {
+				t.Errorf("seed %d (%s): %v", r.Seed, about[r.Seed], f.violation)
+			}
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package sim
+
+import "strings"
+
+// The faults that are known: what the ledger's rules find until they are
+// mended. A finding that none of these explains fails the run.
+
+// known is a fault that is known.
+type known struct {
+	rule  string
+	about string // what it is, in words
+	when  func(o *outcome, t traits, v *violation) bool
+}
+
+func deviceHas(list ...trait) func(*outcome, traits, *violation) bool {
+	return func(_ *outcome, t traits, _ *violation) bool { return t&traitsOf(list...) != 0 }
+}
+
+func deviceHasAll(list ...trait) func(*outcome, traits, *violation) bool {
+	all := traitsOf(list...)
+	return func(_ *outcome, t traits, _ *violation) bool { return t&all == all }
+}
+
+func worldHas(list ...feature) func(*outcome, traits, *violation) bool {
+	return func(o *outcome, _ traits, _ *violation) bool {
+		for _, f := range list {
+			if o.drawn.features.has(f) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func always(*outcome, traits, *violation) bool { return true }
+
+const (
+	faultFinishedAgain = "a Finished that comes again is not always answered"
+	faultHelloInOne    = "a hello in several fragments of one datagram is taken as its first"
+	faultPieces        = "many fragments of a few bytes, in any order, are dropped"
+	faultCertificate   = "a certificate is chosen that the client cannot use"
+	faultMemory        = "chains that come in tickets take more than MaxHandshakeMemory"
+	faultKeyUsage      = "a client certificate that is not for signatures is accepted"
+	faultRepeatsCut    = "a repeated flight of many records is not read to its end"
+	faultOverload      = "honest clients push each other out"
+	faultRestart       = "a client that begins anew in a handshake is locked out"
+	faultClientAlert   = "the client's reason is lost"
+	faultSize          = "datagrams do not get smaller"
+	faultCookieRoom    = "the cookie pushes the suites out of the first fragment"
+	faultFalseWarning  = "a close is followed by a false warning"
+	faultSessions      = "at MaxSessions a new session is refused, or gives way"
+	faultReadErrors    = "errors of peers end Serve"
+	faultTwice         = "a flight goes out twice"
+	faultSessionID     = "a client that draws a session_id for each hello never connects"
+	faultEarlyData     = "the first data after a resumption is lost"
+	faultRecordAnEvent = "a repetition in one datagram is too much for a client that takes a record an event"
+)
+
+// knownFaults, of which the first that explains a finding counts.
+var knownFaults = []known{
+	{"finished", faultFinishedAgain, always},
+	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
+	{"liveness", faultPieces, deviceHasAll(tinyFragments, shuffles)},
+	{"client", faultCertificate, deviceHas(onlyP256)},
+	{"liveness", faultCertificate, func(o *outcome, t traits, _ *violation) bool {
+		return t.has(onlyP256) && o.drawn.features.has(twoKinds)
+	}},
+	{"bounds", faultMemory, func(o *outcome, t traits, v *violation) bool {
+		return o.drawn.features.has(asksClients) && strings.Contains(v.Text, "bytes of handshakes, at most")
+	}},
+	{"authentic", faultKeyUsage, deviceHas(wrongUsage)},
+	{"evicted", faultRepeatsCut, deviceHas(tinyFragments)},
+	{"liveness", faultSize, deviceHas(narrowPath)},
+	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
+	{"cause", faultClientAlert, func(_ *outcome, t traits, v *violation) bool {
+		return t.has(distrusts) && strings.Contains(v.Text, "alert 48")
+	}},
+	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool {
+		return o.crowded || o.stats.Dropped.EvictedSessions > 0
+	}},
+	{"restart", faultRestart, always},
+	{"client", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
+	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
+	{"warning", faultFalseWarning, func(_ *outcome, _ traits, v *violation) bool { return v.Device >= 0 }},
+	{"lost", faultEarlyData, deviceHas(tickets)},
+	{"again", faultTwice, always},
+	{"serves", faultReadErrors, worldHas(readErrors)},
+}
+
+// explain says which known fault a finding is of, or nothing.
+func explain(o *outcome, v *violation) string {
+	for _, k := range knownFaults {
+		if k.rule == v.Rule && k.when(o, o.traits[v.Device], v) {
+			return k.about
+		}
+	}
+	return ""
+}

@@ -1,0 +1,207 @@
+package sim
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// The ledger: it has all keys, reads every datagram and every event, and says
+// what must never be. Each rule has a name, by which its finding is told. The
+// rules of datagrams are in rules_wire_test.go, those of sessions in
+// rules_session_test.go, those of figures in rules_stats_test.go.
+
+// violation is a finding.
+type violation struct {
+	Rule   string
+	At     time.Duration
+	Device int // negative: none
+	Text   string
+}
+
+func (v violation) String() string {
+	who := ""
+	if v.Device >= 0 {
+		who = fmt.Sprintf(" (device %d)", v.Device)
+	}
+	return fmt.Sprintf("%s%s at %.6f s: %s", v.Rule, who, v.At.Seconds(), v.Text)
+}
+
+// stimulus is what the world has done to the server in a step.
+type stimulus struct {
+	kind   string  // serve, datagram, timer, hook, write, close, or self: nothing
+	parcel *parcel // of a datagram
+}
+
+type ledger struct {
+	w         *world
+	found     []violation
+	datagrams int // that were sent, both ways
+
+	attempts map[string]*attempt // by client random
+	places   map[netip.AddrPort]*place
+	sources  map[netip.Addr]*origin
+	sessions map[*dtlsserver.Session]*association
+	resumed  map[string]*association // by client random: with a ticket, not told yet
+	order    []*attempt
+	randoms  map[string]bool // of ServerHellos
+	logged   []*association  // by lines of the key log, whose sessions are still to be told
+
+	books books
+}
+
+// place is what the server may know of an address.
+type place struct {
+	addr   netip.AddrPort
+	issued map[string]issue // cookies
+	proven bool
+	hellos []*serverHello // the latest
+	assocs []*association // that may be alive, the newest last
+	begun  []*begun       // handshakes, the latest
+	last   time.Duration  // when a session at it was closed by the server; negative: never
+}
+
+// begun is a handshake that the server has begun.
+type begun struct {
+	random   string // of its hello
+	answered bool   // by a ServerHello
+}
+
+// issue is what a cookie was issued for.
+type issue struct {
+	at     time.Duration
+	random string
+
+	rotations int // of the secrets, until then
+}
+
+// origin is an address that many may share.
+type origin struct {
+	wrongKeys int  // failures that the service was told of
+	suspect   bool // somebody has no right key, or has sent what does not open
+	alerts    map[uint8]int
+}
+
+func newLedger(w *world) *ledger {
+	return &ledger{
+		w: w, attempts: make(map[string]*attempt), places: make(map[netip.AddrPort]*place),
+		sources: make(map[netip.Addr]*origin), sessions: make(map[*dtlsserver.Session]*association),
+		resumed: make(map[string]*association), randoms: make(map[string]bool),
+	}
+}
+
+// violate notes a finding. Of one rule and device, the first few will do.
+func (l *ledger) violate(rule string, d *device, format string, args ...any) {
+	v := violation{Rule: rule, At: l.w.now(), Device: -1, Text: fmt.Sprintf(format, args...)}
+	if d != nil {
+		v.Device = d.id
+	}
+	l.w.note("!!! %v", v)
+	same := 0
+	for _, f := range l.found {
+		if f.Rule == v.Rule && f.Device == v.Device {
+			same++
+		}
+	}
+	if same < 3 {
+		l.found = append(l.found, v)
+	}
+}
+
+// begin is told of an attempt.
+func (l *ledger) begin(a *attempt) {
+	l.attempts[string(a.c.Random[:])] = a
+	l.order = append(l.order, a)
+}
+
+func (l *ledger) place(addr netip.AddrPort) *place {
+	p := l.places[addr]
+	if p == nil {
+		p = &place{addr: addr, issued: make(map[string]issue), last: -1}
+		l.places[addr] = p
+	}
+	return p
+}
+
+// source is what is told of an address's events, without those of its ports.
+func (l *ledger) source(addr netip.Addr) *origin {
+	if addr.Is6() {
+		p, _ := addr.Prefix(64)
+		addr = p.Addr()
+	}
+	o := l.sources[addr]
+	if o == nil {
+		o = &origin{alerts: make(map[uint8]int)}
+		l.sources[addr] = o
+	}
+	return o
+}
+
+// step judges one step: what the world did, what the server said to the
+// service, and what it sent.
+func (l *ledger) step(s *stimulus, sent []packet, said []told) {
+	at := l.w.now()
+	var in arrival
+	if s.kind == "datagram" {
+		l.datagrams++
+		l.w.trace.addr(at, "    server gets from", s.parcel.from, s.parcel.b)
+		in = l.arrive(s.parcel)
+	}
+	in.stats = l.w.server.Stats()
+	if in.verified && in.stats.HandshakesStarted > l.books.before.HandshakesStarted {
+		l.place(s.parcel.from).begin(in.random)
+	}
+	for i := range said {
+		if said[i].random != "" {
+			l.logged = append(l.logged, l.newAssociation(said[i].random, said[i].master))
+		}
+	}
+	for i := range sent {
+		what := "    server sends to"
+		if sent[i].err != nil {
+			what = "    server cannot send to"
+		}
+		l.w.trace.addr(at, what, sent[i].remote, sent[i].b)
+		l.datagrams++
+		l.sent(s, &in, &sent[i])
+	}
+	for i := range said {
+		l.hear(&in, &said[i])
+	}
+	l.arrived(&in)
+	l.check(s, &in, sent, said)
+}
+
+// arrival is a datagram that has come to the server, and what it should lead
+// to.
+type arrival struct {
+	parcel   *parcel
+	records  int
+	attempt  *attempt // whose it is, as it was
+	assoc    *association
+	hello    bool   // it begins with a ClientHello
+	random   string // its random
+	verified bool   // with a right cookie
+	fresh    bool   // that must be taken for one
+	finished bool   // a whole Finished that has been received is in it
+	ends     bool   // the client ends its session
+	answers  int    // HelloVerifyRequests
+	plain    bool   // there is a plaintext record in it
+	requests []*request
+	stats    dtlsserver.Stats // after the step
+}
+
+// records splits a datagram.
+func records(b []byte) (all []wire.Record, ok bool) {
+	for len(b) > 0 {
+		r, rest, ok := wire.ParseRecord(b)
+		if !ok {
+			return all, false
+		}
+		all, b = append(all, r), rest
+	}
+	return all, true
+}

@@ -1,0 +1,397 @@
+package sim
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/record"
+	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
+)
+
+// The rules of datagrams: what may be sent to whom, and that no nonce is used
+// twice.
+
+// serverHello is one that the server has sent to an address.
+type serverHello struct {
+	random   []byte
+	suite    *suite.Suite
+	started  string // random of the newest hello then
+	first    time.Duration
+	last     time.Duration
+	stirred  bool          // its client may have taken the handshake on since
+	repeated time.Duration // when it was sent last of itself
+	timers   int           // how often it was sent again of itself
+	heard    bool          // something came from its address since
+}
+
+// association is what a key log line or a ticket has keys for.
+type association struct {
+	attempt *attempt
+	random  string
+	master  []byte
+	hello   *serverHello // nil: the keys are not known yet
+	opener  record.Opener
+	next    uint64 // the least sequence number that the server may use
+	nonces  map[string]bool
+
+	place    *place
+	opened   bool          // told
+	closed   bool          // told
+	farewell bool          // close_notify was sent
+	since    time.Duration // when it was told to be open
+	heard    time.Duration // when something was delivered last
+	touched  time.Duration // when its client was heard last
+	endedAt  time.Duration
+	highest  uint64 // of the records that came while it was open
+	early    []*request
+}
+
+// A cookie is good for 30 to 60 s (Verifier).
+const (
+	minCookieAge = 30 * time.Second
+	maxCookieAge = 60 * time.Second
+)
+
+// arrive looks at a datagram before the server's answer.
+func (l *ledger) arrive(p *parcel) (in arrival) {
+	in.parcel = p
+	all, _ := records(p.b)
+	in.records = len(all)
+	pl := l.place(p.from)
+	for _, h := range pl.hellos {
+		h.heard = true
+	}
+	l.source(p.from.Addr())
+	if p.genuine && p.attempt != nil {
+		in.attempt = p.attempt
+	}
+	for i, r := range all {
+		in.plain = in.plain || r.Epoch == 0
+		switch {
+		case i == 0 && r.Epoch == 0 && r.Type == wire.ContentHandshake:
+			l.arriveHello(&in, pl, r)
+		case r.Epoch == 1 && r.Type == wire.ContentHandshake && (!p.genuine || p.attempt == nil || p.attempt.d == nil):
+			l.source(p.from.Addr()).suspect = true
+		}
+	}
+	if in.plain && !in.hello { // which may have taken a handshake on: its timer begins anew
+		for _, h := range pl.hellos {
+			h.stirred = true
+		}
+	}
+	if in.attempt != nil {
+		l.arriveFrom(&in, pl, all)
+	}
+	return in
+}
+
+// arriveHello notes a hello, and whether its cookie is right.
+func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
+	f, _, ok := wire.ParseFragment(r.Payload)
+	if !ok || f.Type != wire.TypeClientHello || f.Offset != 0 {
+		return
+	}
+	h, _, ok := wire.ParseClientHelloHead(f.Body)
+	if !ok {
+		return
+	}
+	in.hello, in.random = true, string(h.Random)
+	now := l.w.now()
+	if c, ok := pl.issued[string(h.Cookie)]; ok && c.random == string(h.Random) && now-c.at <= maxCookieAge {
+		in.verified, pl.proven = true, true
+		in.fresh = now-c.at < minCookieAge && l.w.rotations-c.rotations <= 1 && in.attempt != nil && !in.attempt.damaged
+
+		if a := l.attempts[c.random]; a != nil && a.verified < 0 {
+			a.verified = now
+		}
+	}
+}
+
+// sent judges a datagram of the server's.
+func (l *ledger) sent(s *stimulus, in *arrival, out *packet) {
+	pl := l.place(out.remote)
+	all, ok := records(out.b)
+	if !ok || len(all) == 0 {
+		l.violate("wire", nil, "sent to %v what are no records: %x", out.remote, out.b)
+		return
+	}
+	for _, r := range all {
+		if r.Epoch == 0 {
+			l.sentPlain(s, in, pl, out, r)
+		} else {
+			l.sentSealed(in, pl, r)
+		}
+	}
+}
+
+func (l *ledger) sentPlain(s *stimulus, in *arrival, pl *place, out *packet, r wire.Record) {
+	if r.Type == wire.ContentHandshake {
+		f, _, ok := wire.ParseFragment(r.Payload)
+		if !ok {
+			l.violate("wire", nil, "sent a malformed handshake message to %v", pl.addr)
+			return
+		}
+		if f.Type == wire.TypeHelloVerifyRequest {
+			l.sentCookie(in, pl, out, f)
+			return
+		}
+		if f.Type == wire.TypeServerHello && f.Offset == 0 {
+			l.sentHello(s, pl, f)
+		}
+		if most := l.w.server.MTU; most > 0 && len(out.b) > most || len(out.b) > 1200 {
+			l.violate("mtu", nil, "sent %d bytes to %v in a handshake", len(out.b), pl.addr)
+		}
+	}
+	if r.Type == wire.ContentApplicationData {
+		l.violate("wire", nil, "sent data in plaintext to %v", pl.addr)
+	}
+	if !pl.proven {
+		l.violate("unproven", nil, "sent %s to %v, whose address is not proven", describe(out.b), pl.addr)
+	}
+}
+
+// sentCookie judges a HelloVerifyRequest: one for a hello, no longer than it.
+func (l *ledger) sentCookie(in *arrival, pl *place, out *packet, f wire.Fragment) {
+	in.answers++
+	switch {
+	case !in.hello || in.parcel.from != pl.addr || in.answers > 1:
+		l.violate("unproven", nil, "sent a HelloVerifyRequest to %v that answers no hello", pl.addr)
+		return
+	case len(out.b) > len(in.parcel.b):
+		l.violate("unproven", nil, "sent %v %d bytes for %d", pl.addr, len(out.b), len(in.parcel.b))
+	case len(f.Body) < 3 || len(f.Body) != 3+int(f.Body[2]):
+		l.violate("wire", nil, "sent a malformed HelloVerifyRequest")
+		return
+	case in.fresh:
+		l.violate("cookie", deviceOf(in.attempt), "asked for a cookie again, though the one in the hello is right")
+	}
+	r, _, _ := wire.ParseRecord(in.parcel.b)
+	hello, _, _ := wire.ParseFragment(r.Payload)
+	h, _, _ := wire.ParseClientHelloHead(hello.Body)
+	if f.MessageSeq != hello.MessageSeq {
+		l.violate("wire", nil, "HelloVerifyRequest has message_seq %d, the hello %d", f.MessageSeq, hello.MessageSeq)
+	}
+	pl.issued[string(f.Body[3:])] = issue{l.w.now(), string(h.Random), l.w.rotations}
+}
+
+func deviceOf(a *attempt) *device {
+	if a == nil {
+		return nil
+	}
+	return a.d
+}
+
+// sentHello notes a ServerHello.
+func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
+	const fixed = 2 + wire.RandomLen
+	if len(f.Body) < fixed+1 || len(f.Body) < fixed+1+int(f.Body[fixed])+2 {
+		return // its first fragment is short
+	}
+	now := l.w.now()
+	random := f.Body[2:fixed]
+	for _, h := range pl.hellos {
+		if bytes.Equal(h.random, random) {
+			l.again(s, pl, h)
+			h.last = now
+			return
+		}
+	}
+	rest := f.Body[fixed+1+int(f.Body[fixed]):]
+	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), started: pl.answer(), first: now, last: now, repeated: now}
+	if h.suite == nil {
+		l.violate("wire", nil, "chose an unknown suite for %v", pl.addr)
+		return
+	}
+	if a := l.attempts[h.started]; a != nil {
+		a.flights++
+	}
+	if l.randoms[string(random)] {
+		l.violate("random", nil, "the random of a ServerHello to %v was used before", pl.addr)
+	}
+	l.randoms[string(random)] = true
+	for _, as := range pl.assocs {
+		if as.random == h.started && as.opened && !as.closed {
+			l.violate("replayed", deviceOf(as.attempt), "the hello of the session that is open has begun a handshake")
+		}
+	}
+	l.watch(h)
+	const kept = 6
+	if pl.hellos = append(pl.hellos, h); len(pl.hellos) > kept {
+		pl.hellos = pl.hellos[1:]
+	}
+}
+
+// begin notes that the server has begun a handshake.
+func (pl *place) begin(random string) {
+	const kept = 4
+	if pl.begun = append(pl.begun, &begun{random: random}); len(pl.begun) > kept {
+		pl.begun = pl.begun[1:]
+	}
+}
+
+// answer returns the random of the hello that a new ServerHello answers: of the
+// latest handshake that has none yet.
+func (pl *place) answer() string {
+	for i := len(pl.begun) - 1; i >= 0; i-- {
+		if b := pl.begun[i]; !b.answered {
+			b.answered = true
+			return b.random
+		}
+	}
+	return ""
+}
+
+// firstTimeout is the server's (RFC 6347 section 4.2.4.1).
+const firstTimeout = time.Second
+
+// watch sees to it that a flight that nobody answers is sent again.
+func (l *ledger) watch(h *serverHello) {
+	w := l.w
+	evicted, closed := w.server.Stats().Dropped.Evicted, w.server.Stats().SessionsClosed
+	c := w.conn
+	w.after(firstTimeout*3/2, func() {
+		stats := w.server.Stats()
+		quiet := stats.Dropped.Evicted == evicted && stats.SessionsClosed == closed && c == w.conn && !w.closing && w.standing == 0 && !w.has(slowHandler) && !w.has(readErrors)
+		if !h.heard && h.last == h.first && quiet {
+			l.violate("repeats", nil, "a flight is not sent again after %v", w.now()-h.first)
+		}
+	})
+}
+
+// again judges a flight that is sent again: not at once, and of itself after
+// times that double (RFC 6347 section 4.2.4.1), or a little less when the client
+// has taken the handshake on meanwhile.
+func (l *ledger) again(s *stimulus, pl *place, h *serverHello) {
+	now := l.w.now()
+	if s.kind == "timer" {
+		if least := firstTimeout << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !h.stirred && !l.w.has(slowHandler) && !l.w.has(readErrors) {
+			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.repeated, least)
+		}
+		if h.stirred {
+			h.timers, h.stirred = 0, false
+		}
+		h.timers++
+		h.repeated = now
+	}
+	a := l.attempts[h.started]
+	if now-h.last < 100*time.Millisecond && now > h.last {
+		l.violate("again", deviceOf(a), "sent the same flight to %v twice within %v", pl.addr, now-h.last)
+	}
+}
+
+// newAssociation is what a line of the key log tells.
+func (l *ledger) newAssociation(random string, master []byte) *association {
+	if as := l.resumed[random]; as != nil && bytes.Equal(as.master, master) {
+		delete(l.resumed, random)
+		return as
+	}
+	return &association{attempt: l.attempts[random], random: random, master: master, nonces: make(map[string]bool)}
+}
+
+// sentSealed judges a sealed record: somebody has its key, and its nonce is
+// new.
+func (l *ledger) sentSealed(in *arrival, pl *place, r wire.Record) {
+	if r.Epoch != 1 {
+		l.violate("wire", nil, "sent a record of epoch %d to %v", r.Epoch, pl.addr)
+		return
+	}
+	if !pl.proven {
+		l.violate("unproven", nil, "sent a sealed record to %v, whose address is not proven", pl.addr)
+	}
+	as, content := l.unseal(pl, r)
+	if as == nil {
+		l.violate("keys", nil, "sent %v a record that no key opens: %s", pl.addr, describeRecord(r))
+		return
+	}
+	if n := as.hello.suite.ExplicitNonceLen(); n > 0 {
+		nonce := string(r.Payload[:n])
+		if as.nonces[nonce] {
+			l.violate("nonce", deviceOf(as.attempt), "explicit nonce %x was used twice", nonce)
+		}
+		as.nonces[nonce] = true
+		if !bytes.Equal(r.Raw[3:11], r.Payload[:n]) {
+			l.violate("nonce", deviceOf(as.attempt), "explicit nonce %x is not the sequence number", nonce)
+		}
+	}
+	switch r.Type {
+	case wire.ContentAlert:
+		if a, ok := wire.ParseAlert(content); !ok {
+			l.violate("wire", nil, "sealed a malformed alert")
+		} else if a.Description == wire.AlertCloseNotify {
+			as.farewell = true
+		}
+	case wire.ContentApplicationData:
+		if as.closed {
+			l.violate("order", deviceOf(as.attempt), "sealed data after the session was closed")
+		}
+	case wire.ContentHandshake:
+		if f, _, ok := wire.ParseFragment(content); ok && f.Type == wire.TypeFinished && in.finished {
+			in.finished = false // it is answered
+		}
+	}
+}
+
+// unseal finds the association that a record is of.
+func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
+	for i := len(pl.assocs) - 1; i >= 0; i-- {
+		as := pl.assocs[i]
+		if content, ok := l.open(as, r); ok {
+			return as, content
+		}
+	}
+	// Whose handshake is new: of the key log, or with a ticket.
+	var candidates []*association
+	for _, as := range l.logged {
+		if as.hello == nil {
+			candidates = append(candidates, as)
+		}
+	}
+	for _, b := range pl.begun {
+		if a := l.attempts[b.random]; a != nil && a.offered != nil {
+			candidates = append(candidates, &association{attempt: a, random: b.random, master: a.offered, nonces: make(map[string]bool)})
+		}
+	}
+	for _, as := range candidates {
+		for _, h := range pl.hellos {
+			keys := h.suite.NewSecret(as.master).Keys([]byte(as.random), h.random)
+			if as.opener.Init(h.suite, keys.ServerKey, keys.ServerIV) != nil {
+				continue
+			}
+			if content, err := as.opener.Open(nil, r); err == nil {
+				as.hello, as.next = h, r.Seq+1
+				if as.attempt != nil && as.attempt.offered != nil {
+					l.resumed[as.random] = as
+				}
+				const kept = 8
+				if pl.assocs = append(pl.assocs, as); len(pl.assocs) > kept {
+					pl.assocs = pl.assocs[1:]
+				}
+				return as, content
+			}
+		}
+	}
+	return nil, nil
+}
+
+// open opens a record with the association's key. A sequence number that does
+// not rise is a nonce that is used twice.
+func (l *ledger) open(as *association, r wire.Record) ([]byte, bool) {
+	fresh := as.opener // without marking its window
+	content, err := fresh.Open(nil, r)
+	if err == record.ErrForged {
+		return nil, false
+	}
+	if err == record.ErrReplayed || r.Seq < as.next {
+		again := as.opener
+		keys := as.hello.suite.NewSecret(as.master).Keys([]byte(as.random), as.hello.random)
+		_ = again.Init(as.hello.suite, keys.ServerKey, keys.ServerIV)
+		if content, err = again.Open(nil, r); err != nil {
+			return nil, false
+		}
+		l.violate("nonce", deviceOf(as.attempt), "sequence number %d is used again, %d is the next", r.Seq, as.next)
+		return content, true
+	}
+	as.opener, as.next = fresh, r.Seq+1
+	return content, true
+}
