@@ -137,7 +137,10 @@ func (e *Engine) takeFinishedAgain(now time.Time, f wire.Fragment) {
 		return
 	}
 	e.cameAgain = 0
-	// Several at a time say no more than one of how large datagrams may be.
+	// Several at a time say no more than one of how large datagrams may be. But
+	// there is no timer behind this flight, and it is short: clients that take one
+	// record of a datagram get one in each.
+	e.single = true
 	e.sayAgain(now, !now.Before(e.resendFrom))
 }
 

@@ -101,7 +101,7 @@ func (e *Engine) cutLarge(m wire.Fragment, offset, used int) (n int, fits bool) 
 func (e *Engine) recut(m wire.Fragment, at, offset int) (n int) {
 	from, to := e.largePiece(at, offset)
 	for _, size := range sizes {
-		if int(size) >= e.cfg.MTU || size < e.size {
+		if e.size == 0 || int(size) >= e.cfg.MTU || size < e.size {
 			continue
 		}
 		if most := e.most(m, int(size)); to-from > most {

@@ -263,3 +263,21 @@ func TestTooLong(t *testing.T) {
 	}
 	d.wantSilent("when application data was too long")
 }
+
+// TestConstantRequests: a client that asks again every few hundred milliseconds, and
+// so keeps our timer from coming up, gets smaller datagrams too.
+func TestConstantRequests(t *testing.T) {
+	t.Parallel()
+	d := longChain(t, 1200, 3000)
+	d.hello()
+	d.sent = nil
+	for range 20 {
+		d.advance(260 * time.Millisecond)
+		d.e.HelloAgain(d.now)
+		d.pump()
+		if f := d.take(); f.longest <= 256 && f.records == f.datagrams {
+			return
+		}
+	}
+	t.Error("after 5 s the datagrams are as long as at first")
+}

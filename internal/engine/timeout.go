@@ -32,10 +32,17 @@ func (e *Engine) resend(now time.Time) {
 	if now.Before(e.resendFrom) {
 		return
 	}
-	hs, first := e.hs, e.cfg.firstTimeout()
-	// Who asks sooner after the last time has a timer shorter than the round trip,
-	// or is not the client.
-	lost := hs.timeout-hs.resendAt.Sub(now) >= first-first/4
+	// Of those who ask often, with a timer shorter than the round trip or as
+	// attackers, only some say that a flight was lost.
+	hs, since := e.hs, e.hs.lostAt
+	if since.Before(hs.gotOnAt) {
+		since = hs.gotOnAt
+	}
+	first := e.cfg.firstTimeout()
+	lost := now.Sub(since) >= first-first/4
+	if lost {
+		hs.lostAt = now
+	}
 	e.sayAgain(now, lost)
 	hs.resendAt = now.Add(hs.timeout)
 }
@@ -111,6 +118,7 @@ func (e *Engine) Timeout(now time.Time) {
 		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil})
 		return
 	}
+	e.hs.lostAt = now
 	e.sayAgain(now, true)
 	e.hs.timeout = min(2*e.hs.timeout, MaxTimeout)
 	e.hs.resendAt = now.Add(e.hs.timeout)
