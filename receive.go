@@ -176,11 +176,13 @@ func (l *loop) admit(now time.Time, s, replaces *Session, hello *engine.Hello) (
 //
 // A bad record costs that record and not the datagram, but a datagram made of
 // bad records is not read to its end: of long ones, which take as long to find
-// out, fewer are read.
+// out, fewer are read. Records that have come before are found out at once, and
+// what is new may be behind many: a flight in small fragments, of which the last
+// were lost.
 func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
-	const maxBad = 16
+	const maxBad, maxRepeated = 16, 256
 	again := false
-	for bad := 0; len(datagram) > 0 && bad < maxBad; {
+	for bad, repeated := 0, 0; len(datagram) > 0 && bad < maxBad && repeated < maxRepeated; {
 		r, rest, ok := engine.NextRecord(datagram)
 		if !ok {
 			s.countDrop(now, engine.DropMalformed)
@@ -193,7 +195,11 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 			}
 		}
 		again = true
-		if !l.receiveRecord(now, s, r) {
+		switch l.receiveRecord(now, s, r) {
+		case engine.DropNone:
+		case engine.DropRepeated:
+			repeated++
+		default:
 			bad += 1 + len(r.Payload)>>10
 		}
 		l.endGivingWay()
@@ -205,9 +211,9 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 // until one takes it. What is plaintext is for the handshakes: the newest first,
 // unless the other has been answered. What is sealed is tried by the handshakes
 // that have keys, then by the open session, and last by handshakes that may have
-// keys soon. A record that does not open marks no replay window. It reports
-// whether the record was of use.
-func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) bool {
+// keys soon. A record that does not open marks no replay window. It returns why
+// the record was of no use, if it was not.
+func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) engine.Drop {
 	first, second, open := l.family(s)
 	var order [3]*Session
 	newer, older := second, first
@@ -223,8 +229,10 @@ func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) bool {
 		order = [3]*Session{older, newer}
 	case r.Epoch == 0:
 		order = [3]*Session{newer, older}
-	case newer.opening():
+	case newer.opening() && (older == nil || older.opening()):
 		order = [3]*Session{newer, older, open}
+	case newer.opening():
+		order = [3]*Session{newer, open, older}
 	case older != nil && older.opening():
 		order = [3]*Session{older, open, newer}
 	default:
@@ -254,7 +262,7 @@ func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) bool {
 	if drop != engine.DropNone {
 		at.countDrop(now, drop)
 	}
-	return drop == engine.DropNone
+	return drop
 }
 
 // notTaken reports whether a plaintext record may be for another handshake of the
