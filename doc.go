@@ -1,7 +1,7 @@
 // Package dtlsserver is a DTLS 1.2 server that Go services embed: one UDP
 // socket, many peers, one handler of four methods, pre-shared keys by a hook or
-// certificates, and a cookie exchange that keeps nothing about anybody who has
-// not proven their address.
+// certificates, and a cookie exchange that keeps no state for a client until it
+// has proven its address.
 //
 // # Use
 //
@@ -58,7 +58,8 @@
 // # Security
 //
 // A client that has not returned a cookie from its address costs the server a
-// MAC and one datagram that is smaller than its own. Cookies come before
+// MAC and one datagram that is smaller than its own; one that cannot do DTLS 1.2
+// gets an alert instead, of which a hundred a second are sent. Cookies come before
 // everything else, also for addresses that have an open session: a peer that
 // has lost its memory may connect anew from its old port (RFC 6347 section
 // 4.2.8), and its old session lives until the new handshake has proven the key.

@@ -148,16 +148,16 @@ func (h *handshakes) remove(s *Session) {
 	}
 }
 
-// overdueMemory is how long a handshake may hold memory before it may have to
-// give way to others that need some. It is longer than honest clients take to
-// say something again.
+// overdueMemory is how long a handshake that holds memory may stand without
+// progress before it may have to give way to others that need some. It is longer
+// than honest clients take to say something again.
 const overdueMemory = 5 * time.Second
 
 // reserve notes that a handshake sets bytes aside, or, if they are negative,
 // gives them back. At the bound it returns the handshakes that give way for it:
 // of the source that has reserved most, if that is twice what this one's would
-// have, the one with most; or else the one that has held memory for longest, if
-// that is long. If they are not enough, none gives way, and ok is false.
+// have, the one with most; or else one that holds memory and has made no progress
+// for long. If they are not enough, none gives way, and ok is false.
 func (h *handshakes) reserve(s *Session, bytes, bound int, now time.Duration) (giveWay []*Session, ok bool) {
 	for bytes > 0 && h.memory+int64(bytes) > int64(bound) {
 		victim := h.holdsMost(s, bytes)
@@ -176,7 +176,6 @@ func (h *handshakes) reserve(s *Session, bytes, bound int, now time.Duration) (g
 		giveWay = append(giveWay, victim)
 	}
 	if s.reserved == 0 && bytes > 0 {
-		s.holdsSince = now
 		inHolder.push(&h.holders, s)
 	}
 	s.reserved += int32(bytes)
@@ -230,23 +229,27 @@ func (h *handshakes) holdsMost(s *Session, bytes int) (holds *Session) {
 	return holds
 }
 
-// overdue returns the handshake that has held memory for longest, if that is
+// overdue returns a handshake that holds memory and has made no progress for
 // overdueMemory: with a probability that grows, and surely at twice that time,
-// lest somebody who times it keeps all others out.
+// lest somebody who times it keeps all others out. It looks at some of those
+// that have held memory for longest.
 func (h *handshakes) overdue(s *Session, now time.Duration) *Session {
+	const maxLooks = 16
 	held := h.holders
-	for n := 0; held != nil && (held == s || held.givesWay); n++ {
-		if held = held.inHolders.next; held == h.holders || n == 16 {
-			return nil
+	for range maxLooks {
+		if held == nil {
+			break
+		}
+		if held != s && !held.givesWay {
+			if late := now - held.since - overdueMemory; late >= time.Duration(h.coin.Int64N(int64(overdueMemory))) {
+				return held
+			}
+		}
+		if held = held.inHolders.next; held == h.holders {
+			break
 		}
 	}
-	if held == nil {
-		return nil
-	}
-	if late := now - held.holdsSince - overdueMemory; late < time.Duration(h.coin.Int64N(int64(overdueMemory))) {
-		return nil
-	}
-	return held
+	return nil
 }
 
 // endGivingWay ends the handshakes that give way for their memory.

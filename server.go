@@ -178,13 +178,13 @@ type Server struct {
 	// DefaultMaxHandshakesPerSource. Negative: no limit per source.
 	MaxHandshakesPerSource int
 	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
-	// together keep of messages that have come in part and of client
-	// certificates, which while VerifyConnection is asked are held parsed. At
-	// the bound, a handshake of the source that holds most, for the number of
-	// identities that have sessions there, gives way, if that is twice what the newer one's
-	// holds, or one that has held memory for more than 5 s; else what is newer
-	// is dropped, and clients send it again. Zero:
-	// DefaultMaxHandshakeMemory.
+	// together keep of messages that have come in part, of long hellos and of
+	// client certificates, which while VerifyConnection is asked are held
+	// parsed. At the bound, a handshake of the source that holds most, for the
+	// number of identities that have sessions there, gives way, if that is
+	// twice what the newer one's would hold; or one that holds some and has
+	// made no progress for 5 s; else what is newer is dropped, and clients
+	// send it again. Zero: DefaultMaxHandshakeMemory.
 	MaxHandshakeMemory int
 
 	// MTU is the largest UDP payload sent in a handshake, in bytes, from 128

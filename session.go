@@ -52,7 +52,6 @@ type Session struct {
 	inHolders    ring[Session] // of loop.handshakes
 	since        time.Duration // since loop.base: in the class
 	inClass      ring[Session] // of loop.handshakes
-	holdsSince   time.Duration // since loop.base: has reserved some
 
 	mu       sync.Mutex // guards all following
 	eng      engine.Engine

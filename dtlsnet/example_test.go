@@ -2,6 +2,7 @@ package dtlsnet_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -19,18 +20,21 @@ import (
 // client.
 func Example() {
 	key := []byte("a random key, 32 bytes or more..")
-	listener, err := dtlsnet.Listen("udp", "127.0.0.1:0", &dtlsserver.Server{
+	server := &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(map[string][]byte{"sensor-1": key}),
-	})
+	}
+	listener, err := dtlsnet.Listen("udp", "127.0.0.1:0", server)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer listener.Close()
+	// listener.Close would leave the connections to their peers, one of which
+	// may have gone without a word.
+	defer server.Close()
 	go func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
-				return // net.ErrClosed: the listener is closed
+				return // net.ErrClosed: the server is closed
 			}
 			go serve(conn.(*dtlsnet.Conn))
 		}
@@ -55,7 +59,8 @@ func Example() {
 	// Output: hello sensor-1, world <nil>
 }
 
-// serve answers a peer until it closes the connection or is silent for a minute.
+// serve answers a peer until it closes the connection or is silent for a minute,
+// or the server is closed.
 func serve(conn *dtlsnet.Conn) {
 	defer conn.Close()
 	identity := conn.Session().ConnectionState().PSKIdentity
@@ -63,10 +68,10 @@ func serve(conn *dtlsnet.Conn) {
 	for {
 		conn.SetReadDeadline(time.Now().Add(time.Minute))
 		n, err := conn.Read(message)
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			fmt.Fprintf(conn, "hello %s, %s", identity, message[:n])
-		case io.EOF:
+		case err == io.EOF, errors.Is(err, net.ErrClosed):
 			return
 		default:
 			log.Print(err)

@@ -1,7 +1,9 @@
 // Package interop tries the library, and examples/server, with DTLS clients that
-// others wrote: OpenSSL's s_client, GnuTLS' gnutls-cli, Erlang's ssl, and the
-// clients of pion/dtls v2 and v3. It is a module of its own, so that importers
-// of the library do not get what it needs.
+// others wrote: OpenSSL's s_client, GnuTLS' gnutls-cli, Erlang's ssl, libcoap's
+// clients, the clients of pion/dtls v2 and v3, and, in C, clients made of OpenSSL,
+// GnuTLS, wolfSSL and mbedTLS. A relay loses and reorders datagrams between them
+// and the server. It is a module of its own, so that importers of the library do
+// not get what it needs.
 //
 // A test whose tool is not installed is skipped, and fails when CI is set.
 package interop

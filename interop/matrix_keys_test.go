@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -57,41 +58,74 @@ func newKey(kind string) (key crypto.Signer) {
 }
 
 func newKeySet(kind, authority string) *keySet {
-	caKey := newKey(authority)
-	template := func(serial int64, name string) *x509.Certificate {
-		return &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-			KeyUsage: x509.KeyUsageDigitalSignature,
-		}
-	}
-	sign := func(template, parent *x509.Certificate, key crypto.Signer) *x509.Certificate {
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), caKey)
-		if err != nil {
-			panic(err)
-		}
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			panic(err)
-		}
-		return cert
-	}
-	root := template(1, "Test CA of "+kind)
-	root.IsCA, root.BasicConstraintsValid, root.KeyUsage = true, true, x509.KeyUsageCertSign
-	ca := sign(root, root, caKey)
-	issue := func(serial int64, name string, usage x509.ExtKeyUsage) tls.Certificate {
-		leaf, key := template(serial, name), newKey(kind)
-		leaf.DNSNames, leaf.ExtKeyUsage = []string{name}, []x509.ExtKeyUsage{usage}
-		cert := sign(leaf, ca, key)
-		return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
-	}
+	ca := newAuthority("Test CA of "+kind, authority, nil)
 	set := &keySet{
-		pool: x509.NewCertPool(), ca: ca.Raw, caKey: caKey,
-		server: issue(2, serverName, x509.ExtKeyUsageServerAuth),
-		client: issue(3, "client", x509.ExtKeyUsageClientAuth),
+		pool: x509.NewCertPool(), ca: ca.cert.Raw, caKey: ca.key,
+		server: ca.issue(kind, serverName, x509.ExtKeyUsageServerAuth),
+		client: ca.issue(kind, "client", x509.ExtKeyUsageClientAuth),
 	}
-	set.pool.AddCert(ca)
+	set.pool.AddCert(ca.cert)
 	return set
+}
+
+// newChain returns a set whose server has two certificates between its own and
+// the authority's, and whose client has none.
+func newChain() *keySet {
+	root := newAuthority("Test CA of chains", "P-256", nil)
+	first := newAuthority("Test CA between, one", "P-256", root)
+	second := newAuthority("Test CA between, two", "P-256", first)
+	set := &keySet{ca: root.cert.Raw, server: second.issue("P-256", serverName, x509.ExtKeyUsageServerAuth)}
+	set.server.Certificate = append(set.server.Certificate, second.cert.Raw, first.cert.Raw)
+	return set
+}
+
+// authority signs certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// newAuthority returns an authority with a kind of key, which another has
+// signed, or itself if that is nil.
+func newAuthority(name, kind string, by *authority) *authority {
+	a := &authority{key: newKey(kind)}
+	template := newTemplate(name)
+	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
+	if by == nil {
+		by = &authority{template, a.key}
+	}
+	a.cert = by.sign(template, a.key)
+	return a
+}
+
+// issue returns a new key with its certificate.
+func (a *authority) issue(kind, name string, usage x509.ExtKeyUsage) tls.Certificate {
+	template, key := newTemplate(name), newKey(kind)
+	template.DNSNames, template.ExtKeyUsage = []string{name}, []x509.ExtKeyUsage{usage}
+	cert := a.sign(template, key)
+	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
+}
+
+func (a *authority) sign(template *x509.Certificate, key crypto.Signer) *x509.Certificate {
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	if err != nil {
+		panic(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	return cert
+}
+
+var serial atomic.Int64
+
+func newTemplate(name string) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(serial.Add(1)), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature,
+	}
 }
 
 // writeKeys writes what clients need of a set into files in dir, for each kind

@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"maps"
@@ -144,32 +143,11 @@ func cells() (all []cell) {
 
 const alpn = "coap"
 
-// serve starts a server for a cell, on a free port of the loopback interface,
-// which answers as examples/server does. The client may choose among all that
-// it has; the function returned gives the session that came of it.
+// serve starts a server for a cell. The client may choose among all that it
+// has; the function returned gives the session that came of it.
 func (c cell) serve(t *testing.T) (addr string, session func() *dtlsserver.Session) {
 	t.Helper()
-	complete := make(chan *dtlsserver.Session, 1)
-	var mu sync.Mutex
-	var events []string // guarded by mu
-	note := func(e dtlsserver.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		events = append(events, e.String())
-	}
 	s := &dtlsserver.Server{
-		Handler: dtlsserver.HandlerFuncs{
-			OnError: note, OnWarning: note,
-			OnInfo: func(e dtlsserver.Event) {
-				note(e)
-				if e.Kind == dtlsserver.KindHandshakeComplete {
-					complete <- e.Session
-				}
-			},
-			OnDatagram: func(s *dtlsserver.Session, _, _ []byte) {
-				fmt.Fprintf(s, "to %v: ACK", s.RemoteAddr())
-			},
-		},
 		PSK:              dtlsserver.StaticPSK(map[string][]byte{identity: key}),
 		CurvePreferences: []tls.CurveID{tls.CurveP256, tls.X25519, tls.CurveP384},
 	}
@@ -185,29 +163,13 @@ func (c cell) serve(t *testing.T) (addr string, session func() *dtlsserver.Sessi
 	if c.alpn {
 		s.NextProtos = []string{"dot", alpn}
 	}
-	if err := s.Listen("udp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if s.Close(); s.Shutdown(ctx) != nil {
-			t.Error("the server does not end")
+	d := serve(t, s)
+	return d.addr, func() *dtlsserver.Session {
+		sessions := d.complete()
+		if len(sessions) != 1 {
+			t.Fatalf("%d handshakes are complete, want one", len(sessions))
 		}
-		if t.Failed() {
-			mu.Lock()
-			defer mu.Unlock()
-			t.Logf("the server's events:\n%s", strings.Join(events, "\n"))
-		}
-	})
-	return s.Addr().String(), func() *dtlsserver.Session {
-		select {
-		case s := <-complete:
-			return s
-		default: // it is told before the data that the client saw answered
-			t.Fatal("no handshake is complete")
-			return nil
-		}
+		return sessions[0]
 	}
 }
 

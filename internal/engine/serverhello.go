@@ -209,8 +209,7 @@ func (e *Engine) chooseProtocol(offered []byte) bool {
 
 // offersCertificateSuite reports whether a certificate could be of use.
 func (e *Engine) offersCertificateSuite() bool {
-	var offered numbers
-	offered.add(e.hs.offer.hello.CipherSuites)
+	offered := newNumbers(e.hs.offer.hello.CipherSuites)
 	return slices.ContainsFunc(e.cfg.Suites, func(s *suite.Suite) bool {
 		return !s.KeyExchange.WithPSK() && offered.has(s.ID)
 	})
@@ -381,8 +380,7 @@ func blocks(key crypto.Signer) bool {
 // chooseSuite returns the first of the server's suites that the client offers
 // and that both have the means for.
 func (e *Engine) chooseSuite(certificate *Certificate, group, scheme bool) *suite.Suite {
-	var offered numbers
-	offered.add(e.hs.offer.hello.CipherSuites)
+	offered := newNumbers(e.hs.offer.hello.CipherSuites)
 	for _, s := range e.cfg.Suites {
 		kx := s.KeyExchange
 		switch {
@@ -435,8 +433,7 @@ func (e *Engine) chooseScheme(certificate *Certificate) uint16 {
 
 // firstOf returns the first of ours that is among theirs, or zero.
 func firstOf(ours []uint16, theirs []byte, all bool) uint16 {
-	var offered numbers
-	offered.add(theirs)
+	offered := newNumbers(theirs)
 	for _, v := range ours {
 		if all || offered.has(v) {
 			return v
@@ -445,14 +442,33 @@ func firstOf(ours []uint16, theirs []byte, all bool) uint16 {
 	return 0
 }
 
-// numbers is a set of what lists of a hello hold, which may be thousands.
-type numbers [1 << 16 / 64]uint64
-
-func (n *numbers) add(list []byte) {
-	for ; len(list) >= 2; list = list[2:] {
-		v := binary.BigEndian.Uint16(list)
-		n[v/64] |= 1 << (v % 64)
-	}
+// numbers is the set of what a list of a hello holds, which may be thousands.
+type numbers struct {
+	list []byte
+	set  *[1 << 16 / 64]uint64 // of a long list; nil: it is read each time
 }
 
-func (n *numbers) has(v uint16) bool { return n[v/64]&(1<<(v%64)) != 0 }
+func newNumbers(list []byte) numbers {
+	const long = 1 << 10 // bytes
+	n := numbers{list: list}
+	if len(list) > long {
+		n.set = new([1 << 16 / 64]uint64)
+		for ; len(list) >= 2; list = list[2:] {
+			v := binary.BigEndian.Uint16(list)
+			n.set[v/64] |= 1 << (v % 64)
+		}
+	}
+	return n
+}
+
+func (n *numbers) has(v uint16) bool {
+	if n.set != nil {
+		return n.set[v/64]&(1<<(v%64)) != 0
+	}
+	for list := n.list; len(list) >= 2; list = list[2:] {
+		if binary.BigEndian.Uint16(list) == v {
+			return true
+		}
+	}
+	return false
+}

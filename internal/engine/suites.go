@@ -146,10 +146,7 @@ const (
 // Suits says how the certificates of each kind suit the client, in the suites that
 // the server has. It reads the hello's lists once, however many kinds there are.
 func (hello *HelloInfo) Suits(kinds []Kind, served []*suite.Suite) []Fit {
-	var suites, schemes, groups numbers
-	suites.add(hello.CipherSuites)
-	schemes.add(hello.Schemes)
-	groups.add(hello.SupportedGroups)
+	suites, schemes, groups := newNumbers(hello.CipherSuites), newNumbers(hello.Schemes), newNumbers(hello.SupportedGroups)
 	var can uint16
 	for i, scheme := range suite.Schemes() {
 		if schemes.has(scheme) {
@@ -157,8 +154,7 @@ func (hello *HelloInfo) Suits(kinds []Kind, served []*suite.Suite) []Fit {
 		}
 	}
 	if hello.CertificateSchemes != nil { // RFC 8446 section 4.2.3
-		schemes = numbers{}
-		schemes.add(hello.CertificateSchemes)
+		schemes = newNumbers(hello.CertificateSchemes)
 	}
 	var known uint32
 	for algorithm, either := range signerSchemes {
