@@ -184,6 +184,7 @@ type Engine struct {
 
 	state        state
 	single       bool   // one record a datagram: no smaller size has helped
+	backwards    bool   // the pieces of a message go out the last first, this time
 	repeats      uint8  // of the flight, since the client last got on
 	size         uint16 // of the largest datagram of a flight; zero: Config.MTU
 	longest      uint16 // datagram of the flight, as it was last cut

@@ -12,7 +12,7 @@ type flight struct {
 	// (RFC 6347 section 4.2.6).
 	bytes  []byte
 	next   int  // where in bytes the message is that goes out next
-	offset int  // and from where in its body
+	offset int  // and how many bytes of its body have gone out
 	held   bool // it is not whole yet
 }
 
@@ -98,9 +98,13 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 		if m.Type == changeCipherSpec {
 			dst, err = e.appendRecord(dst, epochOf(m.Type), wire.ContentChangeCipherSpec, nil, changeCipherSpecBody)
 		} else {
+			from := f.offset
+			if e.backwards {
+				from = len(m.Body) - f.offset - n
+			}
 			var header [wire.HandshakeHeaderLen]byte
-			wire.AppendHandshakeHeader(header[:0], m.Type, len(m.Body), m.MessageSeq, f.offset, n)
-			dst, err = e.appendRecord(dst, epochOf(m.Type), wire.ContentHandshake, header[:], m.Body[f.offset:f.offset+n])
+			wire.AppendHandshakeHeader(header[:0], m.Type, len(m.Body), m.MessageSeq, from, n)
+			dst, err = e.appendRecord(dst, epochOf(m.Type), wire.ContentHandshake, header[:], m.Body[from:from+n])
 		}
 		if f.offset += n; f.offset == len(m.Body) {
 			f.next, f.offset = len(f.bytes)-len(rest), 0

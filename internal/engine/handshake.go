@@ -237,7 +237,7 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 	copy(hs.incoming[:], hs.incoming[1:])
 	hs.incoming[window-1] = reassembler{budget: hs.budget}
 	hs.nextReceive++
-	e.repeats = 0
+	e.repeats, e.backwards = 0, false
 	e.receiveMessage(now, t, hs.nextReceive-1, body)
 }
 

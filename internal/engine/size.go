@@ -47,6 +47,7 @@ func (e *Engine) TooLong(n int) {
 	}
 	for e.mtu() >= n && e.shrink() {
 	}
+	e.backwards = false // nothing of it has left
 	e.flight.rewind()
 }
 
@@ -99,6 +100,9 @@ func (e *Engine) cutLarge(m wire.Fragment, offset, used int) (n int, fits bool) 
 // ones, it is cut again: there are clients, pion's among them, that never put
 // together what was cut otherwise at first and has come in part.
 func (e *Engine) recut(m wire.Fragment, at, offset int) (n int) {
+	if e.backwards && offset < len(m.Body) {
+		offset = len(m.Body) - offset - 1 // the last byte of the piece
+	}
 	from, to := e.largePiece(at, offset)
 	for _, size := range sizes {
 		if e.size == 0 || int(size) >= e.cfg.MTU || size < e.size {
@@ -109,7 +113,7 @@ func (e *Engine) recut(m wire.Fragment, at, offset int) (n int) {
 			to = min(to, from+most)
 		}
 	}
-	return to - offset
+	return to - from
 }
 
 // largePiece returns from where to where in its body the piece of a message reaches

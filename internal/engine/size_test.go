@@ -179,6 +179,62 @@ type longTickets struct{ openTickets }
 
 func (longTickets) Seal(time.Time, []byte) ([]byte, error) { return make([]byte, 3000), nil }
 
+// joining puts a message together as GnuTLS's clients do: what has come first, and
+// what joins that. What joins it in front takes the place of what is behind.
+type joining struct{ from, to int }
+
+func (j *joining) take(from, to int) {
+	switch {
+	case j.to == 0:
+		j.from, j.to = from, to
+	case from < j.from && to >= j.from:
+		j.from, j.to = from, min(to, j.to)
+	case to > j.to && from <= j.to:
+		j.from, j.to = min(from, j.from), to
+	}
+}
+
+// TestCutsForJoiningClients: a client that has got the end of a message first, since
+// the path loses the long datagrams with the rest, has the whole of it soon after the
+// datagrams are short enough.
+func TestCutsForJoiningClients(t *testing.T) {
+	t.Parallel()
+	for _, most := range []int{1199, 548, 300, 256} {
+		for _, length := range []int{900, 1500, 3000, 5000} {
+			d := longChain(t, 1200, length)
+			d.hello()
+			var client joining
+			for n := 0; ; n++ {
+				length := 0
+				for _, datagram := range d.sent {
+					for left := datagram; len(left) > 0; {
+						r, rest, _ := wire.ParseRecord(left)
+						left = rest
+						f, _, _ := wire.ParseFragment(r.Payload)
+						if f.Type != wire.TypeCertificate {
+							continue
+						}
+						if length = int(f.Length); len(datagram) <= most {
+							client.take(int(f.Offset), int(f.Offset)+len(f.Body))
+						}
+					}
+				}
+				d.sent = nil
+				if client.from == 0 && client.to == length {
+					break
+				}
+				// Where 548 bytes pass, three of them; else those of 548 bytes were
+				// in vain.
+				if n == 3 && most >= 548 || n == 5 {
+					t.Errorf("path of %d bytes, %d bytes of certificates: the client has those from %d to %d", most, length, client.from, client.to)
+					break
+				}
+				d.advance(d.e.Deadline().Sub(d.now))
+			}
+		}
+	}
+}
+
 // TestSizeIsRemembered: what the client has answered is how large the datagrams of
 // the association's other flights are, also when they are said again.
 func TestSizeIsRemembered(t *testing.T) {

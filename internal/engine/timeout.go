@@ -59,6 +59,11 @@ func (e *Engine) sayAgain(now time.Time, lost bool) {
 	if e.repeats++; e.repeats > sameSize {
 		e.repeats = sameSize
 		e.shrink()
+		// GnuTLS's clients keep what they have first got of a message, and take
+		// what joins it. If that was its end, since the path loses the long
+		// datagrams with the rest, they need the others backwards. Others may
+		// need them forwards.
+		e.backwards = !e.backwards
 	}
 }
 
