@@ -816,7 +816,7 @@ func FuzzServer(f *testing.F) {
 			c.Seq, c.MessageSeq = uint64(r.Int64N(2)*r.Int64N(1<<40)), uint16(r.IntN(2)*r.IntN(1<<15))
 			give(c, p, c.Hello())
 			give(c, p, c.Hello())
-			if !c.HelloDone {
+			if !c.HelloDone || c.ServerHello == nil { // or it was a flight for another
 				continue
 			}
 			cke, ccs, finished := c.KeyExchange()
