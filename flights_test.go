@@ -234,3 +234,80 @@ func TestClientsAlertIsTold(t *testing.T) {
 		})
 	})
 }
+
+// TestRecordsOfThree: at an address with an open session and two handshakes, of which
+// the newer has keys and the older has none, each sealed record finds its own.
+func TestRecordsOfThree(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	from := clientAddr(1)
+	open := testpeer.New(testIdentity, []byte(testKey), 1)
+	d.establish(open, from)
+	older, newer := testpeer.New(testIdentity, []byte(testKey), 2), testpeer.New(testIdentity, []byte(testKey), 3)
+	for _, c := range []*testpeer.Client{older, newer} {
+		d.advance(2 * time.Second)
+		d.exchange(c, from, c.Hello())
+		d.exchange(c, from, c.Hello())
+	}
+	records := newer.Records()
+	d.exchange(newer, from, records[0])
+	d.exchange(newer, from, records[1])
+	d.exchange(open, from, open.Sealed(wire.ContentApplicationData, []byte("still open")))
+	if len(d.rec.data) != 1 {
+		t.Errorf("the open session's data: %q; %v", d.rec.data, d.rec.lines())
+	}
+	d.out = nil
+	d.exchange(open, from, open.Sealed(wire.ContentHandshake, open.FinishedMessage()))
+	if len(d.out) == 0 {
+		t.Error("its repeated Finished is not answered")
+	}
+	d.exchange(newer, from, records[2])
+	if !newer.Complete {
+		t.Error("the newer handshake is not complete")
+	}
+}
+
+// TestFlightInManyRecords: a flight in one datagram, of many records that each have a
+// few bytes of a message, is read to its end, the first time and when it comes again;
+// a datagram of more that is of no use is not.
+func TestFlightInManyRecords(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 2, 3} {
+		d := newDirect(t, nil)
+		from := clientAddr(1)
+		c := testpeer.New(testIdentity, []byte(testKey), 1)
+		c.Suites = []uint16{ecdhePSK}
+		d.exchange(c, from, c.Hello())
+		d.exchange(c, from, c.Hello())
+		records := c.Records()
+		r, _, _ := wire.ParseRecord(records[0])
+		f, _, _ := wire.ParseFragment(r.Payload)
+		flight := func(message wire.Fragment, last []byte) (datagram []byte) {
+			for at := 0; at < len(message.Body); at += size {
+				piece := message.Body[at:min(at+size, len(message.Body))]
+				header := wire.AppendHandshakeHeader(nil, message.Type, len(message.Body), message.MessageSeq, at, len(piece))
+				datagram = append(datagram, c.Plain(wire.ContentHandshake, append(header, piece...))...)
+			}
+			return append(append(datagram, c.Plain(wire.ContentChangeCipherSpec, []byte{1})...), last...)
+		}
+		// All but the Finished, twice, and then with it.
+		d.exchange(c, from, flight(f, nil))
+		d.exchange(c, from, flight(f, nil))
+		d.exchange(c, from, flight(f, records[2]))
+		if !c.Complete {
+			t.Fatalf("pieces of %d bytes: not complete: %v", size, d.rec.lines())
+		}
+		for range 2 {
+			d.exchange(c, from, flight(f, c.Sealed(wire.ContentHandshake, c.FinishedMessage())))
+			if len(d.out) == 0 {
+				t.Errorf("pieces of %d bytes: the flight that came again is not answered", size)
+			}
+		}
+		before := d.s.Stats().Dropped.Repeated
+		f.Body = make([]byte, 3000)
+		d.exchange(c, from, flight(f, c.Sealed(wire.ContentHandshake, c.FinishedMessage())))
+		if n := d.s.Stats().Dropped.Repeated - before; n != 256 || len(d.out) > 0 {
+			t.Errorf("%d records of no use are looked at, sent %d", n, len(d.out))
+		}
+	}
+}

@@ -156,19 +156,24 @@ func (l *loop) admit(now time.Time, s, stale *Session, hello *engine.Hello) (rep
 //
 // A bad record costs that record and not the datagram, but a datagram made of
 // bad records is not read to its end: of long ones, which take as long to find
-// out, fewer are read.
+// out, fewer are read. Records that have come before are found out at once, and
+// what is new may be behind many: a flight in small fragments, of which the last
+// were lost.
 func (l *loop) receiveRecords(now time.Time, remote netip.AddrPort, local netip.Addr, f family, only *Session, datagram []byte) {
-	const maxBad = 16
-	for bad := 0; len(datagram) > 0 && bad < maxBad; {
+	const maxBad, maxRepeated = 16, 256
+	for bad, repeated := 0, 0; len(datagram) > 0 && bad < maxBad && repeated < maxRepeated; {
 		r, rest, ok := engine.NextRecord(datagram)
 		datagram = rest
-		switch {
-		case !ok:
+		if !ok {
 			f.countDrop(l, now, engine.DropMalformed)
-			datagram = nil
-		case f == (family{}):
-			l.counters.drop(engine.DropClosed)
-		case !l.receiveRecord(now, f, only, r):
+			l.deliver()
+			return
+		}
+		switch l.receiveRecord(now, f, only, r) {
+		case engine.DropNone:
+		case engine.DropRepeated, engine.DropClosed:
+			repeated++
+		default:
 			bad += 1 + len(r.Payload)>>10
 		}
 		l.endGivingWay()
@@ -196,8 +201,12 @@ func (f *family) countDrop(l *loop, now time.Time, why engine.Drop) {
 // it is. What is sealed is tried by the handshakes that have keys, the newest
 // first, and then by the open session; if none opens it, handshakes that may have
 // keys soon keep it. A record that does not open marks no replay window. It
-// reports whether the record was of use.
-func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Record) bool {
+// returns why the record was of no use, if it was not.
+func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Record) engine.Drop {
+	if f == (family{}) {
+		l.counters.drop(engine.DropClosed)
+		return engine.DropClosed
+	}
 	var order [4]*Session
 	n, keepers := 0, 0 // the last ones
 	add := func(s *Session) {
@@ -232,7 +241,7 @@ func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Re
 			add(h)
 		}
 	}
-	useful, why, at := false, engine.DropNone, (*Session)(nil)
+	useful, why, at := false, engine.DropNone, (*Session)(nil) // who tells
 	for i, s := range order[:n] {
 		drop := s.receive(now, r, l.plain)
 		if drop == engine.DropNone {
@@ -249,10 +258,11 @@ func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Re
 			l.schedule(h)
 		}
 	}
-	if !useful {
-		at.countDrop(now, why)
+	if useful {
+		return engine.DropNone
 	}
-	return useful
+	at.countDrop(now, why)
+	return why
 }
 
 // notOpened reports whether a record may belong to another association of the

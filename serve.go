@@ -63,6 +63,7 @@ type loop struct {
 	alertsSince time.Time  // which lasts a second
 
 	mu         sync.Mutex // guards all following
+	tooLong    []*Session // the socket has refused datagrams to them for their length
 	peers      peers
 	closed     closedSessions
 	sources    sources
@@ -206,6 +207,9 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 		l.deliver()
 	}
 	clear(answers) // they may hold keys
+	for _, s := range l.takeTooLong() {
+		s.cutSmaller(now)
+	}
 	for _, q := range []*timers.Queue[*Session]{&l.pending, &l.timers} {
 		for s, ok := q.Expire(now); ok; s, ok = q.Expire(now) {
 			if next, ok := s.timeout(now); ok {
@@ -275,9 +279,9 @@ func (l *loop) isAsking() bool {
 // hasWork reports whether somebody has left work for the loop.
 func (l *loop) hasWork() bool {
 	l.mu.Lock()
-	answers := len(l.answers)
+	waiting := len(l.answers) > 0 || len(l.tooLong) > 0
 	l.mu.Unlock()
-	return answers > 0 || l.outbox.waiting()
+	return waiting || l.outbox.waiting()
 }
 
 // deliver tells the handler what is in the outbox.
@@ -371,11 +375,38 @@ func (l *loop) sent(d udpio.Sent) {
 		l.outbox.put(s.event(Event{Kind: KindWriteDropped}))
 	default:
 		l.outbox.put(s.event(Event{Kind: KindWriteFailed, Err: d.Err}))
+		if d.Err == udpio.ErrTooLong {
+			f := l.familyLocked(s.remote, s.local.Addr())
+			for _, s := range []*Session{f.first, f.second, f.open} {
+				l.noteTooLongLocked(s, d.Len)
+			}
+		}
 	}
 	l.mu.Unlock()
 	if told {
 		l.wake()
 	}
+}
+
+// noteTooLongLocked notes that the socket has refused a datagram for its length. It
+// may be of a handshake, which has a way to go on.
+func (l *loop) noteTooLongLocked(s *Session, length int) {
+	if s == nil || length > l.cfg.engine.MTU {
+		return
+	}
+	if s.refused == 0 {
+		l.tooLong = append(l.tooLong, s)
+	}
+	s.refused = max(s.refused, uint16(length))
+}
+
+// takeTooLong takes the sessions that noteTooLongLocked has noted.
+func (l *loop) takeTooLong() []*Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sessions := l.tooLong
+	l.tooLong = nil
+	return sessions
 }
 
 // leave puts an event into the outbox, unless run has ended.

@@ -43,6 +43,7 @@ type Session struct {
 	givesWay     bool          // for its memory, as soon as may be
 	class        class         // also written with mu held
 	roundTrip    class         // the class by the client's round trip
+	refused      uint16        // the longest datagram that the socket would not take for its length; zero: none
 	cookie       cookieTime    // of a handshake
 	reserved     int32         // bytes of handshake memory
 	question     *question     // that waits in a lane of the loop, or is asked
@@ -397,6 +398,18 @@ func (s *Session) opening() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.eng.Opening()
+}
+
+// cutSmaller says the flight under way again in datagrams that the socket may take.
+func (s *Session) cutSmaller(now time.Time) {
+	s.loop.mu.Lock()
+	length := int(s.refused)
+	s.refused = 0
+	s.loop.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eng.TooLong(length)
+	s.pumpLocked(now)
 }
 
 // transmitLocked sends what the engine has to send.

@@ -35,7 +35,6 @@ func worldHas(list ...feature) func(*outcome, traits, *violation) bool {
 func always(*outcome, traits, *violation) bool { return true }
 
 const (
-	faultFinishedAgain = "a Finished that comes again is not always answered"
 	faultHelloInOne    = "a hello in several fragments of one datagram is taken as its first"
 	faultPieces        = "many fragments of a few bytes, in any order, are dropped"
 	faultCertificate   = "a certificate is chosen that the client cannot use"
@@ -53,14 +52,12 @@ const (
 	faultTwice         = "a flight goes out twice"
 	faultSessionID     = "a client that draws a session_id for each hello never connects"
 	faultEarlyData     = "the first data after a resumption is lost"
-	faultRecordAnEvent = "a repetition in one datagram is too much for a client that takes a record an event"
+	faultRecordAnEvent = "our last flight in one datagram is too much for a client that takes a record an event, and never asks again"
 )
 
 // knownFaults, of which the first that explains a finding counts.
 var knownFaults = []known{
-	{"finished", faultFinishedAgain, always},
-	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
-	{"liveness", faultPieces, deviceHasAll(tinyFragments, shuffles)},
+	{"liveness", faultRecordAnEvent, deviceHasAll(neverRepeats, recordAnEvent)},
 	{"client", faultCertificate, deviceHas(onlyP256)},
 	{"liveness", faultCertificate, func(o *outcome, t traits, _ *violation) bool {
 		return t.has(onlyP256) && o.drawn.features.has(twoKinds)
@@ -69,12 +66,7 @@ var knownFaults = []known{
 		return o.drawn.features.has(asksClients) && strings.Contains(v.Text, "bytes of handshakes, at most")
 	}},
 	{"authentic", faultKeyUsage, deviceHas(wrongUsage)},
-	{"evicted", faultRepeatsCut, deviceHas(tinyFragments)},
-	{"liveness", faultSize, deviceHas(narrowPath)},
 	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
-	{"cause", faultClientAlert, func(_ *outcome, t traits, v *violation) bool {
-		return t.has(distrusts) && strings.Contains(v.Text, "alert 48")
-	}},
 	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool {
 		return o.crowded || o.stats.Dropped.EvictedSessions > 0
 	}},
@@ -82,8 +74,6 @@ var knownFaults = []known{
 	{"client", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
 	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
 	{"warning", faultFalseWarning, func(_ *outcome, _ traits, v *violation) bool { return v.Device >= 0 }},
-	{"lost", faultEarlyData, deviceHas(tickets)},
-	{"again", faultTwice, always},
 	{"serves", faultReadErrors, worldHas(readErrors)},
 }
 

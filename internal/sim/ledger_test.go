@@ -58,10 +58,11 @@ type place struct {
 	addr   netip.AddrPort
 	issued map[string]issue // cookies
 	proven bool
-	hellos []*serverHello // the latest
-	assocs []*association // that may be alive, the newest last
-	begun  []*begun       // handshakes, the latest
-	last   time.Duration  // when a session at it was closed by the server; negative: never
+	hellos []*serverHello  // the latest
+	assocs []*association  // that may be alive, the newest last
+	begun  []*begun        // handshakes, the latest
+	seen   map[string]bool // sealed handshake records that have come, from anybody
+	last   time.Duration   // when a session at it was closed by the server; negative: never
 }
 
 // begun is a handshake that the server has begun.

@@ -48,7 +48,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 		q := a.bySeq[r.Seq]
 		switch {
 		case again:
-		case as == nil && waiting != nil && q != nil && len(waiting.early) < maxEarly:
+		case as == nil && waiting != nil && q != nil && len(waiting.early) < maxEarly && r.Seq+windowSize > waiting.highest:
 			waiting.early = append(waiting.early, q)
 		case as == nil:
 		case r.Seq+windowSize <= as.highest:
@@ -56,7 +56,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			in.ends = true
 		case q != nil:
 			in.requests = append(in.requests, q)
-		case r.Type == wire.ContentHandshake && !a.c.Resuming && l.w.now()-as.since < flightLife:
+		case r.Type == wire.ContentHandshake && a.d != nil && !pl.seen[string(r.Raw)] && !a.c.Resuming && l.w.now()-as.since < flightLife: // insiders say other things there
 			in.finished = true
 		}
 		if as != nil {
@@ -64,6 +64,8 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 				as.touched = l.w.now()
 			}
 			as.highest = max(as.highest, r.Seq)
+		} else if waiting != nil && q != nil {
+			waiting.highest = max(waiting.highest, r.Seq)
 		}
 	}
 }

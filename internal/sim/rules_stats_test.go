@@ -114,7 +114,7 @@ func (l *ledger) checkDrops(s *stimulus, in *arrival, before, now *dtlsserver.Dr
 	}
 	whole := now.Junk + now.Truncated + now.ReplayedHellos + now.Refused - before.Junk - before.Truncated - before.ReplayedHellos - before.Refused
 	dropped := recordDrops(now) + now.Closed + now.Repeated - recordDrops(before) - before.Closed - before.Repeated
-	const kept = 8 // records that came before the keys, and are looked at now
+	const kept = 2 * 32 // records that came before the keys of two handshakes, and are looked at now
 	most := uint64(in.records) + 1
 	if in.plain {
 		most += kept

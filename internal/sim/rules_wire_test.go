@@ -83,6 +83,14 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 	if in.attempt != nil {
 		l.arriveFrom(&in, pl, all)
 	}
+	for _, r := range all {
+		if r.Epoch == 1 && r.Type == wire.ContentHandshake {
+			if pl.seen == nil {
+				pl.seen = make(map[string]bool)
+			}
+			pl.seen[string(r.Raw)] = true
+		}
+	}
 	return in
 }
 
