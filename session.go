@@ -44,7 +44,6 @@ type Session struct {
 	class        class         // also written with mu held
 	roundTrip    class         // the class by the client's round trip
 	refused      uint16        // the longest datagram that the socket would not take for its length; zero: none
-	cookie       cookieTime    // of a handshake
 	reserved     int32         // bytes of handshake memory
 	question     *question     // that waits in a lane of the loop, or is asked
 	source       *source       // of loop.sources
@@ -56,10 +55,11 @@ type Session struct {
 
 	mu       sync.Mutex // guards all following
 	eng      engine.Engine
-	complete bool // the handshake is, or was before the end
-	worn     bool // KindKeyWornOut was told
-	written  bool // since restAt was set
-	keyEnds  bool // expires is the pre-shared key's
+	complete bool       // the handshake is, or was before the end
+	worn     bool       // KindKeyWornOut was told
+	written  bool       // since restAt was set
+	keyEnds  bool       // expires is the pre-shared key's
+	cookie   cookieTime // of the handshake's hello; it does not change
 	value    any
 	pskValue any // value once the key is proven
 	// clientCertificates are the client's, once they were found good; nil: none.
