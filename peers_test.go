@@ -208,3 +208,24 @@ func TestLivingHandshakeOutlivesNewer(t *testing.T) {
 		t.Errorf("complete %v, open %v", c.Complete, d.isOpen(from))
 	}
 }
+
+// TestSessionBesideTwoHandshakes: what comes in an open session is delivered,
+// beside a handshake that has keys and an older one that has none yet.
+func TestSessionBesideTwoHandshakes(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	from := clientAddr(1)
+	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	d.establish(c, from)
+	d.advance(50 * time.Millisecond)
+	d.verified(2, from)
+	d.advance(50 * time.Millisecond)
+	newer := d.verified(3, from)
+	cke, ccs, _ := newer.KeyExchange()
+	d.receive(from, cke)
+	d.receive(from, ccs)
+	d.receive(from, c.Sealed(wire.ContentApplicationData, []byte("hello")))
+	if len(d.rec.data) != 1 || d.s.Stats().Handshakes != 2 {
+		t.Errorf("%d messages beside %d handshakes: %+v", len(d.rec.data), d.s.Stats().Handshakes, d.s.Stats().Dropped)
+	}
+}

@@ -223,8 +223,10 @@ func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) bool {
 		order = [3]*Session{older, newer}
 	case r.Epoch == 0:
 		order = [3]*Session{newer, older}
-	case newer.opening():
+	case newer.opening() && (older == nil || older.opening()):
 		order = [3]*Session{newer, older, open}
+	case newer.opening():
+		order = [3]*Session{newer, open, older}
 	case older != nil && older.opening():
 		order = [3]*Session{older, open, newer}
 	default:
