@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,4 +234,34 @@ func TestClientsAlertIsTold(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestRepeatedFlightInFragments: a Finished that comes again behind the fragments
+// of a few bytes of all that comes before it is answered.
+func TestRepeatedFlightInFragments(t *testing.T) {
+	t.Parallel()
+	identity := strings.Repeat("i", 50)
+	d := newDirect(t, func(s *Server) { s.PSK = StaticPSK(map[string][]byte{identity: []byte(testKey)}) })
+	from := clientAddr(1)
+	c := d.verified(1, from)
+	c.Identity = identity
+	records := c.Records()
+	flight := func() (datagram []byte) {
+		for i, r := range records {
+			records[i] = c.Again(r)
+		}
+		for _, part := range append(c.Split(records[0], 1), records[1:]...) {
+			datagram = append(datagram, part...)
+		}
+		return datagram
+	}
+	d.exchange(c, from, flight())
+	if !c.Complete {
+		t.Fatal("not complete")
+	}
+	for range 5 {
+		if out := d.receive(from, flight()); len(out) != 1 {
+			t.Errorf("%d datagrams for a Finished that comes again", len(out))
+		}
+	}
 }

@@ -176,11 +176,18 @@ func (l *loop) admit(now time.Time, s, replaces *Session, hello *engine.Hello) (
 //
 // A bad record costs that record and not the datagram, but a datagram made of
 // bad records is not read to its end: of long ones, which take as long to find
-// out, fewer are read.
+// out, fewer are read. Of those that only repeat in plaintext what has been
+// received, which takes no time to find out, more are: behind the fragments of
+// a flight that comes again there is the Finished, which must be answered (RFC
+// 6347 section 4.2.4).
 func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
-	const maxBad = 16
+	const (
+		repeat = 1
+		bad    = 16
+		most   = 16 * bad
+	)
 	again := false
-	for bad := 0; len(datagram) > 0 && bad < maxBad; {
+	for sum := 0; len(datagram) > 0 && sum < most; {
 		r, rest, ok := engine.NextRecord(datagram)
 		if !ok {
 			s.countDrop(now, engine.DropMalformed)
@@ -193,8 +200,12 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 			}
 		}
 		again = true
-		if !l.receiveRecord(now, s, r) {
-			bad += 1 + len(r.Payload)>>10
+		switch drop := l.receiveRecord(now, s, r); {
+		case drop == engine.DropNone:
+		case drop == engine.DropRepeated && r.Epoch == 0:
+			sum += repeat
+		default:
+			sum += bad * (1 + len(r.Payload)>>10)
 		}
 		l.endGivingWay()
 		l.deliver()
@@ -205,9 +216,9 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 // until one takes it. What is plaintext is for the handshakes: the newest first,
 // unless the other has been answered. What is sealed is tried by the handshakes
 // that have keys, then by the open session, and last by handshakes that may have
-// keys soon. A record that does not open marks no replay window. It reports
-// whether the record was of use.
-func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) bool {
+// keys soon. A record that does not open marks no replay window. It returns why
+// the record was of no use, or engine.DropNone.
+func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) engine.Drop {
 	first, second, open := l.family(s)
 	var order [3]*Session
 	newer, older := second, first
@@ -256,7 +267,7 @@ func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) bool {
 	if drop != engine.DropNone {
 		at.countDrop(now, drop)
 	}
-	return drop == engine.DropNone
+	return drop
 }
 
 // notTaken reports whether a plaintext record may be for another handshake of the
