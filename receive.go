@@ -126,7 +126,9 @@ func displaced(first, second *Session) *Session {
 
 // startHandshake makes a session for a verified hello, in the place of another of
 // its address if one is given, and lets it answer. Others that go on beside it
-// send nothing more: the client would take it for the new one's.
+// send nothing more: the client would take it for the new one's. Where there is
+// no room for one more, it takes the place of one that its client has left
+// without an answer.
 func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, roundTrip time.Duration, replaces *Session) {
 	s := &Session{
 		loop:      l,
@@ -141,6 +143,13 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	}
 	l.findIdler()
 	evicted, err := l.admit(now, s, replaces, hello)
+	if first := l.firstHandshake(m); err != nil && first != nil {
+		first.mute() // in any case
+		if err == errMaxHandshakes && !first.answered() {
+			replaces = first
+			evicted, err = l.admit(now, s, replaces, hello)
+		}
+	}
 	if err != nil {
 		l.counters.drop(dropRefused)
 		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
@@ -158,6 +167,17 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	l.counters.handshakesStarted.Add(1)
 	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
 	l.receiveVerified(now, s, m, hello)
+}
+
+// firstHandshake returns what the sender has of handshakes, or the older of two,
+// or nil.
+func (l *loop) firstHandshake(m *udpio.Message) *Session {
+	known := l.lookup(m.Remote, m.Local)
+	if known == nil {
+		return nil
+	}
+	first, _, _ := l.family(known)
+	return first
 }
 
 // admit begins the handshake, if the session is admitted. Whoever finds the
@@ -216,8 +236,9 @@ func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
 // until one takes it. What is plaintext is for the handshakes: the newest first,
 // unless the other has been answered. What is sealed is tried by the handshakes
 // that have keys, then by the open session, and last by handshakes that may have
-// keys soon. A record that does not open marks no replay window. It returns why
-// the record was of no use, or engine.DropNone.
+// keys soon. A record that does not open marks no replay window. ChangeCipherSpec
+// is for both handshakes, and the newest first: if it completes that one, the
+// other is over. It returns why the record was of no use, or engine.DropNone.
 func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) engine.Drop {
 	first, second, open := l.family(s)
 	var order [3]*Session
@@ -230,7 +251,7 @@ func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) engine.
 		order = [3]*Session{open}
 	case second == nil && open == nil:
 		order = [3]*Session{first}
-	case r.Epoch == 0 && older != nil && older.answered():
+	case r.Epoch == 0 && older != nil && !engine.IsUnnumbered(r) && older.answered():
 		order = [3]*Session{older, newer}
 	case r.Epoch == 0:
 		order = [3]*Session{newer, older}
@@ -243,7 +264,7 @@ func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) engine.
 	default:
 		order = [3]*Session{open, newer, older}
 	}
-	drop, at := engine.DropNone, (*Session)(nil)
+	drop, at, taken := engine.DropNone, (*Session)(nil), false
 	for _, s := range order {
 		if s == nil {
 			continue
@@ -252,8 +273,9 @@ func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) engine.
 		if at == nil {
 			at = s // who tells
 		}
-		if engine.IsUnnumbered(r) {
-			continue // it is for both
+		if engine.IsUnnumbered(r) { // it is for both
+			taken = taken || drop == engine.DropNone
+			continue
 		}
 		if r.Epoch == 0 && !notTaken(drop) || r.Epoch > 0 && !notOpened(drop) {
 			break
@@ -263,6 +285,9 @@ func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) engine.
 		if h != nil {
 			l.schedule(h)
 		}
+	}
+	if taken {
+		drop = engine.DropNone
 	}
 	if drop != engine.DropNone {
 		at.countDrop(now, drop)

@@ -56,7 +56,8 @@ type Session struct {
 	eng      engine.Engine
 	complete bool // the handshake is, or was before the end
 	worn     bool // KindKeyWornOut was told
-	muted    bool // a handshake whose client has begun a newer one: nothing is sent
+	muted    bool // the client has begun a newer handshake: no flight is sent
+	spoke    bool // and has sealed something since, perhaps with this one's keys
 	written  bool // since restAt was set
 	keyEnds  bool // expires is the pre-shared key's
 	value    any
@@ -270,6 +271,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	data, drop := s.eng.Receive(now, s.loop.datagram, r, buf)
 	if drop == engine.DropNone && r.Epoch > 0 {
 		s.hear(now)
+		s.spoke = true
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
@@ -364,19 +366,13 @@ func (s *Session) sameHello(hello *engine.Hello, cookie cookieTime) bool {
 	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random) && (s.complete || !cookie.after(s.cookie))
 }
 
-// mute has a handshake send nothing more, unless it completes: its client has
-// begun a newer one, and would take what it sends for that one's.
+// mute has a handshake send nothing more, unless it completes and its client has
+// gone on with it since: a client that has begun a newer one would take what it
+// sends for that one's.
 func (s *Session) mute() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.muted = true
-}
-
-// isMuted reports whether a newer handshake of the client's has begun.
-func (s *Session) isMuted() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.muted
+	s.muted, s.spoke = true, false
 }
 
 // answered reports whether the client has answered in this handshake.
@@ -433,7 +429,7 @@ func (s *Session) transmitLocked() {
 		if len(datagram) == 0 {
 			return
 		}
-		if !s.muted {
+		if !s.muted || s.complete && (s.spoke || s.eng.Closed()) {
 			_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
 		}
 	}
@@ -485,7 +481,7 @@ func (s *Session) eventsLocked(now time.Time) {
 func (s *Session) establishedLocked(now, created time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
-	s.complete, s.muted = true, false
+	s.complete = true
 	s.expireLocked(created)
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
