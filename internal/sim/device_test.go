@@ -49,6 +49,7 @@ type device struct {
 	ticket   []byte
 	master   []byte // of the ticket's session
 
+	refused   uint64        // hellos, whosesoever, when it began to expect an answer
 	since     time.Duration // when it began to expect an answer
 	answered  time.Duration // when it got the last
 	connected time.Duration // and the first; zero: not yet
@@ -260,7 +261,11 @@ func (d *device) connect() {
 		return
 	}
 	if until, silent := d.w.night(); silent {
-		d.w.after(until-d.w.now()+d.r.span(0, 5*time.Second), d.connect)
+		d.w.after(until-d.w.now()+d.r.span(0, 5*time.Second), func() {
+			if d.a == nil || d.a == d.old { // it may have been told to connect more than once
+				d.connect()
+			}
+		})
 		return
 	}
 	keeps := d.keepsPort
@@ -274,7 +279,7 @@ func (d *device) connect() {
 	d.attempts++
 	d.note("begins attempt %d", d.attempts)
 	d.outside()
-	a := &attempt{d: d, w: d.w, n: d.attempts, addr: d.mapped, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool)}
+	a := &attempt{d: d, w: d.w, n: d.attempts, addr: d.mapped, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool), strange: make(map[uint64]bool)}
 	c := testpeer.New(d.identity, d.key, d.w.plan.seed<<32|uint64(d.id)<<16|uint64(d.attempts))
 	a.c = c
 	c.Suites = d.suites
@@ -371,6 +376,7 @@ func (d *device) expect(within time.Duration) {
 	}
 	d.due.cancel()
 	d.since = w.now() + 1
+	d.refused = w.server.Stats().Dropped.Refused
 	d.due = w.after(within, d.judge)
 	w.judged = max(w.judged, w.now()+within+time.Second)
 	d.note("expects an answer within %v", within)
@@ -381,7 +387,7 @@ func (d *device) judge() {
 	if d.answered >= d.since || d.gone {
 		return
 	}
-	spoiled := d.spoiled > d.since || d.a != nil && d.a.excused()
+	spoiled := d.spoiled > d.since || d.a != nil && d.a.excused() || d.has(neverRepeats) && d.w.server.Stats().Dropped.Refused > d.refused
 	if spoiled && d.excuses < 3 {
 		d.excuses++
 		since := d.since
@@ -390,7 +396,7 @@ func (d *device) judge() {
 		return
 	}
 	d.judged = true
-	if !spoiled && !d.w.crowded() { // attackers may go on and on
+	if !spoiled && !d.w.crowded() && !d.w.ledger.hoards(d) { // attackers may go on and on
 		d.w.ledger.unserved(d)
 	}
 }
@@ -401,9 +407,11 @@ func (d *device) heal() {
 	if d.honest() {
 		d.expect(d.patiently())
 	}
-	if d.a != nil && d.a.phase == open { // it may be asleep
-		d.a.timer.cancel()
-		d.a.timer = d.w.after(d.r.span(0, d.interval), d.a.ask)
+	for _, a := range []*attempt{d.a, d.old} {
+		if a != nil && a.phase == open { // it may be asleep
+			a.timer.cancel()
+			a.timer = d.w.after(d.r.span(0, d.interval), a.ask)
+		}
 	}
 }
 

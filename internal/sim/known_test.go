@@ -1,7 +1,5 @@
 package sim
 
-import "strings"
-
 // The faults that are known: what the ledger's rules find until they are
 // mended. A finding that none of these explains fails the run.
 
@@ -16,28 +14,8 @@ func deviceHas(list ...trait) func(*outcome, traits, *violation) bool {
 	return func(_ *outcome, t traits, _ *violation) bool { return t&traitsOf(list...) != 0 }
 }
 
-func deviceHasAll(list ...trait) func(*outcome, traits, *violation) bool {
-	all := traitsOf(list...)
-	return func(_ *outcome, t traits, _ *violation) bool { return t&all == all }
-}
-
-func worldHas(list ...feature) func(*outcome, traits, *violation) bool {
-	return func(o *outcome, _ traits, _ *violation) bool {
-		for _, f := range list {
-			if o.drawn.features.has(f) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-func always(*outcome, traits, *violation) bool { return true }
-
+// Those that are mended are why some of failedSeeds are there.
 const (
-	faultFinishedAgain = "a Finished that comes again is not always answered"
-	faultHelloInOne    = "a hello in several fragments of one datagram is taken as its first"
-	faultPieces        = "many fragments of a few bytes, in any order, are dropped"
 	faultCertificate   = "a certificate is chosen that the client cannot use"
 	faultMemory        = "chains that come in tickets take more than MaxHandshakeMemory"
 	faultKeyUsage      = "a client certificate that is not for signatures is accepted"
@@ -58,33 +36,8 @@ const (
 
 // knownFaults, of which the first that explains a finding counts.
 var knownFaults = []known{
-	{"finished", faultFinishedAgain, always},
-	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
-	{"liveness", faultPieces, deviceHasAll(tinyFragments, shuffles)},
-	{"client", faultCertificate, deviceHas(onlyP256)},
-	{"liveness", faultCertificate, func(o *outcome, t traits, _ *violation) bool {
-		return t.has(onlyP256) && o.drawn.features.has(twoKinds)
-	}},
-	{"bounds", faultMemory, func(o *outcome, t traits, v *violation) bool {
-		return o.drawn.features.has(asksClients) && strings.Contains(v.Text, "bytes of handshakes, at most")
-	}},
-	{"authentic", faultKeyUsage, deviceHas(wrongUsage)},
-	{"evicted", faultRepeatsCut, deviceHas(tinyFragments)},
 	{"liveness", faultSize, deviceHas(narrowPath)},
-	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
-	{"cause", faultClientAlert, func(_ *outcome, t traits, v *violation) bool {
-		return t.has(distrusts) && strings.Contains(v.Text, "alert 48")
-	}},
-	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool {
-		return o.crowded || o.stats.Dropped.EvictedSessions > 0
-	}},
-	{"restart", faultRestart, always},
-	{"client", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
-	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
-	{"warning", faultFalseWarning, func(_ *outcome, _ traits, v *violation) bool { return v.Device >= 0 }},
-	{"lost", faultEarlyData, deviceHas(tickets)},
-	{"again", faultTwice, always},
-	{"serves", faultReadErrors, worldHas(readErrors)},
+	{"liveness", faultRecordAnEvent, deviceHas(firstRecordOnly, recordAnEvent)},
 }
 
 // explain says which known fault a finding is of, or nothing.

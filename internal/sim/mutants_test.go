@@ -16,7 +16,7 @@ var mutants = []mutant{
 	{"window one too small", "internal/record/window.go", "Fresh", "lag < windowSize", "lag < windowSize-1"},
 	{"window forgets what came out of order", "internal/record/window.go", "Mark", "w.seen |= 1 << (w.next - 1 - seq)", "_ = w.seen"},
 	{"no replay window", "internal/record/window.go", "Fresh", "if seq >= w.next {", "if true {"},
-	{"window marked before the record opens", "internal/record/record.go", "Open", "length := len(r.Payload) - o.suite.Overhead()", "o.window.Mark(r.Seq)\n\tlength := len(r.Payload) - o.suite.Overhead()"},
+	{"window marked before the record opens", "internal/record/record.go", "Open", "out, err := o.Reopen(dst, r)", "o.window.Mark(r.Seq)\n\tout, err := o.Reopen(dst, r)"},
 	{"sequence number not raised", "internal/record/record.go", "Append", "\ts.next++\n", "\ts.next += s.next & 1 ^ 1\n"},
 	{"nonce used twice", "internal/record/record.go", "setNonce", "^epochAndSeq)", "^epochAndSeq&^1)"},
 	{"a rest spoils the key", "internal/record/record.go", "Rest", "p.aead = nil", "p.aead, p.key[0] = nil, 0"},
@@ -35,7 +35,7 @@ var mutants = []mutant{
 	{"junk is answered", "receive.go", "receive", "l.counters.drop(dropJunk)\n\t\tl.outbox", "_ = l.conn.Send(datagram, m.Remote, m.Local)\n\t\tl.counters.drop(dropJunk)\n\t\tl.outbox"},
 	{"data in plaintext delivered", "internal/engine/engine.go", "Receive", "return nil, e.receivePlainLate(r)", "return append(buf, r.Payload...), DropNone"},
 	{"alert in plaintext ends a session", "internal/engine/engine.go", "receivePlainLate", "return DropUnauthenticated", "if r.Type == wire.ContentAlert {\n\t\te.close(Event{Cause: CausePeerClosed})\n\t}\n\treturn DropUnauthenticated"},
-	{"hello of the open session begins a handshake", "receive.go", "receiveHello", "open != nil && open.sameHello(hello)", "open != nil && hello == nil"},
+	{"hello of the open session begins a handshake", "receive.go", "receiveHello", "open != nil && open.sameHello(hello, cookie)", "open != nil && hello == nil"},
 
 	// Handshakes.
 	{"Finished compared over half", "internal/engine/clientflight.go", "receiveFinished", "ConstantTimeCompare(body, want)", "ConstantTimeCompare(body[:6], want[:6])"},
@@ -43,21 +43,21 @@ var mutants = []mutant{
 	{"client certificate not verified", "chains.go", "verify", "chains, err = certificates[0].Verify(options)", "chains, _ = certificates[0].Verify(options)"},
 	{"client certificate of any usage", "chains.go", "verify", "x509.ExtKeyUsageClientAuth", "x509.ExtKeyUsageAny"},
 	{"no client certificate needed", "internal/engine/clientflight.go", "receiveCertificate", "count == 0 && e.cfg.RequireClientCertificate", "count == 0 && !e.cfg.RequestClientCertificate"},
-	{"resumed before Finished", "internal/engine/resumption.go", "answerResumption", "e.sayFinished()\n", "e.sayFinished()\n\tif e.hs != nil {\n\t\te.establish()\n\t\treturn\n\t}\n"},
+	{"resumed before Finished", "internal/engine/resumption.go", "answerResumption", "e.sayFinished()\n", "e.sayFinished()\n\tif e.hs != nil {\n\t\te.establish(now)\n\t\treturn\n\t}\n"},
 	{"random of the server forgotten", "internal/engine/serverhello.go", "answerHello", "io.ReadFull(e.cfg.Rand, e.serverRandom[:])", "io.ReadFull(e.cfg.Rand, e.serverRandom[:0])"},
 	{"fragments put to the wrong place", "internal/engine/reassembly.go", "add", "copy(a.body[start:], f.Body)", "copy(a.body[start/2:], f.Body)"},
 	{"memory of fragments not given back", "internal/engine/reassembly.go", "reset", "a.budget.Reserve(-n)", "a.budget.Reserve(0 * n)"},
 	{"MTU not heeded", "internal/engine/flight.go", "appendFlight", "e.cfg.MTU - e.overhead(epoch)", "e.cfg.MTU + 100"},
 
 	// Timers.
-	{"timer does not double", "internal/engine/timeout.go", "Timeout", "min(2*e.hs.timeout, maxTimeout)", "min(e.hs.timeout, maxTimeout)"},
-	{"flight not sent again", "internal/engine/timeout.go", "Timeout", "e.flight.rewind()", ""},
+	{"timer does not double", "internal/engine/timeout.go", "Timeout", "min(2*e.hs.timeout, MaxTimeout)", "min(e.hs.timeout, MaxTimeout)"},
+	{"flight not sent again", "internal/engine/timeout.go", "Timeout", "e.sayAgain(now)", ""},
 	{"timer set once", "serve.go", "housekeep", "q.Set(&s.timer, next)", "_ = next"},
 	{"idle since the handshake", "session.go", "receive", "s.hear(now)", ""},
 	{"idle session is not told", "rest.go", "timeout", "s.endLocked(ErrIdleTimeout, true)", "s.endLocked(ErrIdleTimeout, false)"},
-	{"close_notify not answered", "internal/engine/engine.go", "receiveAlert", "e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)", ""},
+	{"close_notify not answered", "internal/engine/sealed.go", "receiveAlert", "e.sendAlert(wire.LevelWarning, wire.AlertCloseNotify)", ""},
 
-	{"fatal alert ignored", "internal/engine/engine.go", "receiveAlert", "case a.Level == wire.LevelFatal:", "case a.Level == wire.LevelFatal && len(content) == 0:"},
+	{"fatal alert ignored", "internal/engine/sealed.go", "receiveAlert", "case a.Level == wire.LevelFatal:", "case a.Level == wire.LevelFatal && len(content) == 0:"},
 
 	// Limits and figures.
 	{"one handshake too many", "admission.go", "makeWay", "h.count < most", "h.count <= most"},
@@ -73,5 +73,21 @@ var mutants = []mutant{
 	{"folded events lost", "outbox.go", "first", "state.pending.Count + ev.Count", "ev.Count"},
 	{"folded events not told at the end", "serve.go", "finish", "l.outbox.flush(now, true)", "l.outbox.flush(now, false)"},
 	{"each timeout told as a wrong key", "internal/engine/timeout.go", "Timeout", "WrongKey: e.hs.unopened &&", "WrongKey:"},
-	{"wrong key not told", "internal/engine/engine.go", "receiveSealed", "e.hs.unopened = true", "e.hs.unopened = false"},
+	{"wrong key not told", "internal/engine/sealed.go", "receiveSealed", "e.hs.unopened = true", "e.hs.unopened = false"},
+
+	// Two handshakes of an address, and what was mended after the simulator had
+	// found it, or could have.
+	{"the old handshake goes on speaking", "receive.go", "startHandshake", "first.mute()\n\t}\n\tl.counters", "_ = first\n\t}\n\tl.counters"},
+	{"it goes on where there is no room", "receive.go", "startHandshake", "first.mute() // in any case\n\t\tif err == errMaxHandshakes && !first.answered() {", "if false {"},
+	{"it speaks when it completes", "session.go", "transmitLocked", "s.complete && (s.spoke || s.eng.Closed())", "s.complete"},
+	{"a newer hello is taken for a replay", "receive.go", "receiveHello", "case cookie.after(newest.cookie):", "case cookie.after(newest.cookie) && first == nil:"},
+	{"a session's records go to a handshake", "receive.go", "receiveRecord", "order = [3]*Session{newer, open, older}", "order = [3]*Session{newer, older, open}"},
+	{"repeated fragments are bad", "receive.go", "receiveRecords", "sum += repeat\n", "sum += bad\n"},
+	{"nobody is remembered when closed", "peers.go", "remove", "l.closed.put(s, l.since(last.Time))", ""},
+	{"early data forgotten", "internal/engine/early.go", "keepOvertaking", "e.hs.overtaken = e.hs.overtaken || drop == DropNone", ""},
+	{"alert in plaintext forgotten", "session.go", "withAlert", "!ev.Alerted ||", "ev.Alerted ||"},
+	{"a Finished that comes again is not answered", "internal/engine/sealed.go", "takeFinishedAgain", "e.flight.rewind()", ""},
+	{"nonsense is let pass", "internal/engine/sealed.go", "receiveAlert", "e.fail(wire.AlertDecodeError, \"malformed alert\")", ""},
+	{"sessions do not age", "rest.go", "expireLocked", "age > 0 {", "age > 0 && s.keyEnds {"},
+	{"resumed sessions are young", "session.go", "eventsLocked", "s.establishedLocked(now, ev.Created)", "s.establishedLocked(now, now)"},
 }

@@ -40,9 +40,11 @@ type association struct {
 	closed   bool          // told
 	farewell bool          // close_notify was sent
 	since    time.Duration // when it was told to be open
+	made     time.Duration // when its full handshake was complete
 	heard    time.Duration // when something was delivered last
 	touched  time.Duration // when its client was heard last
 	endedAt  time.Duration
+	endedOn  *conn  // and the server's socket then
 	highest  uint64 // of the records that came while it was open
 	early    []*request
 }
@@ -74,6 +76,9 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 		case r.Epoch == 1 && r.Type == wire.ContentHandshake && (!p.genuine || p.attempt == nil || p.attempt.d == nil):
 			l.source(p.from.Addr()).suspect = true
 		}
+		if r.Epoch > 0 && !p.genuine {
+			pl.copied[string(r.Raw)] = true
+		}
 	}
 	if in.plain && !in.hello { // which may have taken a handshake on: its timer begins anew
 		for _, h := range pl.hellos {
@@ -100,10 +105,13 @@ func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
 	now := l.w.now()
 	if c, ok := pl.issued[string(h.Cookie)]; ok && c.random == string(h.Random) && now-c.at <= maxCookieAge {
 		in.verified, pl.proven = true, true
+		for _, b := range pl.begun {
+			b.rivaled = b.rivaled || b.random != in.random
+		}
 		in.fresh = now-c.at < minCookieAge && l.w.rotations-c.rotations <= 1 && in.attempt != nil && !in.attempt.damaged
 
 		if a := l.attempts[c.random]; a != nil && a.verified < 0 {
-			a.verified = now
+			a.verified, a.verifiedIn = now, l.steps
 		}
 	}
 }
@@ -216,7 +224,7 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 		}
 	}
 	l.watch(h)
-	const kept = 6
+	const kept = 32 // the older of two handshakes may stay while many of the newer come and go
 	if pl.hellos = append(pl.hellos, h); len(pl.hellos) > kept {
 		pl.hellos = pl.hellos[1:]
 	}
@@ -224,9 +232,31 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 
 // begin notes that the server has begun a handshake.
 func (pl *place) begin(random string) {
-	const kept = 4
+	const kept = 32
 	if pl.begun = append(pl.begun, &begun{random: random}); len(pl.begun) > kept {
 		pl.begun = pl.begun[1:]
+	}
+}
+
+// rivaled reports whether a client has begun another handshake since the one with
+// a hello of this random, or with the same hello and a later cookie.
+func (pl *place) rivaled(random string) bool {
+	same := 0
+	for _, b := range pl.begun {
+		if b.random == random {
+			if same++; b.rivaled || same > 1 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// add adds an association that may be alive.
+func (pl *place) add(as *association) {
+	const kept = 8
+	if pl.assocs = append(pl.assocs, as); len(pl.assocs) > kept {
+		pl.assocs = pl.assocs[1:]
 	}
 }
 
@@ -336,12 +366,21 @@ func (l *ledger) sentSealed(in *arrival, pl *place, r wire.Record) {
 func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 	for i := len(pl.assocs) - 1; i >= 0; i-- {
 		as := pl.assocs[i]
+		if as.hello == nil {
+			continue
+		}
 		if content, ok := l.open(as, r); ok {
 			return as, content
 		}
 	}
-	// Whose handshake is new: of the key log, or with a ticket.
+	// Whose handshake is new: of the key log, or with a ticket; or that has not
+	// said anything yet.
 	var candidates []*association
+	for _, as := range pl.assocs {
+		if as.hello == nil {
+			candidates = append(candidates, as)
+		}
+	}
 	for _, as := range l.logged {
 		if as.hello == nil {
 			candidates = append(candidates, as)
@@ -363,9 +402,8 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 				if as.attempt != nil && as.attempt.offered != nil {
 					l.resumed[as.random] = as
 				}
-				const kept = 8
-				if pl.assocs = append(pl.assocs, as); len(pl.assocs) > kept {
-					pl.assocs = pl.assocs[1:]
+				if !as.opened {
+					pl.add(as)
 				}
 				return as, content
 			}
