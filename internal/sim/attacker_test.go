@@ -125,6 +125,9 @@ func (at *attackers) junk(c *choices) {
 // spoof sends hellos from any address, some with a cookie that is made up.
 func (at *attackers) spoof(c *choices) {
 	peer := testpeer.New("device 0", nil, uint64(at.w.now())+1<<60)
+	if at.w.choices("version", int(at.w.now())).chance(0.2) { // DTLS 1.3 only
+		peer.More = []byte{0, 43, 0, 3, 2, 0xfe, 0xfc}
+	}
 	if c.chance(0.3) {
 		peer.Cookie = bytes.Repeat([]byte{byte(c.below(256))}, 32)
 	}

@@ -24,8 +24,9 @@ type device struct {
 	suites   []uint16
 	key      []byte
 	identity string
-	tiny     int // bytes of its fragments, if they are tiny
-	bad      int // what is wrong with its certificate
+	version  uint16 // its client_version, which may be above DTLS 1.2; zero: that
+	tiny     int    // bytes of its fragments, if they are tiny
+	bad      int    // what is wrong with its certificate
 	begins   time.Duration
 	first    time.Duration // its first retransmission timeout
 	giveUp   time.Duration // how long a handshake may take
@@ -102,6 +103,7 @@ func newDevice(w *world, id int) *device {
 	}
 	d.bad = oneOf(c, 0, 0, 1, 2, 3, 4)
 	d.tiny = oneOf(c, 2, 3, 10, 30)
+	d.version = oneOf[uint16](w.choices("version", id), 0, 0, 0, 0xfefc, 0xfe00)
 	d.settle(slow, limit)
 	d.host = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(id >> 8), byte(id)}), 5000)
 	if c.chance(0.5) && w.has(ipv6) {
@@ -290,6 +292,7 @@ func (d *device) connect() {
 		}
 		c.Suites = append(c.Suites, d.suites...)
 	}
+	c.Version = d.version
 	c.NoEMS = d.has(noEMS)
 	if d.has(onlyP256) {
 		c.Groups, c.Strict = []uint16{suite.GroupP256}, true

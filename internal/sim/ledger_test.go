@@ -189,6 +189,7 @@ type arrival struct {
 	assoc    *association
 	hello    bool   // it begins with a ClientHello
 	random   string // its random
+	newer    bool   // it offers other versions than DTLS 1.2 only
 	verified bool   // with a right cookie
 	fresh    bool   // that must be taken for one
 	finished bool   // a whole Finished that has been received is in it

@@ -90,4 +90,6 @@ var mutants = []mutant{
 	{"nonsense is let pass", "internal/engine/sealed.go", "receiveAlert", "e.fail(wire.AlertDecodeError, \"malformed alert\")", ""},
 	{"sessions do not age", "rest.go", "expireLocked", "age > 0 {", "age > 0 && s.keyEnds {"},
 	{"resumed sessions are young", "session.go", "eventsLocked", "s.establishedLocked(now, ev.Created)", "s.establishedLocked(now, now)"},
+	{"newer versions are not negotiated down", "internal/engine/hello.go", "offersDTLS12", "clientVersion <= wire.VersionDTLS12", "clientVersion == wire.VersionDTLS12"},
+	{"any hello is told of its version", "receive.go", "receiveHello", "!hello.Negotiable():", "len(hello.Body) > 0:"},
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/record"
@@ -102,6 +103,10 @@ func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
 		return
 	}
 	in.hello, in.random = true, string(h.Random)
+	if whole, ok := wire.ParseClientHello(f.Body); ok {
+		versions := wire.SupportedVersions(whole.Extensions)
+		in.newer = versions != nil && !bytes.Contains(versions, binary.BigEndian.AppendUint16(nil, wire.VersionDTLS12))
+	}
 	now := l.w.now()
 	if c, ok := pl.issued[string(h.Cookie)]; ok && c.random == string(h.Random) && now-c.at <= maxCookieAge {
 		in.verified, pl.proven = true, true
@@ -154,8 +159,23 @@ func (l *ledger) sentPlain(s *stimulus, in *arrival, pl *place, out *packet, r w
 	if r.Type == wire.ContentApplicationData {
 		l.violate("wire", nil, "sent data in plaintext to %v", pl.addr)
 	}
-	if !pl.proven {
+	if r.Type == wire.ContentAlert && in.newer && in.parcel.from == pl.addr && !pl.proven {
+		l.sentVersionAlert(in, out, r)
+	} else if !pl.proven {
 		l.violate("unproven", nil, "sent %s to %v, whose address is not proven", describe(out.b), pl.addr)
+	}
+}
+
+// sentVersionAlert judges the one alert that may go to an address that is not
+// proven: for a hello without DTLS 1.2, and much shorter.
+func (l *ledger) sentVersionAlert(in *arrival, out *packet, r wire.Record) {
+	const most = 100 // a second
+	alert, ok := wire.ParseAlert(r.Payload)
+	if !ok || alert.Level != wire.LevelFatal || alert.Description != wire.AlertProtocolVersion || len(out.b) != len(r.Raw) || 4*len(out.b) > len(in.parcel.b) {
+		l.violate("unproven", nil, "sent %s to %v for a hello of %d bytes", describe(out.b), out.remote, len(in.parcel.b))
+	}
+	if in.newer = false; in.stats.VersionAlerts > most*uint64(2+l.w.now()/time.Second) {
+		l.violate("unproven", nil, "%d version alerts in %v", in.stats.VersionAlerts, l.w.now())
 	}
 }
 
