@@ -427,7 +427,16 @@ func (d *device) forgiven() bool {
 // loses nothing: two round trips for the cookie and the flights, one for the
 // request and one for what has crossed, what hooks take, three of its own timeouts, and ten
 // seconds for the server's.
+// If sessions age, one that is resumed may be too old a moment later.
 func (d *device) promptly() time.Duration {
+	within := d.attemptTime()
+	if d.w.has(aging) && d.has(tickets) {
+		within += d.pause + d.attemptTime()
+	}
+	return within
+}
+
+func (d *device) attemptTime() time.Duration {
 	return 4*d.roundTrip() + 3*d.w.hookDelay() + 7*d.first + d.patience() + 10*time.Second + d.w.queueing(d)
 }
 

@@ -235,7 +235,7 @@ func (p *plan) draw() drawn {
 			d.traits |= 1 << t
 		}
 	}
-	if c.chance(0.2) && !p.lacks(aging.String()) {
+	if c.chance(0.2) && !p.lacks(aging.String()) && !d.features.has(fleet) { // which would come again and again
 		d.features |= 1 << aging
 	}
 	if d.features.has(fleet) {

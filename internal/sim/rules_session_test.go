@@ -209,7 +209,7 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 	if errors.Is(e.Err, dtlsserver.ErrSessionAge) && age < most-time.Second {
 		l.violate("cause", deviceOf(as.attempt), "too old after %v, which %v is the limit", age, most)
 	}
-	if late := time.Second; most > 0 && age > most+late && l.w.standing == 0 && !l.w.has(slowHandler) && !l.w.has(readErrors) {
+	if late := time.Second; most > 0 && age > most+late && l.w.now()-as.since > late && l.w.standing == 0 && !l.w.has(slowHandler) && !l.w.has(readErrors) {
 		l.violate("aged", deviceOf(as.attempt), "closed after %v, though %v is the limit: %v", age, most, e.Err)
 	}
 	if errors.Is(e.Err, dtlsserver.ErrEvicted) {
@@ -337,17 +337,26 @@ func (l *ledger) arrived(in *arrival) {
 	}
 }
 
-// hoards reports whether the device has left more sessions open, without a word,
-// than one device is granted at MaxSessions.
+// hoards reports whether the device's identity, which devices with certificates
+// share, has as many sessions open as one device is granted at MaxSessions.
 func (l *ledger) hoards(d *device) bool {
 	const ofOneDevice = 4
-	open := 0
-	for _, as := range l.sessions {
-		if as.attempt != nil && as.attempt.d == d && as.opened && !as.closed {
-			open++
+	open, own := make(map[dtlsserver.Identity]int), make(map[dtlsserver.Identity]bool)
+	for session, as := range l.sessions {
+		id := session.Identity()
+		if as.opened && !as.closed {
+			open[id]++
+		}
+		if deviceOf(as.attempt) == d {
+			own[id] = true
 		}
 	}
-	return open >= ofOneDevice && l.w.server.Stats().Dropped.EvictedSessions > 0
+	for id := range own {
+		if open[id] >= ofOneDevice && l.w.server.Stats().Dropped.EvictedSessions > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // unserved is told of a client that was not served in time.
