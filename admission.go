@@ -69,8 +69,10 @@ func (h *handshakes) crowd() (all crowd) {
 }
 
 // crowd returns those of the source, and the newest of those that wait for us.
+// If it has very many, which only no limit allows, some are looked at.
 func (src *source) crowd() (all crowd, newestBusy *Session) {
-	for s, n := src.handshakes, src.count; n > 0; s, n = s.inGroup.next, n-1 {
+	const maxLooks = 512
+	for s, n := src.handshakes, min(src.count, maxLooks); n > 0; s, n = s.inGroup.next, n-1 {
 		if s.class == busy {
 			newestBusy = s
 			continue
@@ -156,7 +158,7 @@ func (h *handshakes) fromCrowd(all *crowd, c class, most int, now time.Duration)
 		if l := all[i].oldest.lateness(now); l > late && (class(i) == c || all[i].count > share) {
 			overdue, late = all[i].oldest, l
 		}
-		if class(i) > c && all[i].count > largest {
+		if class(i) > c && class(i) != answered && all[i].count > largest {
 			slower, largest = all[i].newest, all[i].count
 		}
 	}

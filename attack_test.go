@@ -414,8 +414,9 @@ func TestVnet(t *testing.T) {
 		}
 		before := s.Stats().DatagramsSent
 		time.Sleep(time.Minute)
-		if sent := s.Stats().DatagramsSent - before; sent != 4 {
-			t.Errorf("%d retransmissions, want 4", sent)
+		// Of four retransmissions the last two have a record in each datagram.
+		if sent := s.Stats().DatagramsSent - before; sent != 6 {
+			t.Errorf("%d datagrams, want 6", sent)
 		}
 		rec.want(t, KindHandshakeFailed, 1, "after a minute")
 		rec.want(t, KindReadFailed, 0, "after a minute")
@@ -815,7 +816,7 @@ func FuzzServer(f *testing.F) {
 			c.Seq, c.MessageSeq = uint64(r.Int64N(2)*r.Int64N(1<<40)), uint16(r.IntN(2)*r.IntN(1<<15))
 			give(c, p, c.Hello())
 			give(c, p, c.Hello())
-			if !c.HelloDone {
+			if !c.HelloDone || c.ServerHello == nil { // or it was a flight for another
 				continue
 			}
 			cke, ccs, finished := c.KeyExchange()

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,32 +235,79 @@ func TestClientsAlertIsTold(t *testing.T) {
 	})
 }
 
-// TestRepeatedFlightInFragments: a Finished that comes again behind the fragments
-// of a few bytes of all that comes before it is answered.
-func TestRepeatedFlightInFragments(t *testing.T) {
+// TestRecordsOfThree: at an address with an open session and two handshakes, of which
+// the newer has keys and the older has none, each sealed record finds its own.
+func TestRecordsOfThree(t *testing.T) {
 	t.Parallel()
-	identity := strings.Repeat("i", 50)
-	d := newDirect(t, func(s *Server) { s.PSK = StaticPSK(map[string][]byte{identity: []byte(testKey)}) })
+	d := newDirect(t, nil)
 	from := clientAddr(1)
-	c := d.verified(1, from)
-	c.Identity = identity
-	records := c.Records()
-	flight := func() (datagram []byte) {
-		for i, r := range records {
-			records[i] = c.Again(r)
-		}
-		for _, part := range append(c.Split(records[0], 1), records[1:]...) {
-			datagram = append(datagram, part...)
-		}
-		return datagram
+	open := testpeer.New(testIdentity, []byte(testKey), 1)
+	d.establish(open, from)
+	older, newer := testpeer.New(testIdentity, []byte(testKey), 2), testpeer.New(testIdentity, []byte(testKey), 3)
+	for _, c := range []*testpeer.Client{older, newer} {
+		d.advance(2 * time.Second)
+		d.exchange(c, from, c.Hello())
+		d.exchange(c, from, c.Hello())
 	}
-	d.exchange(c, from, flight())
-	if !c.Complete {
-		t.Fatal("not complete")
+	records := newer.Records()
+	d.exchange(newer, from, records[0])
+	d.exchange(newer, from, records[1])
+	d.exchange(open, from, open.Sealed(wire.ContentApplicationData, []byte("still open")))
+	if len(d.rec.data) != 1 {
+		t.Errorf("the open session's data: %q; %v", d.rec.data, d.rec.lines())
 	}
-	for range 5 {
-		if out := d.receive(from, flight()); len(out) != 1 {
-			t.Errorf("%d datagrams for a Finished that comes again", len(out))
+	d.out = nil
+	d.exchange(open, from, open.Sealed(wire.ContentHandshake, open.FinishedMessage()))
+	if len(d.out) == 0 {
+		t.Error("its repeated Finished is not answered")
+	}
+	d.exchange(newer, from, records[2])
+	if !newer.Complete {
+		t.Error("the newer handshake is not complete")
+	}
+}
+
+// TestFlightInManyRecords: a flight in one datagram, of many records that each have a
+// few bytes of a message, is read to its end, the first time and when it comes again;
+// a datagram of more that is of no use is not.
+func TestFlightInManyRecords(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 2, 3} {
+		d := newDirect(t, nil)
+		from := clientAddr(1)
+		c := testpeer.New(testIdentity, []byte(testKey), 1)
+		c.Suites = []uint16{ecdhePSK}
+		d.exchange(c, from, c.Hello())
+		d.exchange(c, from, c.Hello())
+		records := c.Records()
+		r, _, _ := wire.ParseRecord(records[0])
+		f, _, _ := wire.ParseFragment(r.Payload)
+		flight := func(message wire.Fragment, last []byte) (datagram []byte) {
+			for at := 0; at < len(message.Body); at += size {
+				piece := message.Body[at:min(at+size, len(message.Body))]
+				header := wire.AppendHandshakeHeader(nil, message.Type, len(message.Body), message.MessageSeq, at, len(piece))
+				datagram = append(datagram, c.Plain(wire.ContentHandshake, append(header, piece...))...)
+			}
+			return append(append(datagram, c.Plain(wire.ContentChangeCipherSpec, []byte{1})...), last...)
+		}
+		// All but the Finished, twice, and then with it.
+		d.exchange(c, from, flight(f, nil))
+		d.exchange(c, from, flight(f, nil))
+		d.exchange(c, from, flight(f, records[2]))
+		if !c.Complete {
+			t.Fatalf("pieces of %d bytes: not complete: %v", size, d.rec.lines())
+		}
+		for range 2 {
+			d.exchange(c, from, flight(f, c.Sealed(wire.ContentHandshake, c.FinishedMessage())))
+			if len(d.out) == 0 {
+				t.Errorf("pieces of %d bytes: the flight that came again is not answered", size)
+			}
+		}
+		before := d.s.Stats().Dropped.Repeated
+		f.Body = make([]byte, 3000)
+		d.exchange(c, from, flight(f, c.Sealed(wire.ContentHandshake, c.FinishedMessage())))
+		if n := d.s.Stats().Dropped.Repeated - before; n != 256 || len(d.out) > 0 {
+			t.Errorf("%d records of no use are looked at, sent %d", n, len(d.out))
 		}
 	}
 }

@@ -351,6 +351,13 @@ func (quiet) NewLogger(string) logging.LeveledLogger {
 	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
 }
 
+// known returns the session of a peer: open, or else the handshake that came first.
+func (l *loop) known(remote netip.AddrPort, local netip.Addr) *Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.peers.lookup(remote, local)
+}
+
 // left says what a loop still holds of sessions; nothing: the empty string.
 func (l *loop) left() string {
 	l.mu.Lock()

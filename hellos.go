@@ -27,14 +27,14 @@ const alertProtocolVersion = 70
 // refuseVersion refuses a client that cannot do DTLS 1.2, has not proven its
 // address, and, as it does not know HelloVerifyRequest, never will. It is told by
 // the one alert that goes to such an address: a fifth of its hello's length, so
-// many in a second for all clients together, and never to an address whose
-// client is known, which anybody could end so.
+// many in a second for all clients together, and never to an address that has a
+// session or a handshake, which anybody could end so.
 func (l *loop) refuseVersion(now time.Time, m *udpio.Message, hello *engine.Hello) {
 	l.counters.drop(dropVersion)
 	if now.Sub(l.alertsSince) >= time.Second || now.Before(l.alertsSince) {
 		l.alertsSince, l.alerts = now, 0
 	}
-	if l.alerts >= maxVersionAlerts || l.lookup(m.Remote, m.Local) != nil {
+	if l.alerts >= maxVersionAlerts || l.knows(m.Remote) {
 		l.refusedHello(now, m, errNoVersion)
 		return
 	}
@@ -64,7 +64,9 @@ func (l *loop) receiveVerified(now time.Time, s *Session, m *udpio.Message, hell
 		l.deliver()
 		datagram = hello.Rest
 	}
-	l.receiveRecords(now, s, datagram)
+	if len(datagram) > 0 {
+		l.receiveRecords(now, s.remote, s.local.Addr(), l.familyOf(s.remote, s.local.Addr()), s, datagram)
+	}
 }
 
 // receiveHello gives the verified hello to the engine.

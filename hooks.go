@@ -1,7 +1,6 @@
 package dtlsserver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -235,7 +234,7 @@ func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 	}
 	s.pskValue, s.expires = psk.Value, 0
 	if !psk.Expires.IsZero() {
-		s.expires = cmp.Or(s.loop.since(psk.Expires), 1)
+		s.expires = s.loop.sinceWall(now, psk.Expires)
 	}
 	s.eng.AnswerPSK(now, psk.Key)
 }

@@ -402,15 +402,15 @@ func TestWhoGivesWayForMemory(t *testing.T) {
 	d.verified(1, clientAddr(1))
 	d.connect(testIdentity, clientAddr(2))
 	for n := range 2 {
-		s := d.l.lookup(clientAddr(1+n), netip.Addr{})
+		s := d.l.known(clientAddr(1+n), netip.Addr{})
 		s.givesWay = true
 		d.l.givingWay = append(d.l.givingWay, s)
 	}
 	c := d.verified(3, clientAddr(3))
 	d.l.receive(d.now, message(clientAddr(3), c.Flight()))
 	d.settle() // the key is there
-	if d.l.lookup(clientAddr(1), netip.Addr{}) != nil || !d.isOpen(clientAddr(2)) || !d.isOpen(clientAddr(3)) || len(d.l.givingWay) > 0 {
-		t.Errorf("the handshake is there: %v; open: %v, %v; %d are left", d.l.lookup(clientAddr(1), netip.Addr{}) != nil, d.isOpen(clientAddr(2)), d.isOpen(clientAddr(3)), len(d.l.givingWay))
+	if d.l.known(clientAddr(1), netip.Addr{}) != nil || !d.isOpen(clientAddr(2)) || !d.isOpen(clientAddr(3)) || len(d.l.givingWay) > 0 {
+		t.Errorf("the handshake is there: %v; open: %v, %v; %d are left", d.l.known(clientAddr(1), netip.Addr{}) != nil, d.isOpen(clientAddr(2)), d.isOpen(clientAddr(3)), len(d.l.givingWay))
 	}
 }
 

@@ -171,20 +171,20 @@ func TestTwoLocalAddresses(t *testing.T) {
 	var all []*Session
 	for _, local := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
 		session := &Session{loop: l, remote: remote, local: netip.AddrPortFrom(netip.MustParseAddr(local), 1)}
-		if _, err := l.add(session, nil); err != nil {
+		if _, _, err := l.add(session, nil); err != nil {
 			t.Fatal(err)
 		}
 		l.promote(session, PSKIdentity(testIdentity))
 		all = append(all, session)
 	}
 	for _, session := range all {
-		if l.lookup(remote, session.local.Addr()) != session {
+		if l.known(remote, session.local.Addr()) != session {
 			t.Errorf("%v is not found", session.local)
 		}
 	}
 	for i, session := range []*Session{all[1], all[2], all[0]} {
 		l.remove(session, Event{Kind: KindSessionClosed})
-		if l.lookup(remote, session.local.Addr()) != nil {
+		if l.known(remote, session.local.Addr()) != nil {
 			t.Errorf("%v is still found", session.local)
 		}
 		if left := len(l.sessions(true)); left != 2-i {

@@ -89,37 +89,60 @@ func (p *peers) delete(s *Session) {
 	}
 }
 
-// lookup returns the session of a peer: open, or else in handshake.
-func (l *loop) lookup(remote netip.AddrPort, local netip.Addr) *Session {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.peers.lookup(remote, local)
+// family is what there is of a peer.
+type family struct {
+	open   *Session
+	first  *Session // the handshake that has come furthest
+	second *Session // a newer one
 }
 
-// family returns what there is of the peer of a session: its handshakes, the
-// newer one second, and its open session.
-func (l *loop) family(s *Session) (first, second, open *Session) {
+// familyOf returns what there is of a peer.
+func (l *loop) familyOf(remote netip.AddrPort, local netip.Addr) family {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return familyLocked(s)
+	return l.familyLocked(remote, local)
 }
 
-func familyLocked(s *Session) (first, second, open *Session) {
-	switch {
-	case !s.halfOpen:
-		first, open = s.successor, s
-	case s.second:
-		first = s.rival
+func (l *loop) familyLocked(remote netip.AddrPort, local netip.Addr) (f family) {
+	switch s := l.peers.lookup(remote, local); {
+	case s == nil:
+	case s.halfOpen:
+		f.first = s
 	default:
-		first = s
+		f.open, f.first = s, s.successor
 	}
-	if first != nil {
-		second = first.rival
-		if open == nil {
-			open = first.predecessor
-		}
+	if f.first != nil {
+		f.second = f.first.rival
 	}
-	return first, second, open
+	return f
+}
+
+// newest returns the newest handshake, or nil.
+func (f *family) newest() *Session {
+	if f.second != nil {
+		return f.second
+	}
+	return f.first
+}
+
+// displacedLocked returns which of two handshakes makes room for a newer one, or nil if
+// there are not two. The one that the client has answered stays, so that not even
+// somebody who receives at the address of another can end what that one has
+// begun.
+func (f *family) displacedLocked() *Session {
+	if f.second != nil && f.second.answered && !f.first.answered {
+		return f.first
+	}
+	return f.second
+}
+
+// isMuted reports whether a session is a handshake beside which its client has
+// begun a newer one. It sends nothing more, unless it completes: the client
+// would take it for the newer one's.
+func (l *loop) isMuted(s *Session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.halfOpen && s.rival != nil && !s.second
 }
 
 // openSession returns the open session of a remote address and a local one: the
@@ -153,8 +176,8 @@ func (l *loop) sessions(handshakes bool) []*Session {
 			if !handshakes {
 				continue
 			}
-			first, second, _ := familyLocked(s)
-			for _, h := range []*Session{first, second} {
+			f := l.familyLocked(s.remote, s.local.Addr())
+			for _, h := range []*Session{f.first, f.second} {
 				if h != nil && h != s {
 					all = append(all, h)
 				}
@@ -172,31 +195,40 @@ func (l *loop) everySession() []*Session {
 	return all
 }
 
-// add admits a handshake, beside what its address has, or says why not. It may
-// take the place of another of the address, which the caller then has to end. At
-// MaxHandshakesPerSource and at MaxHandshakes another may have to give way, which
-// the caller has to end too.
-func (l *loop) add(s, replaces *Session) (givesWay *Session, err error) {
+// add admits a handshake, beside what its address has, or says why not. The
+// caller has to end what it replaces there: a stale handshake that it is to take
+// the place of, or one of two; and what gives way for it at
+// MaxHandshakesPerSource or MaxHandshakes.
+func (l *loop) add(s, stale *Session) (replaces, givesWay *Session, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	src, now := l.sources.of(s.remote.Addr()), l.since(l.now)
-	known := l.peers.lookup(s.remote, s.local.Addr())
+	f := l.familyLocked(s.remote, s.local.Addr())
+	replaces = f.displacedLocked()
+	if stale != nil && !stale.answered && (stale == f.first || stale == f.second) {
+		replaces = stale
+	}
 	switch {
 	case l.closing:
 		err = ErrServerClosed
 	case l.drained != nil:
 		err = errShuttingDown
-	case (known == nil || known.halfOpen) && !l.mayOpenLocked(src):
+	case f.open == nil && !l.mayOpenLocked(src):
 		err = errMaxSessions
 	case replaces == nil:
 		room := false
-		if givesWay, room = l.handshakes.makeWay(src, s.roundTrip, l.cfg.maxHandshakes, l.cfg.maxPerSource, now); givesWay == nil && !room {
+		givesWay, room = l.handshakes.makeWay(src, s.roundTrip, l.cfg.maxHandshakes, l.cfg.maxPerSource, now)
+		switch {
+		case givesWay != nil || room:
+		case f.first != nil && !f.first.answered:
+			replaces = f.first
+		default:
 			err = errMaxHandshakes
 		}
 	}
 	if err != nil {
 		l.sources.forget(src)
-		return nil, err
+		return nil, nil, err
 	}
 	if replaces != nil {
 		l.unlinkLocked(replaces)
@@ -204,22 +236,22 @@ func (l *loop) add(s, replaces *Session) (givesWay *Session, err error) {
 	s.halfOpen, s.source = true, src
 	l.handshakes.add(s, s.roundTrip, now)
 	l.linkLocked(s)
-	return givesWay, nil
+	return replaces, givesWay, nil
 }
 
 // linkLocked gives a handshake its place in its family, which has one at most.
 func (l *loop) linkLocked(s *Session) {
-	known := l.peers.lookup(s.remote, s.local.Addr())
-	if known == nil {
+	f := l.familyLocked(s.remote, s.local.Addr())
+	s.predecessor = f.open
+	switch {
+	case f.second != nil:
+		panic("dtlsserver: three handshakes of one address")
+	case f.first != nil:
+		f.first.rival, s.rival, s.second = s, f.first, true
+	case f.open != nil:
+		f.open.successor = s
+	default:
 		l.peers.insert(s)
-		return
-	}
-	first, _, open := familyLocked(known)
-	s.predecessor = open
-	if first != nil {
-		first.rival, s.rival, s.second = s, first, true
-	} else {
-		open.successor = s
 	}
 }
 
@@ -258,13 +290,13 @@ func (l *loop) unlinkLocked(s *Session) {
 func (l *loop) promote(s *Session, id Identity) (replaced [2]*Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first, second, open := familyLocked(s)
-	if second == s {
-		replaced[1], second = first, nil
-		l.unlinkLocked(first)
+	open, newer := s.predecessor, s.rival
+	if s.second {
+		replaced[1], newer = s.rival, nil
+		l.unlinkLocked(s.rival)
 	}
-	if second != nil {
-		l.unlinkLocked(second)
+	if newer != nil {
+		l.unlinkLocked(newer)
 	}
 	if replaced[0] = open; open != nil {
 		open.successor = nil
@@ -275,8 +307,8 @@ func (l *loop) promote(s *Session, id Identity) (replaced [2]*Session) {
 	l.leaveHandshakesLocked(s)
 	l.open.add(s, id)
 	l.handshakes.weighed(s.source)
-	if second != nil {
-		l.linkLocked(second)
+	if newer != nil {
+		l.linkLocked(newer)
 	}
 	return replaced
 }
@@ -298,6 +330,13 @@ func (l *loop) remove(s *Session, last Event) {
 		l.closed.put(s, l.since(last.Time))
 	}
 	l.sources.forget(s.source)
+}
+
+// knows reports whether there is a session or a handshake of a remote address.
+func (l *loop) knows(remote netip.AddrPort) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.peers.byRemote[remote] != nil
 }
 
 // justClosed reports whether a session of the addresses was closed a while ago.

@@ -50,8 +50,8 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 		l.receiveHello(now, m, &hello)
 		return
 	}
-	s := l.lookup(m.Remote, m.Local)
-	if s == nil {
+	f := l.familyOf(m.Remote, m.Local)
+	if f == (family{}) {
 		if l.justClosed(m.Remote, m.Local) {
 			l.counters.drop(engine.DropClosed)
 			return
@@ -60,7 +60,7 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 		l.outbox.put(Event{Kind: KindJunk, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
 	}
-	l.receiveRecords(now, s, datagram)
+	l.receiveRecords(now, m.Remote, m.Local, f, nil, datagram)
 }
 
 // receiveHello takes a ClientHello. Whoever sends it, whatever is known of the
@@ -83,18 +83,12 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 		return
 	}
 	cookie := newCookieTime(now, roundTrip)
-	var first, second, open *Session
-	if known := l.lookup(m.Remote, m.Local); known != nil {
-		first, second, open = l.family(known)
-	}
-	newest := first
-	if second != nil {
-		newest = second
-	}
+	f := l.familyOf(m.Remote, m.Local)
+	newest := f.newest()
 	switch {
-	case open != nil && open.sameHello(hello, cookie):
+	case f.open != nil && f.open.sameHello(hello, cookie):
 		l.counters.drop(dropReplayedHello)
-	case first == nil:
+	case newest == nil:
 		l.startHandshake(now, m, hello, roundTrip, nil)
 	case newest.sameHello(hello, cookie):
 		if newest.awaitsHello() { // a part of it was lost, or has overtaken
@@ -102,10 +96,10 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 		} else {
 			newest.helloAgain(now)
 		}
-	case cookie.after(newest.cookie):
+	case !newest.cookie.after(cookie):
 		// The client begins anew: it has restarted, or given up. An old hello
 		// that is replayed is older than the newest.
-		l.startHandshake(now, m, hello, roundTrip, displaced(first, second))
+		l.startHandshake(now, m, hello, roundTrip, nil)
 	case newest.stale(now.Add(-staleHandshake)): // or the clock has been set back
 		l.startHandshake(now, m, hello, roundTrip, newest)
 	default:
@@ -113,23 +107,9 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 	}
 }
 
-// displaced returns which of an address's handshakes makes room for a newer one,
-// or nil if there is one at most. The one that has come further stays, so that
-// not even somebody who receives at the address of another can end what that
-// one has begun.
-func displaced(first, second *Session) *Session {
-	if second != nil && second.answered() && !first.answered() {
-		return first
-	}
-	return second
-}
-
-// startHandshake makes a session for a verified hello, in the place of another of
-// its address if one is given, and lets it answer. Others that go on beside it
-// send nothing more: the client would take it for the new one's. Where there is
-// no room for one more, it takes the place of one that its client has left
-// without an answer.
-func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, roundTrip time.Duration, replaces *Session) {
+// startHandshake makes a session for a verified hello, in the place of a stale one
+// of its address if that is given, and lets it answer.
+func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, roundTrip time.Duration, stale *Session) {
 	s := &Session{
 		loop:      l,
 		remote:    m.Remote,
@@ -142,163 +122,150 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		s.local = netip.AddrPortFrom(m.Local, l.conn.LocalAddr().Port())
 	}
 	l.findIdler()
-	evicted, err := l.admit(now, s, replaces, hello)
-	if first := l.firstHandshake(m); err != nil && first != nil {
-		first.mute() // in any case
-		if err == errMaxHandshakes && !first.answered() {
-			replaces = first
-			evicted, err = l.admit(now, s, replaces, hello)
-		}
-	}
+	replaces, givesWay, err := l.admit(now, s, stale, hello)
 	if err != nil {
 		l.counters.drop(dropRefused)
 		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
+		if f := l.familyOf(m.Remote, m.Local); f.first != nil { // which its client has left
+			f.newest().silence()
+		}
 		return
 	}
 	if replaces != nil {
 		replaces.end(ErrReconnected, false)
 	}
-	if evicted != nil {
-		l.evict(evicted, errMaxHandshakes)
-	}
-	if first, _, _ := l.family(s); first != s {
-		first.mute()
+	if givesWay != nil {
+		l.evict(givesWay, errMaxHandshakes)
 	}
 	l.counters.handshakesStarted.Add(1)
 	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
 	l.receiveVerified(now, s, m, hello)
 }
 
-// firstHandshake returns what the sender has of handshakes, or the older of two,
-// or nil.
-func (l *loop) firstHandshake(m *udpio.Message) *Session {
-	known := l.lookup(m.Remote, m.Local)
-	if known == nil {
-		return nil
-	}
-	first, _, _ := l.family(known)
-	return first
-}
-
 // admit begins the handshake, if the session is admitted. Whoever finds the
 // session before that has to wait.
-func (l *loop) admit(now time.Time, s, replaces *Session, hello *engine.Hello) (evicted *Session, err error) {
+func (l *loop) admit(now time.Time, s, stale *Session, hello *engine.Hello) (replaces, givesWay *Session, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if evicted, err = l.add(s, replaces); err == nil {
+	if replaces, givesWay, err = l.add(s, stale); err == nil {
 		s.eng.Begin(l.cfg.engine, (*memory)(s), now, hello)
 	}
-	return evicted, err
+	return replaces, givesWay, err
 }
 
-// receiveRecords gives the records of a datagram to a session, and what each
-// leads to to the handler before the next is opened.
+// receiveRecords gives the records of a datagram to a peer's sessions, and what
+// each leads to to the handler before the next is opened. If the datagram began
+// with a hello, what is plaintext is for its handshake only.
 //
 // A bad record costs that record and not the datagram, but a datagram made of
 // bad records is not read to its end: of long ones, which take as long to find
-// out, fewer are read. Of those that only repeat in plaintext what has been
-// received, which takes no time to find out, more are: behind the fragments of
-// a flight that comes again there is the Finished, which must be answered (RFC
-// 6347 section 4.2.4).
-func (l *loop) receiveRecords(now time.Time, s *Session, datagram []byte) {
-	const (
-		repeat = 1
-		bad    = 16
-		most   = 16 * bad
-	)
-	again := false
-	for sum := 0; len(datagram) > 0 && sum < most; {
+// out, fewer are read. Records that have come before are found out at once, and
+// what is new may be behind many: a flight in small fragments, of which the last
+// were lost.
+func (l *loop) receiveRecords(now time.Time, remote netip.AddrPort, local netip.Addr, f family, only *Session, datagram []byte) {
+	const maxBad, maxRepeated = 16, 256
+	for bad, repeated := 0, 0; len(datagram) > 0 && bad < maxBad && repeated < maxRepeated; {
 		r, rest, ok := engine.NextRecord(datagram)
-		if !ok {
-			s.countDrop(now, engine.DropMalformed)
-			break
-		}
 		datagram = rest
-		if again && s.isOver() { // and the record before may have opened another in its place
-			if next := l.lookup(s.remote, s.local.Addr()); next != nil {
-				s = next
-			}
+		if !ok {
+			f.countDrop(l, now, engine.DropMalformed)
+			l.deliver()
+			return
 		}
-		again = true
-		switch drop := l.receiveRecord(now, s, r); {
-		case drop == engine.DropNone:
-		case drop == engine.DropRepeated && r.Epoch == 0:
-			sum += repeat
+		switch l.receiveRecord(now, f, only, r) {
+		case engine.DropNone:
+		case engine.DropRepeated, engine.DropClosed:
+			repeated++
 		default:
-			sum += bad * (1 + len(r.Payload)>>10)
+			bad += 1 + len(r.Payload)>>10
 		}
 		l.endGivingWay()
 		l.deliver()
+		if len(datagram) > 0 {
+			f = l.familyOf(remote, local) // which may be another now
+		}
 	}
 }
 
-// receiveRecord gives a record to those of a peer's sessions that it may be for,
-// until one takes it. What is plaintext is for the handshakes: the newest first,
-// unless the other has been answered. What is sealed is tried by the handshakes
-// that have keys, then by the open session, and last by handshakes that may have
-// keys soon. A record that does not open marks no replay window. ChangeCipherSpec
-// is for both handshakes, and the newest first: if it completes that one, the
-// other is over. It returns why the record was of no use, or engine.DropNone.
-func (l *loop) receiveRecord(now time.Time, s *Session, r engine.Record) engine.Drop {
-	first, second, open := l.family(s)
-	var order [3]*Session
-	newer, older := second, first
-	if second == nil {
-		newer, older = first, nil
-	}
+// countDrop counts a record that is none of any session's.
+func (f *family) countDrop(l *loop, now time.Time, why engine.Drop) {
 	switch {
-	case first == nil:
-		order = [3]*Session{open}
-	case second == nil && open == nil:
-		order = [3]*Session{first}
-	case r.Epoch == 0 && older != nil && !engine.IsUnnumbered(r) && older.answered():
-		order = [3]*Session{older, newer}
-	case r.Epoch == 0:
-		order = [3]*Session{newer, older}
-	case newer.opening() && (older == nil || older.opening()):
-		order = [3]*Session{newer, older, open}
-	case newer.opening():
-		order = [3]*Session{newer, open, older}
-	case older != nil && older.opening():
-		order = [3]*Session{older, open, newer}
+	case f.open != nil:
+		f.open.countDrop(now, why)
+	case f.first != nil:
+		f.newest().countDrop(now, why)
 	default:
-		order = [3]*Session{open, newer, older}
+		l.counters.drop(why)
 	}
-	drop, at, taken := engine.DropNone, (*Session)(nil), false
-	for _, s := range order {
-		if s == nil {
-			continue
+}
+
+// receiveRecord gives a record to those of a peer's sessions that it may be for.
+// What is plaintext is offered to both handshakes, as it does not say for which
+// it is. What is sealed is tried by the handshakes that have keys, the newest
+// first, and then by the open session; if none opens it, handshakes that may have
+// keys soon keep it. A record that does not open marks no replay window. It
+// returns why the record was of no use, if it was not.
+func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Record) engine.Drop {
+	if f == (family{}) {
+		l.counters.drop(engine.DropClosed)
+		return engine.DropClosed
+	}
+	var order [4]*Session
+	n, keepers := 0, 0 // the last ones
+	add := func(s *Session) {
+		order[n] = s
+		n++
+	}
+	handshakes := [...]*Session{f.second, f.first}
+	switch {
+	case f.first == nil:
+		add(f.open)
+	case r.Epoch == 0 && only != nil:
+		add(only)
+	case r.Epoch == 0:
+		add(f.newest())
+		if f.second != nil && !f.second.awaitsHello() {
+			add(f.first)
 		}
-		drop = s.receive(now, r, l.plain)
-		if at == nil {
-			at = s // who tells
+	default:
+		var keep [2]*Session
+		for _, h := range handshakes {
+			if h != nil && h.opening() {
+				add(h)
+			} else if h != nil {
+				keep[keepers] = h
+				keepers++
+			}
 		}
-		if engine.IsUnnumbered(r) { // it is for both
-			taken = taken || drop == engine.DropNone
-			continue
+		if f.open != nil {
+			add(f.open)
 		}
-		if r.Epoch == 0 && !notTaken(drop) || r.Epoch > 0 && !notOpened(drop) {
-			break
+		for _, h := range keep[:keepers] {
+			add(h)
 		}
 	}
-	for _, h := range [...]*Session{first, second} {
+	useful, why, at := false, engine.DropNone, (*Session)(nil) // who tells
+	for i, s := range order[:n] {
+		drop := s.receive(now, r, l.plain)
+		if drop == engine.DropNone {
+			useful = true
+		} else if at == nil || s == f.open {
+			why, at = drop, s
+		}
+		if r.Epoch > 0 && i < n-keepers && !notOpened(drop) {
+			break // one that has its key has taken it
+		}
+	}
+	for _, h := range handshakes {
 		if h != nil {
 			l.schedule(h)
 		}
 	}
-	if taken {
-		drop = engine.DropNone
+	if useful {
+		return engine.DropNone
 	}
-	if drop != engine.DropNone {
-		at.countDrop(now, drop)
-	}
-	return drop
-}
-
-// notTaken reports whether a plaintext record may be for another handshake of the
-// same address.
-func notTaken(drop engine.Drop) bool {
-	return drop == engine.DropUnexpected || drop == engine.DropRepeated
+	at.countDrop(now, why)
+	return why
 }
 
 // notOpened reports whether a record may belong to another association of the

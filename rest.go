@@ -1,7 +1,6 @@
 package dtlsserver
 
 import (
-	"cmp"
 	"time"
 )
 
@@ -31,10 +30,10 @@ func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 
 // expireLocked sets when the session must end: when its pre-shared key expires,
 // which is there already, or MaxSessionAge after its full handshake.
-func (s *Session) expireLocked(created time.Time) {
+func (s *Session) expireLocked(now, created time.Time) {
 	s.keyEnds = s.expires != 0
 	if age := s.loop.cfg.engine.MaxSessionAge; age > 0 {
-		if at := cmp.Or(s.loop.since(created.Add(age)), 1); s.expires == 0 || at < s.expires {
+		if at := s.loop.sinceWall(now, created.Add(age)); s.expires == 0 || at < s.expires {
 			s.expires, s.keyEnds = at, false
 		}
 	}

@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net"
@@ -62,6 +63,7 @@ type loop struct {
 	alertsSince time.Time  // which lasts a second
 
 	mu         sync.Mutex // guards all following
+	tooLong    []*Session // the socket has refused datagrams to them for their length
 	peers      peers
 	closed     closedSessions
 	sources    sources
@@ -129,6 +131,12 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 // since is t as sessions count time.
 func (l *loop) since(t time.Time) time.Duration { return t.Sub(l.base) }
 
+// sinceWall is since of a time of the wall clock, which may have been set since the
+// loop began. It is never zero.
+func (l *loop) sinceWall(now, t time.Time) time.Duration {
+	return cmp.Or(l.since(now)+t.Sub(now), 1)
+}
+
 // time is the reverse of since.
 func (l *loop) time(d time.Duration) time.Time { return l.base.Add(d) }
 
@@ -140,7 +148,7 @@ func (l *loop) run() error {
 		l.before = nil
 	}
 	l.outbox.put(Event{Kind: KindListening, Time: time.Now(), Local: l.conn.LocalAddr()})
-	failures := 0
+	failures, peersFailed := 0, 0
 	for {
 		l.sleepUntil(l.housekeep(time.Now()))
 		l.asleep.Store(true)
@@ -152,7 +160,7 @@ func (l *loop) run() error {
 		l.asleep.Store(false)
 		switch {
 		case err == nil:
-			failures, l.early = 0, 0
+			failures, peersFailed, l.early = 0, 0, 0
 			l.receiveBatch(time.Now(), l.messages[:n])
 			if l.isAsking() {
 				// A hook that only looks into memory needs but its turn, and
@@ -169,7 +177,9 @@ func (l *loop) run() error {
 		case udpio.IsPeerError(err): // the network's word on what was sent to somebody
 			l.deadlineSet = false
 			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})
-			time.Sleep(time.Millisecond)
+			if peersFailed++; peersFailed%64 == 0 { // lest one that comes without end takes the processor
+				time.Sleep(time.Millisecond)
+			}
 		default:
 			l.deadlineSet = false
 			l.outbox.put(Event{Kind: KindReadFailed, Time: time.Now(), Local: l.conn.LocalAddr(), Err: err})
@@ -197,6 +207,9 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 		l.deliver()
 	}
 	clear(answers) // they may hold keys
+	for _, s := range l.takeTooLong() {
+		s.cutSmaller(now)
+	}
 	for _, q := range []*timers.Queue[*Session]{&l.pending, &l.timers} {
 		for s, ok := q.Expire(now); ok; s, ok = q.Expire(now) {
 			if next, ok := s.timeout(now); ok {
@@ -266,9 +279,9 @@ func (l *loop) isAsking() bool {
 // hasWork reports whether somebody has left work for the loop.
 func (l *loop) hasWork() bool {
 	l.mu.Lock()
-	answers := len(l.answers)
+	waiting := len(l.answers) > 0 || len(l.tooLong) > 0
 	l.mu.Unlock()
-	return answers > 0 || l.outbox.waiting()
+	return waiting || l.outbox.waiting()
 }
 
 // deliver tells the handler what is in the outbox.
@@ -362,11 +375,38 @@ func (l *loop) sent(d udpio.Sent) {
 		l.outbox.put(s.event(Event{Kind: KindWriteDropped}))
 	default:
 		l.outbox.put(s.event(Event{Kind: KindWriteFailed, Err: d.Err}))
+		if d.Err == udpio.ErrTooLong {
+			f := l.familyLocked(s.remote, s.local.Addr())
+			for _, s := range []*Session{f.first, f.second, f.open} {
+				l.noteTooLongLocked(s, d.Len)
+			}
+		}
 	}
 	l.mu.Unlock()
 	if told {
 		l.wake()
 	}
+}
+
+// noteTooLongLocked notes that the socket has refused a datagram for its length. It
+// may be of a handshake, which has a way to go on.
+func (l *loop) noteTooLongLocked(s *Session, length int) {
+	if s == nil || length > l.cfg.engine.MTU {
+		return
+	}
+	if s.refused == 0 {
+		l.tooLong = append(l.tooLong, s)
+	}
+	s.refused = max(s.refused, uint16(length))
+}
+
+// takeTooLong takes the sessions that noteTooLongLocked has noted.
+func (l *loop) takeTooLong() []*Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sessions := l.tooLong
+	l.tooLong = nil
+	return sessions
 }
 
 // leave puts an event into the outbox, unless run has ended.

@@ -169,7 +169,8 @@ type Server struct {
 	// source that has most, for the number of identities that have sessions
 	// there, gives way to a new one of a source that has not half as many; or
 	// one whose client has not answered for long, compared with its round
-	// trip; or else the new hello is refused, and its client tries again. It
+	// trip; or the newest that has not been answered of those with longer round
+	// trips; or else the new hello is refused, and its client tries again. It
 	// also bounds how many hooks run at a time. Zero: DefaultMaxHandshakes.
 	MaxHandshakes int
 	// MaxHandshakesPerSource bounds the handshakes in progress of one source,

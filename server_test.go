@@ -275,7 +275,7 @@ func TestRetransmissionTimes(t *testing.T) {
 			var at []time.Duration
 			for time.Since(start) < giveUp+time.Second {
 				time.Sleep(50 * time.Millisecond) // virtual
-				for range p.receive() {
+				if p.receive() > 0 {
 					at = append(at, time.Since(start))
 				}
 			}
@@ -384,7 +384,8 @@ func TestPSKFailures(t *testing.T) {
 			t.Errorf("%s shows on the wire:\n%v\nwant\n%v", tt.name, trace, first)
 		}
 	}
-	if strings.Contains(strings.Join(first, ""), secret) || len(first) != 6 {
+	// The last two flights go out in two datagrams, of a record each.
+	if strings.Contains(strings.Join(first, ""), secret) || len(first) != 1+5+2 {
 		t.Errorf("sent %v, want a HelloVerifyRequest and five flights", first)
 	}
 }

@@ -39,9 +39,11 @@ type Session struct {
 	settled      bool          // the loop's own: the timers are set for an open session
 	second       bool          // it is the newer of two, which hangs from its rival
 	halfOpen     bool          // it is a handshake, in loop.handshakes
+	answered     bool          // the client has said something in this handshake
 	givesWay     bool          // for its memory, as soon as may be
 	class        class         // also written with mu held
 	roundTrip    class         // the class by the client's round trip
+	refused      uint16        // the longest datagram that the socket would not take for its length; zero: none
 	cookie       cookieTime    // of a handshake
 	reserved     int32         // bytes of handshake memory
 	question     *question     // that waits in a lane of the loop, or is asked
@@ -56,8 +58,8 @@ type Session struct {
 	eng      engine.Engine
 	complete bool // the handshake is, or was before the end
 	worn     bool // KindKeyWornOut was told
-	muted    bool // the client has begun a newer handshake: no flight is sent
-	spoke    bool // and has sealed something since, perhaps with this one's keys
+	silenced bool // the client has begun anew: no flight is sent, unless it speaks
+	spoke    bool // a record of the client's has been opened since it is complete
 	written  bool // since restAt was set
 	keyEnds  bool // expires is the pre-shared key's
 	value    any
@@ -271,7 +273,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	data, drop := s.eng.Receive(now, s.loop.datagram, r, buf)
 	if drop == engine.DropNone && r.Epoch > 0 {
 		s.hear(now)
-		s.spoke = true
+		s.spoke = s.spoke || s.eng.Established()
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
@@ -321,6 +323,7 @@ func (s *Session) classLocked(now time.Time) {
 	if c != s.class {
 		s.loop.mu.Lock()
 		s.loop.handshakes.enter(s, c, s.loop.since(now))
+		s.answered = s.answered || s.eng.Answered()
 		s.loop.mu.Unlock()
 	}
 }
@@ -366,22 +369,6 @@ func (s *Session) sameHello(hello *engine.Hello, cookie cookieTime) bool {
 	return bytes.Equal(s.eng.ClientRandom()[:], hello.Random) && (s.complete || !cookie.after(s.cookie))
 }
 
-// mute has a handshake send nothing more, unless it completes and its client has
-// gone on with it since: a client that has begun a newer one would take what it
-// sends for that one's.
-func (s *Session) mute() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.muted, s.spoke = true, false
-}
-
-// answered reports whether the client has answered in this handshake.
-func (s *Session) answered() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.eng.Answered()
-}
-
 // stale reports whether the session is a handshake that has been waiting for
 // the client since t or longer.
 func (s *Session) stale(t time.Time) bool {
@@ -416,6 +403,34 @@ func (s *Session) opening() bool {
 	return s.eng.Opening()
 }
 
+// cutSmaller says the flight under way again in datagrams that the socket may take.
+func (s *Session) cutSmaller(now time.Time) {
+	s.loop.mu.Lock()
+	length := int(s.refused)
+	s.refused = 0
+	s.loop.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eng.TooLong(length)
+	s.pumpLocked(now)
+}
+
+// silence has a handshake send nothing more, unless it completes.
+func (s *Session) silence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silenced = true
+}
+
+// mutedLocked reports whether flights are not sent: the client would take them for
+// those of the handshake that it has begun since.
+func (s *Session) mutedLocked() bool {
+	if s.complete {
+		return s.silenced && !s.spoke && !s.eng.Closed()
+	}
+	return s.silenced || s.loop.isMuted(s)
+}
+
 // transmitLocked sends what the engine has to send.
 func (s *Session) transmitLocked() {
 	if !s.eng.Sending() {
@@ -423,13 +438,14 @@ func (s *Session) transmitLocked() {
 	}
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
+	muted := s.mutedLocked()
 	for {
 		datagram := s.eng.AppendDatagram((*buf)[:0])
 		*buf = datagram[:0]
 		if len(datagram) == 0 {
 			return
 		}
-		if !s.muted || s.complete && (s.spoke || s.eng.Closed()) {
+		if !muted {
 			_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
 		}
 	}
@@ -481,8 +497,11 @@ func (s *Session) eventsLocked(now time.Time) {
 func (s *Session) establishedLocked(now, created time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
+	// One that was left for a newer one may complete by the answer of a hook or
+	// what is for both. It says so when its client goes on with it.
+	s.silenced = s.loop.isMuted(s)
 	s.complete = true
-	s.expireLocked(created)
+	s.expireLocked(now, created)
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
 		s.value = s.pskValue
 	}

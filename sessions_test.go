@@ -187,7 +187,7 @@ func TestSessionIdentity(t *testing.T) {
 	half := d.verified(99, host(30, 1, 0))
 	cke, _, _ := half.KeyExchange()
 	d.receive(host(30, 1, 0), cke)
-	if h := d.l.lookup(host(30, 1, 0), netip.Addr{}); h.Identity() != (Identity{}) {
+	if h := d.l.known(host(30, 1, 0), netip.Addr{}); h.Identity() != (Identity{}) {
 		t.Errorf("a claim is taken for an identity: %v", h.Identity())
 	}
 	var unused Server

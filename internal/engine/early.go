@@ -86,9 +86,10 @@ func (e *Engine) receiveEarly(now time.Time) {
 		return
 	}
 	hs, kept := e.hs, e.hs.early
+	resumed := hs.resumed != nil // which the Finished clears
 	for _, t := range []wire.ContentType{wire.ContentHandshake, wire.ContentAlert} {
 		for r, rest, ok := wire.ParseRecord(kept); ok && e.state != closed; r, rest, ok = wire.ParseRecord(rest) {
-			if r.Type != t || hs.resumed != nil && t == wire.ContentAlert { // that has been opened
+			if r.Type != t || resumed && t == wire.ContentAlert { // that has been opened
 				continue
 			}
 			if _, drop := e.receiveSealed(now, r, hs.opened[:0]); drop != DropNone {

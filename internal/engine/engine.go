@@ -183,6 +183,11 @@ type Engine struct {
 	flightUntil time.Time // established: the flight is forgotten then
 
 	state        state
+	single       bool   // one record a datagram: no smaller size has helped
+	backwards    bool   // the pieces of a message go out the last first, this time
+	repeats      uint8  // of the flight, since the client last got on
+	size         uint16 // of the largest datagram of a flight; zero: Config.MTU
+	longest      uint16 // datagram of the flight, as it was last cut
 	limit        uint16 // of the plaintext in what we send
 	plainLimit   uint16 // the same in epoch 0
 	finishedSeq  uint16 // message_seq of the client's Finished
@@ -191,8 +196,8 @@ type Engine struct {
 	alert        wire.Alert // goes out after the flight
 	alertEpoch   uint16     // 1 once our ChangeCipherSpec is in a flight
 
+	taken  uint16 // events already given out
 	events []Event
-	taken  int // events already given out
 }
 
 // Begin begins, once, with a hello whose cookie was right, of which nothing is

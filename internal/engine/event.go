@@ -114,7 +114,7 @@ type Event struct {
 
 // Event returns the next event.
 func (e *Engine) Event() (Event, bool) {
-	if e.taken < len(e.events) {
+	if int(e.taken) < len(e.events) {
 		e.taken++
 		return e.events[e.taken-1], true
 	}

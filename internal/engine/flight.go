@@ -12,7 +12,7 @@ type flight struct {
 	// (RFC 6347 section 4.2.6).
 	bytes  []byte
 	next   int  // where in bytes the message is that goes out next
-	offset int  // and from where in its body
+	offset int  // and how many bytes of its body have gone out
 	held   bool // it is not whole yet
 }
 
@@ -78,8 +78,7 @@ func (e *Engine) AppendDatagram(dst []byte) []byte {
 	return out
 }
 
-// appendFlight appends as much of the flight as one datagram holds. A message
-// that fits a datagram of its own is not split to fill the one before.
+// appendFlight appends as much of the flight as one datagram holds.
 func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 	f := &e.flight
 	start := len(dst)
@@ -87,44 +86,41 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 	if f.held {
 		return dst, nil
 	}
+	if f.next == 0 && f.offset == 0 {
+		e.longest = 0
+	}
 	for f.next < len(f.bytes) && err == nil {
-		m, rest, ok := wire.ParseFragment(f.bytes[f.next:])
-		if !ok {
-			panic("engine: a flight that add has not made")
+		m, rest := f.message(f.next)
+		n, fits := e.cut(m, f.next, f.offset, len(dst)-start)
+		if !fits {
+			break
 		}
-		epoch := epochOf(m.Type)
-		most := e.cfg.MTU - e.overhead(epoch)
-		room := most - (len(dst) - start)
 		if m.Type == changeCipherSpec {
-			if room < 1 {
-				break
+			dst, err = e.appendRecord(dst, epochOf(m.Type), wire.ContentChangeCipherSpec, nil, changeCipherSpecBody)
+		} else {
+			from := f.offset
+			if e.backwards {
+				from = len(m.Body) - f.offset - n
 			}
-			dst, err = e.appendRecord(dst, epoch, wire.ContentChangeCipherSpec, nil, changeCipherSpecBody)
-			f.next = len(f.bytes) - len(rest)
-			continue
+			var header [wire.HandshakeHeaderLen]byte
+			wire.AppendHandshakeHeader(header[:0], m.Type, len(m.Body), m.MessageSeq, from, n)
+			dst, err = e.appendRecord(dst, epochOf(m.Type), wire.ContentHandshake, header[:], m.Body[from:from+n])
 		}
-		limit := int(e.limit)
-		if epoch == 0 {
-			limit = int(e.plainLimit)
-		}
-		room = min(room, limit) - wire.HandshakeHeaderLen
-		left := len(m.Body) - f.offset
-		if left > room && len(dst) > start {
-			const worthwhile = 64 // bytes of a fragment
-			fits := left <= min(most, limit)-wire.HandshakeHeaderLen
-			if fits || room < worthwhile {
-				break
-			}
-		}
-		n := min(left, room)
-		var header [wire.HandshakeHeaderLen]byte
-		wire.AppendHandshakeHeader(header[:0], m.Type, len(m.Body), m.MessageSeq, f.offset, n)
-		dst, err = e.appendRecord(dst, epoch, wire.ContentHandshake, header[:], m.Body[f.offset:f.offset+n])
 		if f.offset += n; f.offset == len(m.Body) {
 			f.next, f.offset = len(f.bytes)-len(rest), 0
 		}
 	}
+	e.longest = max(e.longest, uint16(len(dst)-start))
 	return dst, err
+}
+
+// message returns the message at a place in bytes, and what follows it.
+func (f *flight) message(at int) (m wire.Fragment, rest []byte) {
+	m, rest, ok := wire.ParseFragment(f.bytes[at:])
+	if !ok {
+		panic("engine: a flight that add has not made")
+	}
+	return m, rest
 }
 
 // appendRecord appends a record of an epoch.

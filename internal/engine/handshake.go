@@ -63,6 +63,7 @@ type progress struct {
 	resendAt time.Time
 	giveUp   time.Time
 	gotOnAt  time.Time
+	lostAt   time.Time // that the flight seems to have been, last
 	// keyExchangeAt is when the first ClientKeyExchange came that had to wait; zero: none
 	// had.
 	keyExchangeAt time.Time
@@ -80,7 +81,7 @@ const (
 	// maxPieces bounds how many fragments, and other records of epoch 0, of one
 	// datagram are looked at. Each is work for whoever sends it, and a client's
 	// longest flight has a dozen.
-	maxPieces = 64
+	maxPieces = 256
 
 	// maxKept bounds, in bytes, what of each kind one handshake leaves to
 	// another.
@@ -236,6 +237,7 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 	copy(hs.incoming[:], hs.incoming[1:])
 	hs.incoming[window-1] = reassembler{budget: hs.budget}
 	hs.nextReceive++
+	e.repeats, e.backwards = 0, false
 	e.receiveMessage(now, t, hs.nextReceive-1, body)
 }
 

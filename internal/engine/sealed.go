@@ -105,7 +105,7 @@ func (e *Engine) receiveSealedFragment(now time.Time, f wire.Fragment) Drop {
 	case awaitFinished:
 		return e.takeFinished(now, f)
 	case established:
-		e.takeFinishedAgain(f)
+		e.takeFinishedAgain(now, f)
 		return DropNone
 	default: // it will be answered when the verdict is there
 		return DropRepeated
@@ -130,13 +130,18 @@ func (e *Engine) takeFinished(now time.Time, f wire.Fragment) Drop {
 // all of it has come again, the client has not seen our last flight, which is sent
 // again at once (RFC 6347 section 4.2.4): so there are never more answers than
 // Finished. What is late of the first is not the whole of it.
-func (e *Engine) takeFinishedAgain(f wire.Fragment) {
+func (e *Engine) takeFinishedAgain(now time.Time, f wire.Fragment) {
 	const whole = 1<<wire.VerifyDataLen - 1
 	e.cameAgain |= (1<<len(f.Body) - 1) << f.Offset
-	if e.cameAgain == whole {
-		e.cameAgain = 0
-		e.flight.rewind()
+	if e.cameAgain != whole {
+		return
 	}
+	e.cameAgain = 0
+	// Several at a time say no more than one of how large datagrams may be. But
+	// there is no timer behind this flight, and it is short: clients that take one
+	// record of a datagram get one in each.
+	e.single = true
+	e.sayAgain(now, !now.Before(e.resendFrom))
 }
 
 // receiveAlert takes an alert that the peer authenticated.

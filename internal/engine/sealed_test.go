@@ -86,13 +86,27 @@ func TestFinishedAgain(t *testing.T) {
 			if tt.joined {
 				d.receive(d.client.Sealed(wire.ContentHandshake, record))
 			}
-			if len(d.sent) != tt.answers {
-				t.Errorf("%d answers, want %d", len(d.sent), tt.answers)
+			if n := d.finisheds(); n != tt.answers || len(d.sent) != 2*n {
+				t.Errorf("%d answers in %d datagrams, want %d, of a record each", n, len(d.sent), tt.answers)
 			}
 			d.toClient()
 			d.wantData("as before")
 		})
 	}
+}
+
+// finisheds is how many Finished were sent.
+func (d *driver) finisheds() (n int) {
+	for _, datagram := range d.sent {
+		for len(datagram) > 0 {
+			r, rest, _ := wire.ParseRecord(datagram)
+			datagram = rest
+			if r.Epoch == 1 && r.Type == wire.ContentHandshake {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // nonsense is what a client may put into a record of epoch 1, before, with or after

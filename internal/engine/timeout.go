@@ -32,17 +32,39 @@ func (e *Engine) resend(now time.Time) {
 	if now.Before(e.resendFrom) {
 		return
 	}
-	e.sayAgain(now)
-	if e.hs != nil {
-		e.hs.resendAt = now.Add(e.hs.timeout)
+	// Of those who ask often, with a timer shorter than the round trip or as
+	// attackers, only some say that a flight was lost.
+	hs, since := e.hs, e.hs.lostAt
+	if since.Before(hs.gotOnAt) {
+		since = hs.gotOnAt
 	}
+	first := e.cfg.firstTimeout()
+	lost := now.Sub(since) >= first-first/4
+	if lost {
+		hs.lostAt = now
+	}
+	e.sayAgain(now, lost)
+	hs.resendAt = now.Add(hs.timeout)
 }
 
-// sayAgain sends the last flight again. Whoever asks for it just then, its own
-// timer having come up too, has been answered.
-func (e *Engine) sayAgain(now time.Time) {
+// sayAgain sends the last flight again, which the client seems not to have got.
+// Whoever asks for it just then, its own timer having come up too, has been
+// answered.
+func (e *Engine) sayAgain(now time.Time, lost bool) {
 	e.flight.rewind()
 	e.resendFrom = now.Add(e.cfg.resendGap())
+	if !lost {
+		return
+	}
+	if e.repeats++; e.repeats > sameSize {
+		e.repeats = sameSize
+		e.shrink()
+		// GnuTLS's clients keep what they have first got of a message, and take
+		// what joins it. If that was its end, since the path loses the long
+		// datagrams with the rest, they need the others backwards. Others may
+		// need them forwards.
+		e.backwards = !e.backwards
+	}
 }
 
 // Deadline is when Timeout must be called; zero: never.
@@ -101,7 +123,8 @@ func (e *Engine) Timeout(now time.Time) {
 		e.close(Event{Cause: CauseTimeout, WrongKey: e.hs.unopened && e.parameters.Suite.KeyExchange.WithPSK() && e.hs.resumed == nil})
 		return
 	}
-	e.sayAgain(now)
+	e.hs.lostAt = now
+	e.sayAgain(now, true)
 	e.hs.timeout = min(2*e.hs.timeout, MaxTimeout)
 	e.hs.resendAt = now.Add(e.hs.timeout)
 }

@@ -35,7 +35,7 @@ var mutants = []mutant{
 	{"junk is answered", "receive.go", "receive", "l.counters.drop(dropJunk)\n\t\tl.outbox", "_ = l.conn.Send(datagram, m.Remote, m.Local)\n\t\tl.counters.drop(dropJunk)\n\t\tl.outbox"},
 	{"data in plaintext delivered", "internal/engine/engine.go", "Receive", "return nil, e.receivePlainLate(r)", "return append(buf, r.Payload...), DropNone"},
 	{"alert in plaintext ends a session", "internal/engine/engine.go", "receivePlainLate", "return DropUnauthenticated", "if r.Type == wire.ContentAlert {\n\t\te.close(Event{Cause: CausePeerClosed})\n\t}\n\treturn DropUnauthenticated"},
-	{"hello of the open session begins a handshake", "receive.go", "receiveHello", "open != nil && open.sameHello(hello, cookie)", "open != nil && hello == nil"},
+	{"hello of the open session begins a handshake", "receive.go", "receiveHello", "f.open != nil && f.open.sameHello(hello, cookie)", "f.open != nil && hello == nil"},
 
 	// Handshakes.
 	{"Finished compared over half", "internal/engine/clientflight.go", "receiveFinished", "ConstantTimeCompare(body, want)", "ConstantTimeCompare(body[:6], want[:6])"},
@@ -47,11 +47,11 @@ var mutants = []mutant{
 	{"random of the server forgotten", "internal/engine/serverhello.go", "answerHello", "io.ReadFull(e.cfg.Rand, e.serverRandom[:])", "io.ReadFull(e.cfg.Rand, e.serverRandom[:0])"},
 	{"fragments put to the wrong place", "internal/engine/reassembly.go", "add", "copy(a.body[start:], f.Body)", "copy(a.body[start/2:], f.Body)"},
 	{"memory of fragments not given back", "internal/engine/reassembly.go", "reset", "a.budget.Reserve(-n)", "a.budget.Reserve(0 * n)"},
-	{"MTU not heeded", "internal/engine/flight.go", "appendFlight", "e.cfg.MTU - e.overhead(epoch)", "e.cfg.MTU + 100"},
+	{"MTU not heeded", "internal/engine/size.go", "cutLarge", "e.most(m, e.cfg.MTU-used)", "e.most(m, e.cfg.MTU+100-used)"},
 
 	// Timers.
 	{"timer does not double", "internal/engine/timeout.go", "Timeout", "min(2*e.hs.timeout, MaxTimeout)", "min(e.hs.timeout, MaxTimeout)"},
-	{"flight not sent again", "internal/engine/timeout.go", "Timeout", "e.sayAgain(now)", ""},
+	{"flight not sent again", "internal/engine/timeout.go", "Timeout", "e.sayAgain(now, true)", ""},
 	{"timer set once", "serve.go", "housekeep", "q.Set(&s.timer, next)", "_ = next"},
 	{"idle since the handshake", "session.go", "receive", "s.hear(now)", ""},
 	{"idle session is not told", "rest.go", "timeout", "s.endLocked(ErrIdleTimeout, true)", "s.endLocked(ErrIdleTimeout, false)"},
@@ -77,19 +77,17 @@ var mutants = []mutant{
 
 	// Two handshakes of an address, and what was mended after the simulator had
 	// found it, or could have.
-	{"the old handshake goes on speaking", "receive.go", "startHandshake", "first.mute()\n\t}\n\tl.counters", "_ = first\n\t}\n\tl.counters"},
-	{"it goes on where there is no room", "receive.go", "startHandshake", "first.mute() // in any case\n\t\tif err == errMaxHandshakes && !first.answered() {", "if false {"},
-	{"it speaks when it completes", "session.go", "transmitLocked", "s.complete && (s.spoke || s.eng.Closed())", "s.complete"},
-	{"a newer hello is taken for a replay", "receive.go", "receiveHello", "case cookie.after(newest.cookie):", "case cookie.after(newest.cookie) && first == nil:"},
-	{"a session's records go to a handshake", "receive.go", "receiveRecord", "order = [3]*Session{newer, open, older}", "order = [3]*Session{newer, older, open}"},
-	{"repeated fragments are bad", "receive.go", "receiveRecords", "sum += repeat\n", "sum += bad\n"},
 	{"nobody is remembered when closed", "peers.go", "remove", "l.closed.put(s, l.since(last.Time))", ""},
 	{"early data forgotten", "internal/engine/early.go", "keepOvertaking", "e.hs.overtaken = e.hs.overtaken || drop == DropNone", ""},
 	{"alert in plaintext forgotten", "session.go", "withAlert", "!ev.Alerted ||", "ev.Alerted ||"},
-	{"a Finished that comes again is not answered", "internal/engine/sealed.go", "takeFinishedAgain", "e.flight.rewind()", ""},
+	{"a Finished that comes again is not answered", "internal/engine/sealed.go", "takeFinishedAgain", "e.sayAgain(now, !now.Before(e.resendFrom))", ""},
 	{"nonsense is let pass", "internal/engine/sealed.go", "receiveAlert", "e.fail(wire.AlertDecodeError, \"malformed alert\")", ""},
 	{"sessions do not age", "rest.go", "expireLocked", "age > 0 {", "age > 0 && s.keyEnds {"},
 	{"resumed sessions are young", "session.go", "eventsLocked", "s.establishedLocked(now, ev.Created)", "s.establishedLocked(now, now)"},
 	{"newer versions are not negotiated down", "internal/engine/hello.go", "offersDTLS12", "clientVersion <= wire.VersionDTLS12", "clientVersion == wire.VersionDTLS12"},
 	{"any hello is told of its version", "receive.go", "receiveHello", "!hello.Negotiable():", "len(hello.Body) > 0:"},
+	{"the old handshake goes on speaking", "session.go", "mutedLocked", "s.silenced || s.loop.isMuted(s)", "s.silenced"},
+	{"it speaks when it completes", "session.go", "mutedLocked", "s.silenced && !s.spoke", "s.silenced && s.spoke"},
+	{"it goes on where the newer is refused", "receive.go", "startHandshake", "f.newest().silence()", ""},
+	{"repeated fragments are bad", "receive.go", "receiveRecords", "repeated < maxRepeated", "repeated < maxBad"},
 }

@@ -89,6 +89,7 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 	if in.attempt != nil {
 		l.arriveFrom(&in, pl, all)
 	}
+
 	return in
 }
 

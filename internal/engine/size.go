@@ -1,0 +1,140 @@
+package engine
+
+import "github.com/dtlsserver/dtlsserver/internal/wire"
+
+// How large the datagrams of a flight are. When a flight is said again and again
+// without an answer, the path may be one that loses long datagrams without a word, and
+// they get smaller (RFC 6347 section 4.1.1.1), down to one record each, since some
+// clients take no more of a datagram. What the client has answered stays the size
+// until the association ends.
+
+// sameSize is how often a flight is said again as it was: for a loss that is just
+// that, smaller datagrams are only more of them to be lost.
+const sameSize = 1
+
+// sizes are those that are tried below Config.MTU, in bytes of UDP payload: what
+// IPv6 carries, what each host with IPv4 must take (RFC 1122 section 3.3.2), and
+// less than any path of today needs.
+var sizes = [...]uint16{1200, 548, 256}
+
+// mtu is the size in bytes of the largest datagram.
+func (e *Engine) mtu() int {
+	if e.size == 0 {
+		return e.cfg.MTU
+	}
+	return int(e.size)
+}
+
+// shrink takes the next smaller size, if there is one.
+func (e *Engine) shrink() (shrunk bool) {
+	for _, size := range sizes {
+		if int(size) < e.mtu() {
+			e.size, e.single = size, size == sizes[len(sizes)-1]
+			return true
+		}
+	}
+	shrunk = !e.single
+	e.single = true // Config.MTU may be that small
+	return shrunk
+}
+
+// TooLong tells the engine that the system has not sent a datagram of n bytes to
+// the client for its length. If it was one of the flight, that is said again in
+// smaller ones, at once.
+func (e *Engine) TooLong(n int) {
+	if len(e.flight.bytes) == 0 || n != int(e.longest) || !e.shrink() {
+		return
+	}
+	for e.mtu() >= n && e.shrink() {
+	}
+	e.backwards = false // nothing of it has left
+	e.flight.rewind()
+}
+
+// cut returns how many bytes of a message's body go into the next record, from an
+// offset on, when the datagram has used bytes already. It fails when the record
+// begins another datagram. The message stands at a place in the flight.
+func (e *Engine) cut(m wire.Fragment, at, offset, used int) (n int, fits bool) {
+	if e.size == 0 && !e.single {
+		return e.cutLarge(m, offset, used)
+	}
+	n = e.recut(m, at, offset)
+	return n, used == 0 || !e.single && used+e.recordLen(m, n) <= e.mtu()
+}
+
+// recordLen is the length of a record with n bytes of a message's body.
+func (e *Engine) recordLen(m wire.Fragment, n int) int {
+	if m.Type == changeCipherSpec {
+		return e.overhead(epochOf(m.Type)) + len(changeCipherSpecBody)
+	}
+	return e.overhead(epochOf(m.Type)) + wire.HandshakeHeaderLen + n
+}
+
+// most is how many bytes of a message's body one record holds in a datagram of so
+// many bytes.
+func (e *Engine) most(m wire.Fragment, size int) int {
+	limit := e.limit
+	if epochOf(m.Type) == 0 {
+		limit = e.plainLimit
+	}
+	return min(size-e.overhead(epochOf(m.Type)), int(limit)) - wire.HandshakeHeaderLen
+}
+
+// cutLarge is cut for datagrams of Config.MTU, which are filled. A message that
+// fits a datagram of its own is not split to fill the one before.
+func (e *Engine) cutLarge(m wire.Fragment, offset, used int) (n int, fits bool) {
+	if m.Type == changeCipherSpec {
+		return 0, used+e.recordLen(m, 0) <= e.cfg.MTU
+	}
+	left, room := len(m.Body)-offset, e.most(m, e.cfg.MTU-used)
+	if left > room && used > 0 {
+		const worthwhile = 64 // bytes of a fragment
+		if left <= e.most(m, e.cfg.MTU) || room < worthwhile {
+			return 0, false
+		}
+	}
+	return min(left, room), true
+}
+
+// recut is cut for smaller datagrams. Where a message has been cut before, in larger
+// ones, it is cut again: there are clients, pion's among them, that never put
+// together what was cut otherwise at first and has come in part.
+func (e *Engine) recut(m wire.Fragment, at, offset int) (n int) {
+	if e.backwards && offset < len(m.Body) {
+		offset = len(m.Body) - offset - 1 // the last byte of the piece
+	}
+	from, to := e.largePiece(at, offset)
+	for _, size := range sizes {
+		if e.size == 0 || int(size) >= e.cfg.MTU || size < e.size {
+			continue
+		}
+		if most := e.most(m, int(size)); to-from > most {
+			from += (offset - from) / most * most
+			to = min(to, from+most)
+		}
+	}
+	return to - from
+}
+
+// largePiece returns from where to where in its body the piece of a message reaches
+// that cutLarge makes of it and that holds the byte at the offset.
+func (e *Engine) largePiece(at, offset int) (from, to int) {
+	f := &e.flight
+	used := 0
+	for next := 0; ; {
+		m, rest := f.message(next)
+		n, fits := e.cutLarge(m, from, used)
+		if !fits {
+			used = 0
+			continue
+		}
+		to = from + n
+		if next == at && (offset < to || to == len(m.Body)) {
+			return from, to
+		}
+		used += e.recordLen(m, n)
+		if from = to; to == len(m.Body) {
+			next, from = len(f.bytes)-len(rest), 0
+		}
+	}
+}
