@@ -8,15 +8,15 @@ import (
 
 // closedSessions remembers for a while the addresses of sessions that were
 // closed. What still comes from there, a client's answer to close_notify above
-// all, is no stranger's junk. Of two addresses that fall into one place the later
-// is remembered. The zero closedSessions is empty.
-type closedSessions [closedPlaces]struct {
+// all, is no stranger's junk. Of the addresses that fall into one row the latest
+// are remembered. The zero closedSessions is empty.
+type closedSessions [closedRows][4]struct {
 	addresses uint64
 	until     time.Duration // since loop.base
 }
 
 const (
-	closedPlaces = 4096
+	closedRows = 1024
 	// closedFor is how long a client may take to answer close_notify.
 	closedFor = 10 * time.Second
 )
@@ -40,13 +40,24 @@ func digest(remote netip.AddrPort, local netip.Addr) uint64 {
 // put remembers the addresses of a session.
 func (c *closedSessions) put(s *Session, now time.Duration) {
 	n := digest(s.remote, s.local.Addr())
-	place := &c[n%closedPlaces]
-	place.addresses, place.until = n, now+closedFor
+	row := &c[n%closedRows]
+	oldest := &row[0]
+	for i := range row {
+		if row[i].until < oldest.until {
+			oldest = &row[i]
+		}
+	}
+	oldest.addresses, oldest.until = n, now+closedFor
 }
 
 // has reports whether a session of the addresses was closed a while ago.
 func (c *closedSessions) has(remote netip.AddrPort, local netip.Addr, now time.Duration) bool {
 	n := digest(remote, local)
-	place := &c[n%closedPlaces]
-	return place.addresses == n && now < place.until
+	row := &c[n%closedRows]
+	for i := range row {
+		if row[i].addresses == n && now < row[i].until {
+			return true
+		}
+	}
+	return false
 }

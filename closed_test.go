@@ -70,6 +70,15 @@ func TestClosedSessions(t *testing.T) {
 	if c.has(clientAddr(2), netip.Addr{}, time.Second) || c.has(clientAddr(1), local(1).Addr(), time.Second) {
 		t.Error("another address is taken for it")
 	}
+	const many = 200 // at once
+	for n := range many {
+		c.put(&Session{remote: clientAddr(n)}, time.Second)
+	}
+	for n := range many {
+		if !c.has(clientAddr(n), netip.Addr{}, time.Second) {
+			t.Errorf("of %d, number %d is forgotten", many, n)
+		}
+	}
 }
 
 // troubledConn is an end whose first reads fail.

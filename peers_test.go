@@ -208,3 +208,90 @@ func TestLivingHandshakeOutlivesNewer(t *testing.T) {
 		t.Errorf("complete %v, open %v", c.Complete, d.isOpen(from))
 	}
 }
+
+// TestLeftHandshakeCompletes: a handshake that its client has left for a newer one
+// completes, by what is for both or by the answer of a hook, without a word, which
+// the client would take for the newer one's; the newer one completes after it. If
+// its client is there all the same, it is answered.
+func TestLeftHandshakeCompletes(t *testing.T) {
+	t.Parallel()
+	for _, alive := range []bool{false, true} {
+		d := newDirect(t, nil)
+		from := clientAddr(1)
+		left := d.verified(1, from)
+		cke, _, finished := left.KeyExchange()
+		d.receive(from, cke)
+		d.receive(from, finished)
+		d.advance(50 * time.Millisecond)
+		c := d.verified(2, from)
+		cke, ccs, finished := c.KeyExchange()
+		d.receive(from, cke)
+		if out := d.receive(from, ccs); len(out) > 0 || !d.isOpen(from) {
+			t.Errorf("%d datagrams for ChangeCipherSpec, open %v", len(out), d.isOpen(from))
+		}
+		if alive {
+			d.exchange(left, from, left.Sealed(wire.ContentHandshake, left.FinishedMessage()))
+			if !left.Complete {
+				t.Error("a Finished that comes again is not answered")
+			}
+			continue
+		}
+		d.exchange(c, from, finished)
+		if stats := d.s.Stats(); !c.Complete || stats.Sessions != 1 || stats.Handshakes != 0 {
+			t.Errorf("complete %v, %d sessions, %d handshakes", c.Complete, stats.Sessions, stats.Handshakes)
+		}
+		s, _ := d.s.Session(from, anyLocal)
+		s.Close()
+		if len(d.out) == 0 {
+			t.Error("closed without a word")
+		}
+	}
+}
+
+// TestNewestCompletesFirst: what is for both handshakes of an address completes the
+// newest first, and then not the other.
+func TestNewestCompletesFirst(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	from := clientAddr(1)
+	var newest *testpeer.Client
+	var ccs []byte
+	for n := range 2 {
+		d.advance(50 * time.Millisecond)
+		newest = d.verified(uint64(1+n), from)
+		var cke, finished []byte
+		cke, ccs, finished = newest.KeyExchange()
+		d.receive(from, cke)
+		d.receive(from, finished)
+	}
+	d.exchange(newest, from, ccs)
+	if stats := d.s.Stats(); !newest.Complete || stats.HandshakesCompleted != 1 || stats.Handshakes != 0 || stats.Dropped.Closed != 0 {
+		t.Errorf("complete %v, %+v", newest.Complete, stats)
+	}
+}
+
+// TestRestartAtLimit: where there is no room for one more handshake, a client that
+// begins anew gets the place of the one that it has left, or, if that was answered,
+// is at least sent nothing of it.
+func TestRestartAtLimit(t *testing.T) {
+	t.Parallel()
+	for _, answered := range []bool{false, true} {
+		d := newDirect(t, func(s *Server) { s.MaxHandshakes = 1 })
+		from := clientAddr(1)
+		left := d.verified(1, from)
+		if answered {
+			cke, _, _ := left.KeyExchange()
+			d.receive(from, cke)
+		}
+		d.advance(50 * time.Millisecond)
+		c := d.verified(2, from)
+		if c.HelloDone == answered {
+			t.Errorf("answered %v: the newer one was answered: %v", answered, c.HelloDone)
+		}
+		d.out = nil
+		d.advance(1240 * time.Millisecond) // the old handshake's timer comes up, not a new one's
+		if len(d.out) > 0 || d.s.Stats().Handshakes != 1 {
+			t.Errorf("answered %v: %d datagrams of the old handshake, %d handshakes", answered, len(d.out), d.s.Stats().Handshakes)
+		}
+	}
+}

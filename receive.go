@@ -126,6 +126,9 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	if err != nil {
 		l.counters.drop(dropRefused)
 		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
+		if f := l.familyOf(m.Remote, m.Local); f.first != nil { // which its client has left
+			f.newest().silence()
+		}
 		return
 	}
 	if replaces != nil {

@@ -43,6 +43,8 @@ type Session struct {
 	givesWay     bool          // for its memory, as soon as may be
 	class        class         // also written with mu held
 	roundTrip    class         // the class by the client's round trip
+	worn         bool          // guarded by mu, here for its place in memory: KindKeyWornOut was told
+	keyEnds      bool          // guarded by mu, likewise: expires is the pre-shared key's
 	refused      uint16        // the longest datagram that the socket would not take for its length; zero: none
 	reserved     int32         // bytes of handshake memory
 	question     *question     // that waits in a lane of the loop, or is asked
@@ -56,9 +58,9 @@ type Session struct {
 	mu       sync.Mutex // guards all following
 	eng      engine.Engine
 	complete bool       // the handshake is, or was before the end
-	worn     bool       // KindKeyWornOut was told
+	silenced bool       // the client has begun anew: no flight is sent, unless it speaks
+	spoke    bool       // a record of the client's has been opened since it is complete
 	written  bool       // since restAt was set
-	keyEnds  bool       // expires is the pre-shared key's
 	cookie   cookieTime // of the handshake's hello; it does not change
 	value    any
 	pskValue any // value once the key is proven
@@ -271,6 +273,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	data, drop := s.eng.Receive(now, s.loop.datagram, r, buf)
 	if drop == engine.DropNone && r.Epoch > 0 {
 		s.hear(now)
+		s.spoke = s.spoke || s.eng.Established()
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
@@ -412,6 +415,22 @@ func (s *Session) cutSmaller(now time.Time) {
 	s.pumpLocked(now)
 }
 
+// silence has a handshake send nothing more, unless it completes.
+func (s *Session) silence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silenced = true
+}
+
+// mutedLocked reports whether flights are not sent: the client would take them for
+// those of the handshake that it has begun since.
+func (s *Session) mutedLocked() bool {
+	if s.complete {
+		return s.silenced && !s.spoke && !s.eng.Closed()
+	}
+	return s.silenced || s.loop.isMuted(s)
+}
+
 // transmitLocked sends what the engine has to send.
 func (s *Session) transmitLocked() {
 	if !s.eng.Sending() {
@@ -419,7 +438,7 @@ func (s *Session) transmitLocked() {
 	}
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
-	muted := !s.complete && s.loop.isMuted(s)
+	muted := s.mutedLocked()
 	for {
 		datagram := s.eng.AppendDatagram((*buf)[:0])
 		*buf = datagram[:0]
@@ -478,6 +497,9 @@ func (s *Session) eventsLocked(now time.Time) {
 func (s *Session) establishedLocked(now, created time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
+	// One that was left for a newer one may complete by the answer of a hook or
+	// what is for both. It says so when its client goes on with it.
+	s.silenced = s.loop.isMuted(s)
 	s.complete = true
 	s.expireLocked(now, created)
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {

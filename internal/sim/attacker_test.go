@@ -125,6 +125,9 @@ func (at *attackers) junk(c *choices) {
 // spoof sends hellos from any address, some with a cookie that is made up.
 func (at *attackers) spoof(c *choices) {
 	peer := testpeer.New("device 0", nil, uint64(at.w.now())+1<<60)
+	if at.w.choices("version", int(at.w.now())).chance(0.2) { // DTLS 1.3 only
+		peer.More = []byte{0, 43, 0, 3, 2, 0xfe, 0xfc}
+	}
 	if c.chance(0.3) {
 		peer.Cookie = bytes.Repeat([]byte{byte(c.below(256))}, 32)
 	}
@@ -141,7 +144,7 @@ func (at *attackers) own(c *choices, hear func(*parcel)) netip.AddrPort {
 // attempt makes an attempt of the attackers'.
 func (at *attackers) attempt(addr netip.AddrPort, identity string, key []byte) *attempt {
 	at.keys++
-	a := &attempt{w: at.w, n: at.keys, addr: addr, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool)}
+	a := &attempt{w: at.w, n: at.keys, addr: addr, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool), strange: make(map[uint64]bool)}
 	a.c = testpeer.New(identity, key, at.w.plan.seed<<32|1<<31|uint64(at.keys))
 	at.w.ledger.begin(a)
 	return a
@@ -280,20 +283,23 @@ func (at *attackers) betray(c *choices, a *attempt) {
 	for range 1 + c.below(5) {
 		switch c.below(7) {
 		case 0:
-			sealed(wire.ContentHandshake, testpeer.Message(wire.TypeClientHello, 0, a.c.HelloBody()))
+			b := a.c.Sealed(wire.ContentHandshake, testpeer.Message(wire.TypeClientHello, 0, a.c.HelloBody()))
+			r, _, _ := wire.ParseRecord(b)
+			a.strange[r.Seq] = true
+			a.send(b)
 		case 1:
 			sealed(wire.ContentHandshake, a.c.FinishedMessage())
 		case 2:
-			sealed(wire.ContentChangeCipherSpec, []byte{1})
+			a.last(wire.ContentChangeCipherSpec, []byte{1})
 		case 3:
-			sealed(wire.ContentType(24+c.below(232)), bytes.Repeat([]byte{1}, c.below(40)))
+			a.last(wire.ContentType(24+c.below(232)), bytes.Repeat([]byte{1}, c.below(40)))
 		case 4:
 			sealed(wire.ContentAlert, []byte{1, byte(1 + c.below(110))})
 		case 5:
 			a.say("quiet request", "")
 		case 6:
 			if what := c.below(3); what == 0 {
-				sealed(wire.ContentAlert, []byte{9, 9, 9})
+				a.last(wire.ContentAlert, []byte{9, 9, 9})
 			} else {
 				a.farewell([][]byte{{1, 0}, {2, 80}}[what-1])
 			}

@@ -53,15 +53,17 @@ type attempt struct {
 	left    bool
 
 	// What the ledger knows.
-	verified time.Duration   // when its hello with a right cookie was at the server first; negative: never
-	stale    bool            // it took a flight that was sent before that: another handshake's
-	damaged  bool            // an attacker's datagram may have come in between
-	refused  bool            // its alert that it does not trust the server was at the server
-	flights  int             // ServerHellos that the server made for it
-	pieces   int             // of that: ClientKeyExchange 1, ChangeCipherSpec 2, Finished 4
-	said     bool            // its Finished was sent
-	ends     map[uint64]bool // of them, those that must end the session
-	came     map[uint64]bool // sealed records of it, by sequence number
+	verified   time.Duration   // when its hello with a right cookie was at the server first; negative: never
+	verifiedIn int             // and the ledger's step
+	stale      bool            // it took a flight that was sent before that: another handshake's
+	damaged    bool            // an attacker's datagram may have come in between
+	refused    bool            // its alert that it does not trust the server was at the server
+	flights    int             // ServerHellos that the server made for it
+	pieces     int             // of that: ClientKeyExchange 1, ChangeCipherSpec 2, Finished 4
+	said       bool            // its Finished was sent
+	ends       map[uint64]bool // of them, those that must end the session
+	came       map[uint64]bool // sealed records of it, by sequence number
+	strange    map[uint64]bool // handshake messages in its session that are no Finished
 }
 
 type inboxRecord struct {
@@ -213,10 +215,10 @@ func (a *attempt) take(in inboxRecord) error {
 	if a.oldCookie(in.Record) {
 		return nil
 	}
-	hadHello, alerts, cookie := c.ServerHello != nil, len(c.Alerts), c.Cookie
+	alerts, cookie := len(c.Alerts), c.Cookie
 	err := c.Receive(in.Raw)
 	c.Seen = nil
-	if !hadHello && c.ServerHello != nil && (a.verified < 0 || in.parcel.sent < a.verified) {
+	if !a.stale && a.phase <= forFlight && ofFlight(in.Record) && (a.verified < 0 || in.parcel.step < a.verifiedIn) {
 		a.d.note("takes a flight of another handshake, which was under way already")
 		a.stale = true
 	}
@@ -244,6 +246,12 @@ func (a *attempt) take(in inboxRecord) error {
 	return nil
 }
 
+// ofFlight reports whether a record is of a handshake's flight, in plaintext.
+func ofFlight(r wire.Record) bool {
+	f, _, ok := wire.ParseFragment(r.Payload)
+	return ok && r.Epoch == 0 && r.Type == wire.ContentHandshake && f.Type != wire.TypeHelloVerifyRequest
+}
+
 // oldCookie reports whether a record is a HelloVerifyRequest that does not
 // answer the client's last hello. Clients ignore it, since its message_seq is
 // behind.
@@ -259,6 +267,9 @@ func (a *attempt) react(in inboxRecord, newCookie bool) {
 	switch {
 	case a.phase == over:
 	case (a.phase == forCookie || a.phase == forFlight && !c.HelloDone && c.ServerHello == nil) && newCookie:
+		if i, ok := a.w.ledger.place(a.addr).issued[string(c.Cookie)]; a.d.has(neverRepeats) && ok && i.random != string(c.Random[:]) {
+			a.stale = true // of the hello that the client has forgotten, and it will not ask for another
+		}
 		a.to(forFlight, a.hello)
 	case a.phase == forFlight && c.Resuming && c.Complete:
 		a.said = true

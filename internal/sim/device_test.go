@@ -24,8 +24,9 @@ type device struct {
 	suites   []uint16
 	key      []byte
 	identity string
-	tiny     int // bytes of its fragments, if they are tiny
-	bad      int // what is wrong with its certificate
+	version  uint16 // its client_version, which may be above DTLS 1.2; zero: that
+	tiny     int    // bytes of its fragments, if they are tiny
+	bad      int    // what is wrong with its certificate
 	begins   time.Duration
 	first    time.Duration // its first retransmission timeout
 	giveUp   time.Duration // how long a handshake may take
@@ -49,6 +50,7 @@ type device struct {
 	ticket   []byte
 	master   []byte // of the ticket's session
 
+	refused   uint64        // hellos, whosesoever, when it began to expect an answer
 	since     time.Duration // when it began to expect an answer
 	answered  time.Duration // when it got the last
 	connected time.Duration // and the first; zero: not yet
@@ -101,6 +103,7 @@ func newDevice(w *world, id int) *device {
 	}
 	d.bad = oneOf(c, 0, 0, 1, 2, 3, 4)
 	d.tiny = oneOf(c, 2, 3, 10, 30)
+	d.version = oneOf[uint16](w.choices("version", id), 0, 0, 0, 0xfefc, 0xfe00)
 	d.settle(slow, limit)
 	d.host = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(id >> 8), byte(id)}), 5000)
 	if c.chance(0.5) && w.has(ipv6) {
@@ -260,7 +263,11 @@ func (d *device) connect() {
 		return
 	}
 	if until, silent := d.w.night(); silent {
-		d.w.after(until-d.w.now()+d.r.span(0, 5*time.Second), d.connect)
+		d.w.after(until-d.w.now()+d.r.span(0, 5*time.Second), func() {
+			if d.a == nil || d.a == d.old { // it may have been told to connect more than once
+				d.connect()
+			}
+		})
 		return
 	}
 	keeps := d.keepsPort
@@ -274,7 +281,7 @@ func (d *device) connect() {
 	d.attempts++
 	d.note("begins attempt %d", d.attempts)
 	d.outside()
-	a := &attempt{d: d, w: d.w, n: d.attempts, addr: d.mapped, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool)}
+	a := &attempt{d: d, w: d.w, n: d.attempts, addr: d.mapped, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool), strange: make(map[uint64]bool)}
 	c := testpeer.New(d.identity, d.key, d.w.plan.seed<<32|uint64(d.id)<<16|uint64(d.attempts))
 	a.c = c
 	c.Suites = d.suites
@@ -285,6 +292,7 @@ func (d *device) connect() {
 		}
 		c.Suites = append(c.Suites, d.suites...)
 	}
+	c.Version = d.version
 	c.NoEMS = d.has(noEMS)
 	if d.has(onlyP256) {
 		c.Groups, c.Strict = []uint16{suite.GroupP256}, true
@@ -371,6 +379,7 @@ func (d *device) expect(within time.Duration) {
 	}
 	d.due.cancel()
 	d.since = w.now() + 1
+	d.refused = w.server.Stats().Dropped.Refused
 	d.due = w.after(within, d.judge)
 	w.judged = max(w.judged, w.now()+within+time.Second)
 	d.note("expects an answer within %v", within)
@@ -381,7 +390,7 @@ func (d *device) judge() {
 	if d.answered >= d.since || d.gone {
 		return
 	}
-	spoiled := d.spoiled > d.since || d.a != nil && d.a.excused()
+	spoiled := d.spoiled > d.since || d.a != nil && d.a.excused() || d.has(neverRepeats) && d.w.server.Stats().Dropped.Refused > d.refused
 	if spoiled && d.excuses < 3 {
 		d.excuses++
 		since := d.since
@@ -390,7 +399,7 @@ func (d *device) judge() {
 		return
 	}
 	d.judged = true
-	if !spoiled && !d.w.crowded() { // attackers may go on and on
+	if !spoiled && !d.w.crowded() && !d.w.ledger.hoards(d) { // attackers may go on and on
 		d.w.ledger.unserved(d)
 	}
 }
@@ -401,9 +410,11 @@ func (d *device) heal() {
 	if d.honest() {
 		d.expect(d.patiently())
 	}
-	if d.a != nil && d.a.phase == open { // it may be asleep
-		d.a.timer.cancel()
-		d.a.timer = d.w.after(d.r.span(0, d.interval), d.a.ask)
+	for _, a := range []*attempt{d.a, d.old} {
+		if a != nil && a.phase == open { // it may be asleep
+			a.timer.cancel()
+			a.timer = d.w.after(d.r.span(0, d.interval), a.ask)
+		}
 	}
 }
 
@@ -416,7 +427,16 @@ func (d *device) forgiven() bool {
 // loses nothing: two round trips for the cookie and the flights, one for the
 // request and one for what has crossed, what hooks take, three of its own timeouts, and ten
 // seconds for the server's.
+// If sessions age, one that is resumed may be too old a moment later.
 func (d *device) promptly() time.Duration {
+	within := d.attemptTime()
+	if d.w.has(aging) && d.has(tickets) {
+		within += d.pause + d.attemptTime()
+	}
+	return within
+}
+
+func (d *device) attemptTime() time.Duration {
 	return 4*d.roundTrip() + 3*d.w.hookDelay() + 7*d.first + d.patience() + 10*time.Second + d.w.queueing(d)
 }
 

@@ -1,7 +1,5 @@
 package sim
 
-import "strings"
-
 // The faults that are known: what the ledger's rules find until they are
 // mended. A finding that none of these explains fails the run.
 
@@ -12,31 +10,13 @@ type known struct {
 	when  func(o *outcome, t traits, v *violation) bool
 }
 
-func deviceHas(list ...trait) func(*outcome, traits, *violation) bool {
-	return func(_ *outcome, t traits, _ *violation) bool { return t&traitsOf(list...) != 0 }
-}
-
 func deviceHasAll(list ...trait) func(*outcome, traits, *violation) bool {
 	all := traitsOf(list...)
 	return func(_ *outcome, t traits, _ *violation) bool { return t&all == all }
 }
 
-func worldHas(list ...feature) func(*outcome, traits, *violation) bool {
-	return func(o *outcome, _ traits, _ *violation) bool {
-		for _, f := range list {
-			if o.drawn.features.has(f) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-func always(*outcome, traits, *violation) bool { return true }
-
+// Those that are mended are why some of failedSeeds are there.
 const (
-	faultHelloInOne    = "a hello in several fragments of one datagram is taken as its first"
-	faultPieces        = "many fragments of a few bytes, in any order, are dropped"
 	faultCertificate   = "a certificate is chosen that the client cannot use"
 	faultMemory        = "chains that come in tickets take more than MaxHandshakeMemory"
 	faultKeyUsage      = "a client certificate that is not for signatures is accepted"
@@ -58,23 +38,6 @@ const (
 // knownFaults, of which the first that explains a finding counts.
 var knownFaults = []known{
 	{"liveness", faultRecordAnEvent, deviceHasAll(neverRepeats, recordAnEvent)},
-	{"client", faultCertificate, deviceHas(onlyP256)},
-	{"liveness", faultCertificate, func(o *outcome, t traits, _ *violation) bool {
-		return t.has(onlyP256) && o.drawn.features.has(twoKinds)
-	}},
-	{"bounds", faultMemory, func(o *outcome, t traits, v *violation) bool {
-		return o.drawn.features.has(asksClients) && strings.Contains(v.Text, "bytes of handshakes, at most")
-	}},
-	{"authentic", faultKeyUsage, deviceHas(wrongUsage)},
-	{"liveness", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
-	{"liveness", faultSessions, func(o *outcome, _ traits, _ *violation) bool {
-		return o.crowded || o.stats.Dropped.EvictedSessions > 0
-	}},
-	{"restart", faultRestart, always},
-	{"client", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
-	{"cause", faultRestart, deviceHas(restarts, alertsAndRetries, fixedPort, rekeys)},
-	{"warning", faultFalseWarning, func(_ *outcome, _ traits, v *violation) bool { return v.Device >= 0 }},
-	{"serves", faultReadErrors, worldHas(readErrors)},
 }
 
 // explain says which known fault a finding is of, or nothing.

@@ -40,6 +40,7 @@ type ledger struct {
 	w         *world
 	found     []violation
 	datagrams int // that were sent, both ways
+	steps     int
 
 	attempts map[string]*attempt // by client random
 	places   map[netip.AddrPort]*place
@@ -47,8 +48,9 @@ type ledger struct {
 	sessions map[*dtlsserver.Session]*association
 	resumed  map[string]*association // by client random: with a ticket, not told yet
 	order    []*attempt
-	randoms  map[string]bool // of ServerHellos
-	logged   []*association  // by lines of the key log, whose sessions are still to be told
+	randoms  map[string]bool          // of ServerHellos
+	masters  map[string]time.Duration // when the full handshakes of master secrets were complete
+	logged   []*association           // by lines of the key log, whose sessions are still to be told
 
 	books books
 }
@@ -61,7 +63,7 @@ type place struct {
 	hellos []*serverHello  // the latest
 	assocs []*association  // that may be alive, the newest last
 	begun  []*begun        // handshakes, the latest
-	seen   map[string]bool // sealed handshake records that have come, from anybody
+	copied map[string]bool // sealed records that attackers have sent in its name
 	last   time.Duration   // when a session at it was closed by the server; negative: never
 }
 
@@ -69,6 +71,7 @@ type place struct {
 type begun struct {
 	random   string // of its hello
 	answered bool   // by a ServerHello
+	rivaled  bool   // a verified hello of another random came at its address
 }
 
 // issue is what a cookie was issued for.
@@ -90,7 +93,7 @@ func newLedger(w *world) *ledger {
 	return &ledger{
 		w: w, attempts: make(map[string]*attempt), places: make(map[netip.AddrPort]*place),
 		sources: make(map[netip.Addr]*origin), sessions: make(map[*dtlsserver.Session]*association),
-		resumed: make(map[string]*association), randoms: make(map[string]bool),
+		resumed: make(map[string]*association), randoms: make(map[string]bool), masters: make(map[string]time.Duration),
 	}
 }
 
@@ -121,7 +124,7 @@ func (l *ledger) begin(a *attempt) {
 func (l *ledger) place(addr netip.AddrPort) *place {
 	p := l.places[addr]
 	if p == nil {
-		p = &place{addr: addr, issued: make(map[string]issue), last: -1}
+		p = &place{addr: addr, issued: make(map[string]issue), copied: make(map[string]bool), last: -1}
 		l.places[addr] = p
 	}
 	return p
@@ -145,6 +148,7 @@ func (l *ledger) source(addr netip.Addr) *origin {
 // service, and what it sent.
 func (l *ledger) step(s *stimulus, sent []packet, said []told) {
 	at := l.w.now()
+	l.steps++
 	var in arrival
 	if s.kind == "datagram" {
 		l.datagrams++
@@ -185,6 +189,7 @@ type arrival struct {
 	assoc    *association
 	hello    bool   // it begins with a ClientHello
 	random   string // its random
+	newer    bool   // it offers other versions than DTLS 1.2 only
 	verified bool   // with a right cookie
 	fresh    bool   // that must be taken for one
 	finished bool   // a whole Finished that has been received is in it

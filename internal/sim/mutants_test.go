@@ -35,7 +35,7 @@ var mutants = []mutant{
 	{"junk is answered", "receive.go", "receive", "l.counters.drop(dropJunk)\n\t\tl.outbox", "_ = l.conn.Send(datagram, m.Remote, m.Local)\n\t\tl.counters.drop(dropJunk)\n\t\tl.outbox"},
 	{"data in plaintext delivered", "internal/engine/engine.go", "Receive", "return nil, e.receivePlainLate(r)", "return append(buf, r.Payload...), DropNone"},
 	{"alert in plaintext ends a session", "internal/engine/engine.go", "receivePlainLate", "return DropUnauthenticated", "if r.Type == wire.ContentAlert {\n\t\te.close(Event{Cause: CausePeerClosed})\n\t}\n\treturn DropUnauthenticated"},
-	{"hello of the open session begins a handshake", "receive.go", "receiveHello", "open != nil && open.sameHello(hello, cookie)", "open != nil && hello == nil"},
+	{"hello of the open session begins a handshake", "receive.go", "receiveHello", "f.open != nil && f.open.sameHello(hello, cookie)", "f.open != nil && hello == nil"},
 
 	// Handshakes.
 	{"Finished compared over half", "internal/engine/clientflight.go", "receiveFinished", "ConstantTimeCompare(body, want)", "ConstantTimeCompare(body[:6], want[:6])"},
@@ -74,4 +74,20 @@ var mutants = []mutant{
 	{"folded events not told at the end", "serve.go", "finish", "l.outbox.flush(now, true)", "l.outbox.flush(now, false)"},
 	{"each timeout told as a wrong key", "internal/engine/timeout.go", "Timeout", "WrongKey: e.hs.unopened &&", "WrongKey:"},
 	{"wrong key not told", "internal/engine/sealed.go", "receiveSealed", "e.hs.unopened = true", "e.hs.unopened = false"},
+
+	// Two handshakes of an address, and what was mended after the simulator had
+	// found it, or could have.
+	{"nobody is remembered when closed", "peers.go", "remove", "l.closed.put(s, l.since(last.Time))", ""},
+	{"early data forgotten", "internal/engine/early.go", "keepOvertaking", "e.hs.overtaken = e.hs.overtaken || drop == DropNone", ""},
+	{"alert in plaintext forgotten", "session.go", "withAlert", "!ev.Alerted ||", "ev.Alerted ||"},
+	{"a Finished that comes again is not answered", "internal/engine/sealed.go", "takeFinishedAgain", "e.sayAgain(now, !now.Before(e.resendFrom))", ""},
+	{"nonsense is let pass", "internal/engine/sealed.go", "receiveAlert", "e.fail(wire.AlertDecodeError, \"malformed alert\")", ""},
+	{"sessions do not age", "rest.go", "expireLocked", "age > 0 {", "age > 0 && s.keyEnds {"},
+	{"resumed sessions are young", "session.go", "eventsLocked", "s.establishedLocked(now, ev.Created)", "s.establishedLocked(now, now)"},
+	{"newer versions are not negotiated down", "internal/engine/hello.go", "offersDTLS12", "clientVersion <= wire.VersionDTLS12", "clientVersion == wire.VersionDTLS12"},
+	{"any hello is told of its version", "receive.go", "receiveHello", "!hello.Negotiable():", "len(hello.Body) > 0:"},
+	{"the old handshake goes on speaking", "session.go", "mutedLocked", "s.silenced || s.loop.isMuted(s)", "s.silenced"},
+	{"it speaks when it completes", "session.go", "mutedLocked", "s.silenced && !s.spoke", "s.silenced && s.spoke"},
+	{"it goes on where the newer is refused", "receive.go", "startHandshake", "f.newest().silence()", ""},
+	{"repeated fragments are bad", "receive.go", "receiveRecords", "repeated < maxRepeated", "repeated < maxBad"},
 }

@@ -11,6 +11,7 @@ type parcel struct {
 	from, to netip.AddrPort
 	b        []byte
 	sent     time.Duration
+	step     int      // of the ledger's, in which the server has sent it
 	attempt  *attempt // whose client has said it; nil: an attacker's own
 	genuine  bool     // nobody has changed it, and it has come from its client
 }
@@ -115,7 +116,7 @@ func (n *network) fromServer(out *packet) {
 	if host == nil {
 		return
 	}
-	host(&parcel{from: serverAddr, to: out.remote, b: out.b, sent: n.w.now()})
+	host(&parcel{from: serverAddr, to: out.remote, b: out.b, sent: n.w.now(), step: n.w.ledger.steps})
 }
 
 // toDevice carries a datagram of the server's to a device.

@@ -145,9 +145,14 @@ func (w *world) disturbed() bool {
 	return w.server.Stats().Dropped.Evicted > 0 || w.server.Stats().Dropped.Refused > 0
 }
 
-// crowded reports whether there are more devices than sessions may be open.
+// crowded reports whether there are more who have a key than sessions may be
+// open.
 func (w *world) crowded() bool {
-	return w.server.MaxSessions > 0 && w.server.MaxSessions < w.drawn.devices
+	keys := w.drawn.devices
+	if w.has(insider) {
+		keys++
+	}
+	return w.server.MaxSessions > 0 && w.server.MaxSessions < keys
 }
 
 // queueing is how much longer a device may have to wait when there are more

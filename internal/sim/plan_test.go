@@ -137,6 +137,7 @@ const (
 
 	fleet // many clients come at once
 	night // everybody is silent for hours
+	aging // sessions end when they are old
 	numFeatures
 )
 
@@ -145,7 +146,7 @@ var featureNames = [numFeatures]string{
 	"fullSocket", "readErrors", "closes", "shutsDown", "rotates", "slowHandler", "slowHooks", "failingHooks",
 	"hangingHooks", "suspends", "hints", "longChain", "asksClients", "asksVerdict", "asksForCert", "twoKinds", "noTickets",
 	"smallLimits", "shortIdle", "smallMTU", "serverSpeaks", "serverHangsUp", "junk", "spoofedHello", "stolenCookie",
-	"replay", "alter", "halfOpen", "insider", "fleet", "night",
+	"replay", "alter", "halfOpen", "insider", "fleet", "night", "aging",
 }
 
 func (f feature) String() string { return featureNames[f] }
@@ -211,6 +212,9 @@ func (p *plan) draw() drawn {
 	d.storm = c.span(15*time.Second, 75*time.Second)
 	d.devices = 1 + c.below(10)
 	for f := range numFeatures {
+		if f == aging { // which is drawn last, so that older seeds are what they were
+			continue
+		}
 		probability := 0.2
 		switch f {
 		case fleet:
@@ -230,6 +234,9 @@ func (p *plan) draw() drawn {
 		if c.chance(0.25) && !p.lacks(t.String()) {
 			d.traits |= 1 << t
 		}
+	}
+	if c.chance(0.2) && !p.lacks(aging.String()) && !d.features.has(fleet) { // which would come again and again
+		d.features |= 1 << aging
 	}
 	if d.features.has(fleet) {
 		d.devices = 20 + c.below(60)

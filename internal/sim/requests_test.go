@@ -113,8 +113,12 @@ func (a *attempt) answer(data []byte) {
 }
 
 // farewell sends an alert that must end the session.
-func (a *attempt) farewell(alert []byte) {
-	b := a.c.Sealed(wire.ContentAlert, alert)
+func (a *attempt) farewell(alert []byte) { a.last(wire.ContentAlert, alert) }
+
+// last sends a record after which the session must be over, since it says so, or
+// no client would send it.
+func (a *attempt) last(t wire.ContentType, content []byte) {
+	b := a.c.Sealed(t, content)
 	r, _, _ := wire.ParseRecord(b)
 	a.ends[r.Seq] = true
 	a.send(b)

@@ -39,7 +39,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			l.arrivePlain(a, r)
 			continue
 		}
-		again := a.came[r.Seq]
+		again := a.came[r.Seq] || pl.copied[string(r.Raw)]
 		a.came[r.Seq] = true
 		if l.inHandshake(a) && r.Type == wire.ContentHandshake {
 			a.pieces |= 4
@@ -48,7 +48,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 		q := a.bySeq[r.Seq]
 		switch {
 		case again:
-		case as == nil && waiting != nil && q != nil && len(waiting.early) < maxEarly && r.Seq+windowSize > waiting.highest:
+		case as == nil && waiting != nil && q != nil && len(waiting.early) < maxEarly:
 			waiting.early = append(waiting.early, q)
 		case as == nil:
 		case r.Seq+windowSize <= as.highest:
@@ -56,7 +56,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			in.ends = true
 		case q != nil:
 			in.requests = append(in.requests, q)
-		case r.Type == wire.ContentHandshake && a.d != nil && !pl.seen[string(r.Raw)] && !a.c.Resuming && l.w.now()-as.since < flightLife: // insiders say other things there
+		case r.Type == wire.ContentHandshake && !a.c.Resuming && !a.strange[r.Seq] && l.w.now()-as.since < flightLife:
 			in.finished = true
 		}
 		if as != nil {
@@ -64,8 +64,6 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 				as.touched = l.w.now()
 			}
 			as.highest = max(as.highest, r.Seq)
-		} else if waiting != nil && q != nil {
-			waiting.highest = max(waiting.highest, r.Seq)
 		}
 	}
 }
@@ -84,7 +82,9 @@ func (l *ledger) arrivePlain(a *attempt, r wire.Record) {
 	}
 	switch r.Type {
 	case wire.ContentAlert:
-		a.refused = a.refused || a.d != nil && a.d.has(distrusts)
+		if alert, ok := wire.ParseAlert(r.Payload); ok && alert.Description == wire.AlertUnknownCA {
+			a.refused = true
+		}
 	case wire.ContentChangeCipherSpec:
 		a.pieces |= 2
 	case wire.ContentHandshake:
@@ -143,10 +143,14 @@ func (l *ledger) opened(in *arrival, e *dtlsserver.Event) {
 	l.logged = l.logged[1:]
 	l.sessions[e.Session] = as
 	as.opened, as.since, as.touched = true, l.w.now(), l.w.now()
-	if pl := l.place(e.Remote); as.hello == nil { // resumed, and so nothing was sealed with a new key
-		l.violate("keys", nil, "%v is complete, and nothing was sealed", e.Remote)
-	} else {
-		as.place = pl
+	as.made = as.since
+	pl := l.place(e.Remote)
+	as.place = pl
+	if as.hello == nil { // its flight is kept back, since its client has begun a newer one
+		if !pl.rivaled(as.random) {
+			l.violate("keys", nil, "%v is complete, and nothing was sealed", e.Remote)
+		}
+		pl.add(as)
 	}
 	a := as.attempt
 	switch {
@@ -158,13 +162,18 @@ func (l *ledger) opened(in *arrival, e *dtlsserver.Event) {
 	case a.d != nil && (a.d.has(wrongKey) || a.d.has(unknownIdentity) || a.d.has(wrongUsage) || a.d.has(badCertificate) && !a.d.forgiven()):
 		l.violate("authentic", a.d, "%v is complete, without the right key", e.Remote)
 	}
-	for _, q := range as.early {
-		if !q.delivered {
-			in.requests = append(in.requests, q)
-		}
+	if at, ok := l.masters[string(as.master)]; ok {
+		as.made = at // resumed
+	} else {
+		l.masters[string(as.master)] = as.made
 	}
 	for seq := range a.came {
 		as.highest = max(as.highest, seq)
+	}
+	for _, q := range as.early {
+		if !q.delivered && q.seq+windowSize > as.highest { // the Finished may be far ahead of it
+			in.requests = append(in.requests, q)
+		}
 	}
 }
 
@@ -178,10 +187,10 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 	}
 	as.closed = true
 	l.place(e.Remote).last = l.w.now()
-	as.endedAt = l.w.now()
+	as.endedAt, as.endedOn = l.w.now(), l.w.conn
 	switch {
 	case errors.Is(e.Err, dtlsserver.ErrServerClosed), errors.Is(e.Err, dtlsserver.ErrSessionClosed), errors.Is(e.Err, dtlsserver.ErrIdleTimeout),
-		errors.Is(e.Err, dtlsserver.ErrEvicted), errors.Is(e.Err, dtlsserver.ErrPeerClosed):
+		errors.Is(e.Err, dtlsserver.ErrEvicted), errors.Is(e.Err, dtlsserver.ErrPeerClosed), errors.Is(e.Err, dtlsserver.ErrSessionAge):
 		if !as.farewell {
 			l.violate("farewell", deviceOf(as.attempt), "closed without close_notify: %v", e.Err)
 		}
@@ -195,6 +204,13 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 	}
 	if errors.Is(e.Err, dtlsserver.ErrPeerClosed) && as.attempt != nil && as.attempt.d != nil && !as.attempt.left {
 		l.violate("cause", as.attempt.d, "closed by the peer, which has not")
+	}
+	age, most := l.w.now()-as.made, l.w.server.MaxSessionAge
+	if errors.Is(e.Err, dtlsserver.ErrSessionAge) && age < most-time.Second {
+		l.violate("cause", deviceOf(as.attempt), "too old after %v, which %v is the limit", age, most)
+	}
+	if late := time.Second; most > 0 && age > most+late && l.w.now()-as.since > late && l.w.standing == 0 && !l.w.has(slowHandler) && !l.w.has(readErrors) {
+		l.violate("aged", deviceOf(as.attempt), "closed after %v, though %v is the limit: %v", age, most, e.Err)
 	}
 	if errors.Is(e.Err, dtlsserver.ErrEvicted) {
 		l.evicted(as, e)
@@ -314,11 +330,33 @@ func (l *ledger) arrived(in *arrival) {
 		}
 	}
 	if in.ends && !in.assoc.closed {
-		l.violate("obeys", deviceOf(in.attempt), "%s has ended its session, and it is open", in.attempt.name())
+		l.violate("obeys", deviceOf(in.attempt), "%s has ended its session, or spoilt it, and it is open", in.attempt.name())
 	}
 	if in.finished && (in.assoc == nil || !in.assoc.closed) && !l.w.socketFull {
 		l.violate("finished", deviceOf(in.attempt), "a Finished that came again is not answered")
 	}
+}
+
+// hoards reports whether the device's identity, which devices with certificates
+// share, has as many sessions open as one device is granted at MaxSessions.
+func (l *ledger) hoards(d *device) bool {
+	const ofOneDevice = 4
+	open, own := make(map[dtlsserver.Identity]int), make(map[dtlsserver.Identity]bool)
+	for session, as := range l.sessions {
+		id := session.Identity()
+		if as.opened && !as.closed {
+			open[id]++
+		}
+		if deviceOf(as.attempt) == d {
+			own[id] = true
+		}
+	}
+	for id := range own {
+		if open[id] >= ofOneDevice && l.w.server.Stats().Dropped.EvictedSessions > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // unserved is told of a client that was not served in time.

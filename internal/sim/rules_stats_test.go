@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // The rules of figures: Stats is what the ledger counts, a datagram is dropped
@@ -114,7 +115,7 @@ func (l *ledger) checkDrops(s *stimulus, in *arrival, before, now *dtlsserver.Dr
 	}
 	whole := now.Junk + now.Truncated + now.ReplayedHellos + now.Refused - before.Junk - before.Truncated - before.ReplayedHellos - before.Refused
 	dropped := recordDrops(now) + now.Closed + now.Repeated - recordDrops(before) - before.Closed - before.Repeated
-	const kept = 2 * 32 // records that came before the keys of two handshakes, and are looked at now
+	const kept = 2 * 32 // records, of two handshakes, that came before the keys, and are looked at now
 	most := uint64(in.records) + 1
 	if in.plain {
 		most += kept
@@ -138,7 +139,7 @@ func (l *ledger) checkJunk(in *arrival) {
 		return
 	}
 	for _, as := range l.sessions {
-		if as.attempt == a && as.closed && as.place != nil && as.place.addr == in.parcel.from && l.w.now()-as.endedAt < junkAfter {
+		if as.attempt == a && as.endedOn == l.w.conn && as.place != nil && as.place.addr == in.parcel.from && l.w.now()-as.endedAt < junkAfter {
 			l.violate("warning", a.d, "what it says %v after its session was closed is told as junk", l.w.now()-as.endedAt)
 		}
 	}
@@ -233,15 +234,14 @@ func (l *ledger) end() {
 
 // judgeCauses: who was refused, or has refused, is told with the right cause.
 func (l *ledger) judgeCauses() {
-	const unknownCA = 48
 	for _, a := range l.order {
 		if a.d == nil || a.verified < 0 || l.w.now()-a.verified < l.w.handshakeTimeout() || l.w.disturbed() {
 			continue
 		}
 		o := l.source(a.addr.Addr())
 		switch {
-		case a.refused && o.alerts[unknownCA] == 0:
-			l.violate("cause", a.d, "its alert 48 is not told")
+		case a.refused && o.alerts[uint8(wire.AlertUnknownCA)] == 0:
+			l.violate("cause", a.d, "its alert %d is not told", wire.AlertUnknownCA)
 		case a.pieces == 7 && (a.d.has(wrongKey) || a.d.has(unknownIdentity)) && o.wrongKeys == 0 && !a.excused():
 			l.violate("cause", a.d, "its wrong key is not told")
 		}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/record"
@@ -40,9 +41,11 @@ type association struct {
 	closed   bool          // told
 	farewell bool          // close_notify was sent
 	since    time.Duration // when it was told to be open
+	made     time.Duration // when its full handshake was complete
 	heard    time.Duration // when something was delivered last
 	touched  time.Duration // when its client was heard last
 	endedAt  time.Duration
+	endedOn  *conn  // and the server's socket then
 	highest  uint64 // of the records that came while it was open
 	early    []*request
 }
@@ -74,6 +77,9 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 		case r.Epoch == 1 && r.Type == wire.ContentHandshake && (!p.genuine || p.attempt == nil || p.attempt.d == nil):
 			l.source(p.from.Addr()).suspect = true
 		}
+		if r.Epoch > 0 && !p.genuine {
+			pl.copied[string(r.Raw)] = true
+		}
 	}
 	if in.plain && !in.hello { // which may have taken a handshake on: its timer begins anew
 		for _, h := range pl.hellos {
@@ -83,14 +89,7 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 	if in.attempt != nil {
 		l.arriveFrom(&in, pl, all)
 	}
-	for _, r := range all {
-		if r.Epoch == 1 && r.Type == wire.ContentHandshake {
-			if pl.seen == nil {
-				pl.seen = make(map[string]bool)
-			}
-			pl.seen[string(r.Raw)] = true
-		}
-	}
+
 	return in
 }
 
@@ -105,13 +104,20 @@ func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
 		return
 	}
 	in.hello, in.random = true, string(h.Random)
+	if whole, ok := wire.ParseClientHello(f.Body); ok {
+		versions := wire.SupportedVersions(whole.Extensions)
+		in.newer = versions != nil && !bytes.Contains(versions, binary.BigEndian.AppendUint16(nil, wire.VersionDTLS12))
+	}
 	now := l.w.now()
 	if c, ok := pl.issued[string(h.Cookie)]; ok && c.random == string(h.Random) && now-c.at <= maxCookieAge {
 		in.verified, pl.proven = true, true
+		for _, b := range pl.begun {
+			b.rivaled = b.rivaled || b.random != in.random
+		}
 		in.fresh = now-c.at < minCookieAge && l.w.rotations-c.rotations <= 1 && in.attempt != nil && !in.attempt.damaged
 
 		if a := l.attempts[c.random]; a != nil && a.verified < 0 {
-			a.verified = now
+			a.verified, a.verifiedIn = now, l.steps
 		}
 	}
 }
@@ -154,8 +160,23 @@ func (l *ledger) sentPlain(s *stimulus, in *arrival, pl *place, out *packet, r w
 	if r.Type == wire.ContentApplicationData {
 		l.violate("wire", nil, "sent data in plaintext to %v", pl.addr)
 	}
-	if !pl.proven {
+	if r.Type == wire.ContentAlert && in.newer && in.parcel.from == pl.addr && !pl.proven {
+		l.sentVersionAlert(in, out, r)
+	} else if !pl.proven {
 		l.violate("unproven", nil, "sent %s to %v, whose address is not proven", describe(out.b), pl.addr)
+	}
+}
+
+// sentVersionAlert judges the one alert that may go to an address that is not
+// proven: for a hello without DTLS 1.2, and much shorter.
+func (l *ledger) sentVersionAlert(in *arrival, out *packet, r wire.Record) {
+	const most = 100 // a second
+	alert, ok := wire.ParseAlert(r.Payload)
+	if !ok || alert.Level != wire.LevelFatal || alert.Description != wire.AlertProtocolVersion || len(out.b) != len(r.Raw) || 4*len(out.b) > len(in.parcel.b) {
+		l.violate("unproven", nil, "sent %s to %v for a hello of %d bytes", describe(out.b), out.remote, len(in.parcel.b))
+	}
+	if in.newer = false; in.stats.VersionAlerts > most*uint64(2+l.w.now()/time.Second) {
+		l.violate("unproven", nil, "%d version alerts in %v", in.stats.VersionAlerts, l.w.now())
 	}
 }
 
@@ -224,7 +245,7 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 		}
 	}
 	l.watch(h)
-	const kept = 6
+	const kept = 32 // the older of two handshakes may stay while many of the newer come and go
 	if pl.hellos = append(pl.hellos, h); len(pl.hellos) > kept {
 		pl.hellos = pl.hellos[1:]
 	}
@@ -232,9 +253,31 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 
 // begin notes that the server has begun a handshake.
 func (pl *place) begin(random string) {
-	const kept = 4
+	const kept = 32
 	if pl.begun = append(pl.begun, &begun{random: random}); len(pl.begun) > kept {
 		pl.begun = pl.begun[1:]
+	}
+}
+
+// rivaled reports whether a client has begun another handshake since the one with
+// a hello of this random, or with the same hello and a later cookie.
+func (pl *place) rivaled(random string) bool {
+	same := 0
+	for _, b := range pl.begun {
+		if b.random == random {
+			if same++; b.rivaled || same > 1 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// add adds an association that may be alive.
+func (pl *place) add(as *association) {
+	const kept = 8
+	if pl.assocs = append(pl.assocs, as); len(pl.assocs) > kept {
+		pl.assocs = pl.assocs[1:]
 	}
 }
 
@@ -344,12 +387,21 @@ func (l *ledger) sentSealed(in *arrival, pl *place, r wire.Record) {
 func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 	for i := len(pl.assocs) - 1; i >= 0; i-- {
 		as := pl.assocs[i]
+		if as.hello == nil {
+			continue
+		}
 		if content, ok := l.open(as, r); ok {
 			return as, content
 		}
 	}
-	// Whose handshake is new: of the key log, or with a ticket.
+	// Whose handshake is new: of the key log, or with a ticket; or that has not
+	// said anything yet.
 	var candidates []*association
+	for _, as := range pl.assocs {
+		if as.hello == nil {
+			candidates = append(candidates, as)
+		}
+	}
 	for _, as := range l.logged {
 		if as.hello == nil {
 			candidates = append(candidates, as)
@@ -371,9 +423,8 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 				if as.attempt != nil && as.attempt.offered != nil {
 					l.resumed[as.random] = as
 				}
-				const kept = 8
-				if pl.assocs = append(pl.assocs, as); len(pl.assocs) > kept {
-					pl.assocs = pl.assocs[1:]
+				if !as.opened {
+					pl.add(as)
 				}
 				return as, content
 			}

@@ -221,6 +221,9 @@ func (w *world) newServer() *dtlsserver.Server {
 	if w.has(shortIdle) {
 		s.IdleTimeout = c.span(25*time.Second, 50*time.Second)
 	}
+	if w.has(aging) {
+		s.MaxSessionAge = w.choices("aging", 0).span(40*time.Second, 3*time.Minute)
+	}
 	if w.has(smallMTU) {
 		s.MTU = oneOf(c, 200, 256, 400, 548)
 	}
