@@ -145,6 +145,14 @@ func (l *loop) isMuted(s *Session) bool {
 	return s.halfOpen && s.rival != nil && !s.second
 }
 
+// isLeft reports whether the client has gone on with a newer handshake, and not
+// with this one.
+func (l *loop) isLeft(s *Session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.halfOpen && s.rival != nil && !s.second && s.rival.answered
+}
+
 // openSession returns the open session of a remote address and a local one: the
 // newest if that is zero.
 func (l *loop) openSession(remote netip.AddrPort, local netip.AddrPort) (*Session, bool) {

@@ -498,8 +498,8 @@ func (s *Session) establishedLocked(now, created time.Time) {
 	s.hear(now)
 	s.restAt = s.loop.since(now.Add(restAfter))
 	// One that was left for a newer one may complete by the answer of a hook or
-	// what is for both. It says so when its client goes on with it.
-	s.silenced = s.loop.isMuted(s)
+	// what is for both. It says so only when its client goes on with it.
+	s.silenced = s.loop.isLeft(s)
 	s.complete = true
 	s.expireLocked(now, created)
 	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
