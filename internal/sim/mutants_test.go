@@ -88,6 +88,5 @@ var mutants = []mutant{
 	{"any hello is told of its version", "receive.go", "receiveHello", "!hello.Negotiable():", "len(hello.Body) > 0:"},
 	{"the old handshake goes on speaking", "session.go", "mutedLocked", "s.silenced || s.loop.isMuted(s)", "s.silenced"},
 	{"it speaks when it completes", "session.go", "mutedLocked", "s.silenced && !s.spoke", "s.silenced && s.spoke"},
-	{"it goes on where the newer is refused", "receive.go", "startHandshake", "f.newest().silence()", ""},
 	{"repeated fragments are bad", "receive.go", "receiveRecords", "repeated < maxRepeated", "repeated < maxBad"},
 }
