@@ -136,6 +136,14 @@ func (f *family) displacedLocked() *Session {
 	return f.second
 }
 
+// goesOnAlone reports whether the client has answered the newest handshake, and not
+// the one before.
+func (l *loop) goesOnAlone(newest *Session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return newest.answered && newest.rival != nil && !newest.rival.answered
+}
+
 // isMuted reports whether a session is a handshake beside which its client has
 // begun a newer one. It sends nothing more, unless it completes: the client
 // would take it for the newer one's.

@@ -201,7 +201,7 @@ func (f *family) countDrop(l *loop, now time.Time, why engine.Drop) {
 
 // receiveRecord gives a record to those of a peer's sessions that it may be for.
 // What is plaintext is offered to both handshakes, as it does not say for which
-// it is. What is sealed is tried by the handshakes that have keys, the newest
+// it is, but not to an older one that has not been answered when the newest has. What is sealed is tried by the handshakes that have keys, the newest
 // first, and then by the open session; if none opens it, handshakes that may have
 // keys soon keep it. A record that does not open marks no replay window. It
 // returns why the record was of no use, if it was not.
@@ -254,6 +254,9 @@ func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Re
 		}
 		if r.Epoch > 0 && i < n-keepers && !notOpened(drop) {
 			break // one that has its key has taken it
+		}
+		if r.Epoch == 0 && s == f.second && !engine.IsUnnumbered(r) && l.goesOnAlone(s) {
+			break
 		}
 	}
 	for _, h := range handshakes {

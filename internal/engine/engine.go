@@ -252,7 +252,9 @@ func (e *Engine) WaitsSince() (at time.Time, waits bool) {
 
 // Answered reports whether the client has answered the server's first flight in
 // a handshake.
-func (e *Engine) Answered() bool { return e.hs != nil && !e.awaitsClient() }
+func (e *Engine) Answered() bool {
+	return e.hs != nil && e.state > awaitServerKeyExchange && !e.awaitsClient()
+}
 
 // Opening reports whether records of epoch 1 are tried with this engine's
 // keys rather than kept for later.
