@@ -316,7 +316,7 @@ func (l *ledger) watch(h *serverHello) {
 func (l *ledger) again(s *stimulus, pl *place, h *serverHello) {
 	now := l.w.now()
 	if s.kind == "timer" {
-		if least := firstTimeout << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !h.stirred && !l.w.has(slowHandler) && !l.w.has(readErrors) {
+		if least := firstTimeout << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !h.stirred && !l.w.has(slowHandler) && !l.w.drawn.traits.has(tellingPath) && !l.w.has(readErrors) {
 			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.repeated, least)
 		}
 		if h.stirred {
