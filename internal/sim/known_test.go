@@ -32,12 +32,15 @@ const (
 	faultTwice         = "a flight goes out twice"
 	faultSessionID     = "a client that draws a session_id for each hello never connects"
 	faultEarlyData     = "the first data after a resumption is lost"
+	faultFewRecords    = "a client that takes few records of a datagram is short of time, since flights get that small only when they have been lost"
 	faultRecordAnEvent = "our last flight in one datagram is too much for a client that takes a record an event, and never asks again"
 )
 
 // knownFaults, of which the first that explains a finding counts.
 var knownFaults = []known{
 	{"liveness", faultRecordAnEvent, deviceHasAll(neverRepeats, recordAnEvent)},
+	{"liveness", faultFewRecords, deviceHasAll(recordAnEvent)},
+	{"liveness", faultFewRecords, deviceHasAll(firstRecordOnly)},
 }
 
 // explain says which known fault a finding is of, or nothing.
