@@ -32,7 +32,8 @@ type conn struct {
 type packet struct {
 	remote netip.AddrPort
 	b      []byte
-	err    error // it did not leave
+	err    error     // it did not leave
+	at     time.Time // when the server sent it, which may be before the world looks
 }
 
 func newConn(addr netip.AddrPort, limit func(netip.AddrPort) int) *conn {
@@ -73,7 +74,7 @@ func (c *conn) WriteTo(b []byte, to net.Addr) (int, error) {
 	if c.closed {
 		return 0, net.ErrClosed
 	}
-	p := packet{remote: remote, b: bytes.Clone(b)}
+	p := packet{remote: remote, b: bytes.Clone(b), at: time.Now()}
 	if c.full {
 		p.err = &net.OpError{Op: "write", Net: "udp", Err: os.NewSyscallError("sendto", syscall.ENOBUFS)}
 	} else if limit := c.limit(remote); limit > 0 && len(b) > limit {

@@ -54,6 +54,10 @@ var failedSeeds = []struct {
 	{6237, "a hook answered for a handshake that was left"},
 	{6753, "a client that repeats nothing took the cookie of the hello before"},
 	{6873, "a handshake that was left completed, the newer one having been refused"},
+	{1504, "a client's answer was also given to the handshake that it had left"},
+	{2191, "a handshake that was kept back spoke when the newer one had failed"},
+	{6995, "a handler slept, and the world saw late what was sent"},
+	{7110, "what overtook the Finished was told late"},
 	{7280, "a flight was replayed when its handshake was long over"},
 }
 

@@ -151,7 +151,7 @@ func (l *ledger) sentPlain(s *stimulus, in *arrival, pl *place, out *packet, r w
 			return
 		}
 		if f.Type == wire.TypeServerHello && f.Offset == 0 {
-			l.sentHello(s, pl, f)
+			l.sentHello(s, pl, f, out.at.Sub(l.w.began))
 		}
 		if most := l.w.server.MTU; most > 0 && len(out.b) > most || len(out.b) > 1200 {
 			l.violate("mtu", nil, "sent %d bytes to %v in a handshake", len(out.b), pl.addr)
@@ -212,16 +212,15 @@ func deviceOf(a *attempt) *device {
 }
 
 // sentHello notes a ServerHello.
-func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
+func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment, now time.Duration) {
 	const fixed = 2 + wire.RandomLen
 	if len(f.Body) < fixed+1 || len(f.Body) < fixed+1+int(f.Body[fixed])+2 {
 		return // its first fragment is short
 	}
-	now := l.w.now()
 	random := f.Body[2:fixed]
 	for _, h := range pl.hellos {
 		if bytes.Equal(h.random, random) {
-			l.again(s, pl, h)
+			l.again(s, pl, h, now)
 			h.last = now
 			return
 		}
@@ -244,7 +243,9 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment) {
 			l.violate("replayed", deviceOf(as.attempt), "the hello of the session that is open has begun a handshake")
 		}
 	}
-	l.watch(h)
+	if !pl.rivaled(h.started) { // else its timer has run on while it was kept back
+		l.watch(h)
+	}
 	const kept = 32 // the older of two handshakes may stay while many of the newer come and go
 	if pl.hellos = append(pl.hellos, h); len(pl.hellos) > kept {
 		pl.hellos = pl.hellos[1:]
@@ -313,8 +314,7 @@ func (l *ledger) watch(h *serverHello) {
 // again judges a flight that is sent again: not at once, and of itself after
 // times that double (RFC 6347 section 4.2.4.1), or a little less when the client
 // has taken the handshake on meanwhile.
-func (l *ledger) again(s *stimulus, pl *place, h *serverHello) {
-	now := l.w.now()
+func (l *ledger) again(s *stimulus, pl *place, h *serverHello, now time.Duration) {
 	if s.kind == "timer" {
 		if least := firstTimeout << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !h.stirred && !l.w.has(slowHandler) && !l.w.drawn.traits.has(tellingPath) && !l.w.has(readErrors) {
 			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.repeated, least)
