@@ -74,15 +74,21 @@ func TestRestartAtOnce(t *testing.T) {
 	}
 }
 
+// captured returns a verified hello, which has not been sent.
+func (d *direct) captured(from netip.AddrPort) []byte {
+	d.t.Helper()
+	c := testpeer.New("", nil, 7)
+	d.exchange(c, from, c.Hello())
+	return c.Hello()
+}
+
 // TestReplayBesideAnswered: an older hello that is replayed ends no handshake that
 // has been answered, however long that waits.
 func TestReplayBesideAnswered(t *testing.T) {
 	t.Parallel()
 	d := newDirect(t, nil)
 	from := clientAddr(1)
-	replayed := testpeer.New("", nil, 7)
-	d.exchange(replayed, from, replayed.Hello())
-	old := replayed.Hello()
+	old := d.captured(from)
 	d.advance(50 * time.Millisecond)
 	c := d.verified(1, from)
 	keyExchange, changeCipherSpec, finished := c.KeyExchange()

@@ -294,8 +294,12 @@ func TestOverload(t *testing.T) {
 			}
 			got := [3]int{in(time.Minute), in(5 * time.Minute), in(15 * time.Minute)}
 			t.Logf("of %d after 1, 5, 15 minutes: %d, %d, %d %%; median %v, 99th percentile %v", n, got[0], got[1], got[2], at(0.5), at(0.99))
+			slack := 0
+			if raceEnabled { // of a handful of devices, one is many per cent
+				slack = 2 * 100 / n
+			}
 			for i := range got {
-				if got[i] < tt.after[i] && !raceEnabled { // which has but a handful of devices
+				if got[i]+slack < tt.after[i] {
 					t.Errorf("want %v %%", tt.after)
 					break
 				}
