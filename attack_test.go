@@ -414,9 +414,9 @@ func TestVnet(t *testing.T) {
 		}
 		before := s.Stats().DatagramsSent
 		time.Sleep(time.Minute)
-		// Of four retransmissions the last two have a record in each datagram.
-		if sent := s.Stats().DatagramsSent - before; sent != 6 {
-			t.Errorf("%d datagrams, want 6", sent)
+		// Four retransmissions, with a record in each datagram.
+		if sent := s.Stats().DatagramsSent - before; sent != 8 {
+			t.Errorf("%d datagrams, want 8", sent)
 		}
 		rec.want(t, KindHandshakeFailed, 1, "after a minute")
 		rec.want(t, KindReadFailed, 0, "after a minute")

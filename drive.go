@@ -87,9 +87,12 @@ func (s *Session) countDrop(now time.Time, why engine.Drop) {
 // countDropLocked also tells the handler, but for what honest peers cause: a
 // repeated flight, and a record that has crossed our close_notify.
 func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
+	if s.reason != nil {
+		why = engine.DropClosed
+	}
 	s.loop.counters.drop(why)
 	s.recordsDropped++
-	if s.reason != nil || why == engine.DropClosed || why == engine.DropRepeated {
+	if why == engine.DropClosed || why == engine.DropRepeated {
 		return
 	}
 	err, variant := dropErrors[why], uint16(why)

@@ -187,7 +187,8 @@ func (l *loop) receiveRecords(now time.Time, remote netip.AddrPort, local netip.
 	}
 }
 
-// countDrop counts a record that is none of any session's.
+// countDrop counts a record that is none of any session's. Behind the record that
+// has ended its session, it is one that comes too late.
 func (f *family) countDrop(l *loop, now time.Time, why engine.Drop) {
 	switch {
 	case f.open != nil:
@@ -195,16 +196,17 @@ func (f *family) countDrop(l *loop, now time.Time, why engine.Drop) {
 	case f.first != nil:
 		f.newest().countDrop(now, why)
 	default:
-		l.counters.drop(why)
+		l.counters.drop(engine.DropClosed)
 	}
 }
 
 // receiveRecord gives a record to those of a peer's sessions that it may be for.
 // What is plaintext is offered to both handshakes, as it does not say for which
-// it is, but not to an older one that has not been answered when the newest has. What is sealed is tried by the handshakes that have keys, the newest
-// first, and then by the open session; if none opens it, handshakes that may have
-// keys soon keep it. A record that does not open marks no replay window. It
-// returns why the record was of no use, if it was not.
+// it is, but not to an older one that has not been answered when the newest has.
+// What is sealed is tried by the handshakes that have keys, the newest first, and
+// then by the open session; if none opens it, handshakes that may have keys soon
+// keep it. A record that does not open marks no replay window. It returns why the
+// record was of no use, if it was not.
 func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Record) engine.Drop {
 	if f == (family{}) {
 		l.counters.drop(engine.DropClosed)

@@ -183,7 +183,7 @@ type Engine struct {
 	flightUntil time.Time // established: the flight is forgotten then
 
 	state        state
-	single       bool   // one record a datagram: no smaller size has helped
+	single       bool   // one record a datagram, since a flight was lost
 	backwards    bool   // the pieces of a message go out the last first, this time
 	repeats      uint8  // of the flight, since the client last got on
 	size         uint16 // of the largest datagram of a flight; zero: Config.MTU

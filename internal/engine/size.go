@@ -2,14 +2,14 @@ package engine
 
 import "github.com/dtlsserver/dtlsserver/internal/wire"
 
-// How large the datagrams of a flight are. When a flight is said again and again
-// without an answer, the path may be one that loses long datagrams without a word, and
-// they get smaller (RFC 6347 section 4.1.1.1), down to one record each, since some
-// clients take no more of a datagram. What the client has answered stays the size
+// How large the datagrams of a flight are. A flight that was lost is said again in one
+// record a datagram, since some clients take no more of one. When that has no answer
+// either, the path may be one that loses long datagrams without a word, and the longest
+// get smaller (RFC 6347 section 4.1.1.1). What the client has answered stays the size
 // until the association ends.
 
-// sameSize is how often a flight is said again as it was: for a loss that is just
-// that, smaller datagrams are only more of them to be lost.
+// sameSize is how often a flight is said again in records of the same size: for a loss
+// that is just that, smaller ones are only more of them to be lost.
 const sameSize = 1
 
 // sizes are those that are tried below Config.MTU, in bytes of UDP payload: what
@@ -25,27 +25,26 @@ func (e *Engine) mtu() int {
 	return int(e.size)
 }
 
-// shrink takes the next smaller size, if there is one.
-func (e *Engine) shrink() (shrunk bool) {
+// shrink takes the next size that makes a datagram of n bytes shorter, and at last one
+// record a datagram. It reports whether there is one.
+func (e *Engine) shrink(n int) bool {
 	for _, size := range sizes {
-		if int(size) < e.mtu() {
-			e.size, e.single = size, size == sizes[len(sizes)-1]
+		if int(size) < min(n, e.mtu()) {
+			e.size = size
 			return true
 		}
 	}
-	shrunk = !e.single
-	e.single = true // Config.MTU may be that small
-	return shrunk
+	last := !e.single
+	e.single = true
+	return last
 }
 
 // TooLong tells the engine that the system has not sent a datagram of n bytes to
 // the client for its length. If it was one of the flight, that is said again in
 // smaller ones, at once.
 func (e *Engine) TooLong(n int) {
-	if len(e.flight.bytes) == 0 || n != int(e.longest) || !e.shrink() {
+	if len(e.flight.bytes) == 0 || n != int(e.longest) || !e.shrink(n) {
 		return
-	}
-	for e.mtu() >= n && e.shrink() {
 	}
 	e.backwards = false // nothing of it has left
 	e.flight.rewind()

@@ -56,9 +56,10 @@ func (e *Engine) sayAgain(now time.Time, lost bool) {
 	if !lost {
 		return
 	}
+	e.single = true
 	if e.repeats++; e.repeats > sameSize {
 		e.repeats = sameSize
-		e.shrink()
+		e.shrink(int(e.longest))
 		// GnuTLS's clients keep what they have first got of a message, and take
 		// what joins it. If that was its end, since the path loses the long
 		// datagrams with the rest, they need the others backwards. Others may

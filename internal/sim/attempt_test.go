@@ -57,6 +57,7 @@ type attempt struct {
 	verifiedIn int             // and the ledger's step
 	stale      bool            // it took a flight that was sent before that: another handshake's
 	damaged    bool            // an attacker's datagram may have come in between
+	lost       bool            // there was no server, and its client does not repeat what it has said
 	refused    bool            // its alert that it does not trust the server was at the server
 	flights    int             // ServerHellos that the server made for it
 	pieces     int             // of that: ClientKeyExchange 1, ChangeCipherSpec 2, Finished 4
@@ -80,7 +81,7 @@ func (a *attempt) name() string {
 
 // excused reports whether the attempt cannot succeed, through no fault of the
 // server's.
-func (a *attempt) excused() bool { return a.stale || a.damaged }
+func (a *attempt) excused() bool { return a.stale || a.damaged || a.lost }
 
 func (a *attempt) begin() {
 	a.end = a.w.after(a.d.giveUp, func() { a.fail("gives up", false) })
@@ -218,7 +219,7 @@ func (a *attempt) take(in inboxRecord) error {
 	alerts, cookie := len(c.Alerts), c.Cookie
 	err := c.Receive(in.Raw)
 	c.Seen = nil
-	if !a.stale && a.phase <= forFlight && ofFlight(in.Record) && (a.verified < 0 || in.parcel.step < a.verifiedIn) {
+	if !a.stale && a.takesOthers(in) {
 		a.d.note("takes a flight of another handshake, which was under way already")
 		a.stale = true
 	}
@@ -246,10 +247,19 @@ func (a *attempt) take(in inboxRecord) error {
 	return nil
 }
 
-// ofFlight reports whether a record is of a handshake's flight, in plaintext.
-func ofFlight(r wire.Record) bool {
-	f, _, ok := wire.ParseFragment(r.Payload)
-	return ok && r.Epoch == 0 && r.Type == wire.ContentHandshake && f.Type != wire.TypeHelloVerifyRequest
+// takesOthers reports whether a record is of the flight of another handshake, which the
+// client cannot tell from its own, since it is in plaintext: one that was sent before
+// the client's hello was there, or the ticket of a handshake that the client has left and
+// that completes all the same.
+func (a *attempt) takesOthers(in inboxRecord) bool {
+	f, _, ok := wire.ParseFragment(in.Payload)
+	switch {
+	case !ok || in.Epoch != 0 || in.Type != wire.ContentHandshake:
+		return false
+	case f.Type == wire.TypeNewSessionTicket:
+		return a.phase <= forFinished && !a.w.ledger.complete(a, in.parcel.step)
+	}
+	return a.phase < forFinished && f.Type != wire.TypeHelloVerifyRequest && (a.verified < 0 || in.parcel.step < a.verifiedIn)
 }
 
 // oldCookie reports whether a record is a HelloVerifyRequest that does not

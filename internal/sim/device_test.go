@@ -57,6 +57,7 @@ type device struct {
 	due       *event
 	judged    bool          // it was not served: nothing more is expected
 	spoiled   time.Duration // when an attempt ended that could not succeed
+	hoarded   time.Duration // when a session of its gave way to others of its identity
 	excuses   int
 	homed     bool // it has lost its memory in the calm, once
 	keepsPort bool // for the next attempt
@@ -69,6 +70,10 @@ func (d *device) name() string { return fmt.Sprintf("device %d", d.id) }
 
 // honest reports whether it must be served.
 func (d *device) honest() bool { return d.traits&dishonest == 0 && !d.gone }
+
+// sharesIdentity reports whether its identity is also that of other devices: all have
+// one certificate, or none, and then those of one source count as one's.
+func (d *device) sharesIdentity() bool { return !suite.ByID(d.suites[0]).KeyExchange.WithPSK() }
 
 func newDevice(w *world, id int) *device {
 	c := w.choices("device", id)
@@ -152,7 +157,7 @@ func (d *device) settle(slow time.Duration, limit int) {
 		d.giveUp = 60*time.Second + 6*slow
 	}
 	if d.has(neverRepeats) {
-		drop(fixedTimer)
+		drop(fixedTimer, recordAnEvent) // nothing would make it take the second record of our last datagram
 	}
 	d.identity = fmt.Sprintf("device %d", d.id)
 	d.key = fmt.Appendf(nil, "the key of device %d", d.id)
@@ -399,7 +404,7 @@ func (d *device) judge() {
 		return
 	}
 	d.judged = true
-	if !spoiled && !d.w.crowded() && !d.w.ledger.hoards(d) { // attackers may go on and on
+	if !spoiled && !d.w.crowded() && d.hoarded < d.since { // attackers may go on and on
 		d.w.ledger.unserved(d)
 	}
 }
@@ -427,9 +432,13 @@ func (d *device) forgiven() bool {
 // loses nothing: two round trips for the cookie and the flights, one for the
 // request and one for what has crossed, what hooks take, three of its own timeouts, and ten
 // seconds for the server's.
-// If sessions age, one that is resumed may be too old a moment later.
+// If sessions age, one that is resumed may be too old a moment later. A client that
+// takes a record an event has those of flights before to take first.
 func (d *device) promptly() time.Duration {
 	within := d.attemptTime()
+	if d.has(recordAnEvent) {
+		within += 2*d.roundTrip() + 10*time.Second
+	}
 	if d.w.has(aging) && d.has(tickets) {
 		within += d.pause + d.attemptTime()
 	}

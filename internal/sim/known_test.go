@@ -10,11 +10,6 @@ type known struct {
 	when  func(o *outcome, t traits, v *violation) bool
 }
 
-func deviceHasAll(list ...trait) func(*outcome, traits, *violation) bool {
-	all := traitsOf(list...)
-	return func(_ *outcome, t traits, _ *violation) bool { return t&all == all }
-}
-
 // Those that are mended are why some of failedSeeds are there.
 const (
 	faultCertificate   = "a certificate is chosen that the client cannot use"
@@ -37,11 +32,7 @@ const (
 )
 
 // knownFaults, of which the first that explains a finding counts.
-var knownFaults = []known{
-	{"liveness", faultRecordAnEvent, deviceHasAll(neverRepeats, recordAnEvent)},
-	{"liveness", faultFewRecords, deviceHasAll(recordAnEvent)},
-	{"liveness", faultFewRecords, deviceHasAll(firstRecordOnly)},
-}
+var knownFaults = []known{}
 
 // explain says which known fault a finding is of, or nothing.
 func explain(o *outcome, v *violation) string {

@@ -16,6 +16,14 @@ type parcel struct {
 	genuine  bool     // nobody has changed it, and it has come from its client
 }
 
+// lose is what becomes of a datagram that no server has read. A client without a timer
+// has no other.
+func (p *parcel) lose() {
+	if a := p.attempt; p.genuine && a != nil && a.d != nil && a.d.has(neverRepeats) && a.phase < open {
+		a.lost = true
+	}
+}
+
 // network carries datagrams between the server and the others.
 type network struct {
 	w      *world

@@ -29,7 +29,7 @@ func (w *world) operate() {
 	do(shutsDown, 1, func(*choices) { w.shutDown() })
 	do(rotates, 3, func(c *choices) { w.rotate(c) })
 	do(suspends, 1, func(c *choices) {
-		w.standing = w.now() + c.span(time.Second, 30*time.Second)
+		w.standing = min(w.now()+c.span(time.Second, 30*time.Second), w.drawn.storm)
 		w.note("the machine stands still until %v", w.standing)
 	})
 	do(fullSocket, 3, func(c *choices) {
@@ -157,14 +157,22 @@ func (w *world) crowded() bool {
 
 // queueing is how much longer a device may have to wait when there are more
 // than the server takes at a time: its own timer, which has grown meanwhile, and
-// for each part of them that is served together, two round trips and the hooks.
+// for each part of them that is served together, two round trips and the hooks. The
+// handshakes whose hooks hang are there until they time out.
 func (w *world) queueing(d *device) time.Duration {
 	room, all := w.server.MaxHandshakes, 0
 	if d.nat && w.server.MaxHandshakesPerSource > 0 {
 		room = min(room, w.server.MaxHandshakesPerSource)
 	}
+	const taken = 4 << 10 // bytes, by a client's certificate
+	if most := w.server.MaxHandshakeMemory; w.has(asksClients) && most > 0 && room > 0 {
+		room = min(room, most/taken)
+	}
 	if room == 0 {
 		return 0
+	}
+	if hung := w.drawn.storm + w.handshakeTimeout() - w.now(); w.has(hangingHooks) && hung > 0 {
+		return hung + d.giveUp + 2*d.roundTrip()
 	}
 	var slowest time.Duration
 	for _, other := range w.devices {

@@ -36,12 +36,12 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 	}
 	for _, r := range all {
 		if r.Epoch == 0 {
-			l.arrivePlain(a, r)
+			l.arrivePlain(a, pl, r)
 			continue
 		}
 		again := a.came[r.Seq] || pl.copied[string(r.Raw)]
 		a.came[r.Seq] = true
-		if l.inHandshake(a) && r.Type == wire.ContentHandshake {
+		if l.inHandshake(a, pl) && r.Type == wire.ContentHandshake {
 			a.pieces |= 4
 		}
 		as := in.assoc
@@ -71,13 +71,13 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 // windowSize is that of the replay window (RFC 6347 section 4.1.2.6).
 const windowSize = 64
 
-// inHandshake reports whether the attempt's handshake may be in progress.
-func (l *ledger) inHandshake(a *attempt) bool {
-	return a.verified >= 0 && l.w.now()-a.verified < l.w.handshakeTimeout()-5*time.Second
+// inHandshake reports whether the attempt's handshake may be in progress there.
+func (l *ledger) inHandshake(a *attempt, pl *place) bool {
+	return pl.addr == a.addr && a.verified >= 0 && l.w.now()-a.verified < l.w.handshakeTimeout()-5*time.Second
 }
 
-func (l *ledger) arrivePlain(a *attempt, r wire.Record) {
-	if !l.inHandshake(a) {
+func (l *ledger) arrivePlain(a *attempt, pl *place, r wire.Record) {
+	if !l.inHandshake(a, pl) {
 		return
 	}
 	switch r.Type {
@@ -229,6 +229,10 @@ func (l *ledger) evicted(as *association, e *dtlsserver.Event) {
 			same++
 		}
 	}
+	const ofOneDevice = 4 // as many as one is granted then
+	if d := deviceOf(as.attempt); d != nil && (as.since == l.w.now() && same > ofOneDevice || same > 1 && d.sharesIdentity()) {
+		d.hoarded = l.w.now()
+	}
 	silent := l.w.now() - as.touched
 	if silent < time.Minute && same < 2 && as.since != l.w.now() && identity != (dtlsserver.Identity{}) {
 		l.violate("evicted", deviceOf(as.attempt), "gave way at MaxSessions, though its client was heard %v ago", silent)
@@ -252,10 +256,15 @@ func (l *ledger) failed(e *dtlsserver.Event) {
 
 // hasWrongKeys reports whether a client of the event's source has no right key,
 // also since the keys are those of another flight: its hello came again when its
-// handshake was over, or it took a flight that was not for it.
+// handshake was over, it took a flight that was not for it, or it has begun anew, and
+// what it had said before came to the new handshake, or the other way round.
 func (l *ledger) hasWrongKeys(e *dtlsserver.Event) bool {
 	for _, a := range l.order {
-		if a.addr.Addr() == e.Remote.Addr() && (a.flights > 1 || a.excused() || a.d == nil || a.d.has(wrongKey) || a.d.has(unknownIdentity)) {
+		if a.addr.Addr() != e.Remote.Addr() {
+			continue
+		}
+		begunAnew := l.place(a.addr).rivaled(string(a.c.Random[:]))
+		if a.flights > 1 || a.excused() || begunAnew || a.d == nil || a.d.has(wrongKey) || a.d.has(unknownIdentity) {
 			return true
 		}
 	}
@@ -336,28 +345,6 @@ func (l *ledger) arrived(in *arrival) {
 	if in.finished && (in.assoc == nil || !in.assoc.closed) && !l.w.socketFull {
 		l.violate("finished", deviceOf(in.attempt), "a Finished that came again is not answered")
 	}
-}
-
-// hoards reports whether the device's identity, which devices with certificates
-// share, has as many sessions open as one device is granted at MaxSessions.
-func (l *ledger) hoards(d *device) bool {
-	const ofOneDevice = 4
-	open, own := make(map[dtlsserver.Identity]int), make(map[dtlsserver.Identity]bool)
-	for session, as := range l.sessions {
-		id := session.Identity()
-		if as.opened && !as.closed {
-			open[id]++
-		}
-		if deviceOf(as.attempt) == d {
-			own[id] = true
-		}
-	}
-	for id := range own {
-		if open[id] >= ofOneDevice && l.w.server.Stats().Dropped.EvictedSessions > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // unserved is told of a client that was not served in time.

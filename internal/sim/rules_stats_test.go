@@ -240,7 +240,7 @@ func (l *ledger) judgeCauses() {
 		}
 		o := l.source(a.addr.Addr())
 		switch {
-		case a.refused && o.alerts[uint8(wire.AlertUnknownCA)] == 0:
+		case a.refused && o.alerts[uint8(wire.AlertUnknownCA)] == 0 && !a.excused():
 			l.violate("cause", a.d, "its alert %d is not told", wire.AlertUnknownCA)
 		case a.pieces == 7 && (a.d.has(wrongKey) || a.d.has(unknownIdentity)) && o.wrongKeys == 0 && !a.excused():
 			l.violate("cause", a.d, "its wrong key is not told")

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/record"
@@ -35,6 +36,7 @@ type association struct {
 	opener  record.Opener
 	next    uint64 // the least sequence number that the server may use
 	nonces  map[string]bool
+	step    int // when its line came; zero: with a ticket
 
 	place    *place
 	opened   bool          // told
@@ -73,7 +75,7 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 		in.plain = in.plain || r.Epoch == 0
 		switch {
 		case i == 0 && r.Epoch == 0 && r.Type == wire.ContentHandshake:
-			l.arriveHello(&in, pl, r)
+			l.arriveHello(&in, pl, all)
 		case r.Epoch == 1 && r.Type == wire.ContentHandshake && (!p.genuine || p.attempt == nil || p.attempt.d == nil):
 			l.source(p.from.Addr()).suspect = true
 		}
@@ -93,18 +95,25 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 	return in
 }
 
-// arriveHello notes a hello, and whether its cookie is right.
-func (l *ledger) arriveHello(in *arrival, pl *place, r wire.Record) {
-	f, _, ok := wire.ParseFragment(r.Payload)
+// arriveHello notes a hello, which may be in several fragments of the datagram, and
+// whether its cookie is right.
+func (l *ledger) arriveHello(in *arrival, pl *place, all []wire.Record) {
+	f, _, ok := wire.ParseFragment(all[0].Payload)
 	if !ok || f.Type != wire.TypeClientHello || f.Offset != 0 {
 		return
 	}
-	h, _, ok := wire.ParseClientHelloHead(f.Body)
+	body := bytes.Clone(f.Body)
+	for _, r := range all[1:] {
+		if next, _, ok := wire.ParseFragment(r.Payload); ok && next.Type == f.Type && next.MessageSeq == f.MessageSeq && int(next.Offset) == len(body) {
+			body = append(body, next.Body...)
+		}
+	}
+	h, _, ok := wire.ParseClientHelloHead(body)
 	if !ok {
 		return
 	}
 	in.hello, in.random = true, string(h.Random)
-	if whole, ok := wire.ParseClientHello(f.Body); ok {
+	if whole, ok := wire.ParseClientHello(body); ok {
 		versions := wire.SupportedVersions(whole.Extensions)
 		in.newer = versions != nil && !bytes.Contains(versions, binary.BigEndian.AppendUint16(nil, wire.VersionDTLS12))
 	}
@@ -197,11 +206,10 @@ func (l *ledger) sentCookie(in *arrival, pl *place, out *packet, f wire.Fragment
 	}
 	r, _, _ := wire.ParseRecord(in.parcel.b)
 	hello, _, _ := wire.ParseFragment(r.Payload)
-	h, _, _ := wire.ParseClientHelloHead(hello.Body)
 	if f.MessageSeq != hello.MessageSeq {
 		l.violate("wire", nil, "HelloVerifyRequest has message_seq %d, the hello %d", f.MessageSeq, hello.MessageSeq)
 	}
-	pl.issued[string(f.Body[3:])] = issue{l.w.now(), string(h.Random), l.w.rotations}
+	pl.issued[string(f.Body[3:])] = issue{l.w.now(), in.random, l.w.rotations}
 }
 
 func deviceOf(a *attempt) *device {
@@ -337,7 +345,12 @@ func (l *ledger) newAssociation(random string, master []byte) *association {
 		delete(l.resumed, random)
 		return as
 	}
-	return &association{attempt: l.attempts[random], random: random, master: master, nonces: make(map[string]bool)}
+	return &association{attempt: l.attempts[random], random: random, master: master, nonces: make(map[string]bool), step: l.steps}
+}
+
+// complete reports whether the attempt's handshake was complete in a step.
+func (l *ledger) complete(a *attempt, step int) bool {
+	return slices.ContainsFunc(l.place(a.addr).assocs, func(as *association) bool { return as.attempt == a && as.step <= step })
 }
 
 // sentSealed judges a sealed record: somebody has its key, and its nonce is

@@ -161,6 +161,9 @@ func (w *world) serve() {
 		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), serverAddr.Port())
 	}
 	w.conn = newConn(addr, w.network.systemLimit)
+	for _, p := range w.backlog {
+		p.lose()
+	}
 	w.backlog, w.closing = nil, false
 	stopped := make(chan error, 1)
 	w.stopped = stopped
@@ -260,6 +263,7 @@ func (w *world) settle(s stimulus) {
 func (w *world) arrive(p *parcel) {
 	const room = 256 // datagrams
 	if !w.serving || len(w.backlog) >= room {
+		p.lose()
 		return
 	}
 	w.backlog = append(w.backlog, p)
