@@ -103,8 +103,8 @@ func TestNothingAfterSessionClosed(t *testing.T) {
 	if last := d.rec.log[len(d.rec.log)-1]; last != "SessionClosed" {
 		t.Errorf("told %v, want SessionClosed last", d.rec.log)
 	}
-	if n := d.s.Stats().Dropped.Malformed; n != 1 {
-		t.Errorf("%d records counted as malformed, want 1", n)
+	if n := d.s.Stats().Dropped.Closed; n != 1 {
+		t.Errorf("%d records counted as too late, want 1", n)
 	}
 }
 

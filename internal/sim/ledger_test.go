@@ -46,7 +46,7 @@ type ledger struct {
 	places   map[netip.AddrPort]*place
 	sources  map[netip.Addr]*origin
 	sessions map[*dtlsserver.Session]*association
-	resumed  map[string]*association // by client random: with a ticket, not told yet
+	resumed  map[string][]*association // by client random: with a ticket, not told yet
 	order    []*attempt
 	randoms  map[string]bool          // of ServerHellos
 	masters  map[string]time.Duration // when the full handshakes of master secrets were complete
@@ -93,7 +93,7 @@ func newLedger(w *world) *ledger {
 	return &ledger{
 		w: w, attempts: make(map[string]*attempt), places: make(map[netip.AddrPort]*place),
 		sources: make(map[netip.Addr]*origin), sessions: make(map[*dtlsserver.Session]*association),
-		resumed: make(map[string]*association), randoms: make(map[string]bool), masters: make(map[string]time.Duration),
+		resumed: make(map[string][]*association), randoms: make(map[string]bool), masters: make(map[string]time.Duration),
 	}
 }
 
@@ -161,7 +161,7 @@ func (l *ledger) step(s *stimulus, sent []packet, said []told) {
 	}
 	for i := range said {
 		if said[i].random != "" {
-			l.logged = append(l.logged, l.newAssociation(said[i].random, said[i].master))
+			l.logged = append(l.logged, l.newAssociation(said[i].random, said[i].master, s.parcel))
 		}
 	}
 	for i := range sent {

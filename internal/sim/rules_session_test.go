@@ -56,7 +56,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			in.ends = true
 		case q != nil:
 			in.requests = append(in.requests, q)
-		case r.Type == wire.ContentHandshake && !a.c.Resuming && !a.strange[r.Seq] && l.w.now()-as.since < flightLife:
+		case r.Type == wire.ContentHandshake && !a.c.Resuming && !a.strange[r.Seq] && l.w.now()-as.since < flightLife && !pl.rivaled(as.random):
 			in.finished = true
 		}
 		if as != nil {
@@ -215,7 +215,7 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 	if errors.Is(e.Err, dtlsserver.ErrEvicted) {
 		l.evicted(as, e)
 	}
-	if idle := l.w.idleTimeout(); errors.Is(e.Err, dtlsserver.ErrIdleTimeout) && as.heard > 0 && l.w.now()-as.heard < idle {
+	if idle := l.w.idleTimeout(); errors.Is(e.Err, dtlsserver.ErrIdleTimeout) && as.heard > 0 && !l.w.has(slowHandler) && l.w.now()-as.heard < idle {
 		l.violate("cause", deviceOf(as.attempt), "idle after %v, which %v is the timeout", l.w.now()-as.heard, idle)
 	}
 }

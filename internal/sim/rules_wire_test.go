@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -36,7 +37,8 @@ type association struct {
 	opener  record.Opener
 	next    uint64 // the least sequence number that the server may use
 	nonces  map[string]bool
-	step    int // when its line came; zero: with a ticket
+	step    int            // when its line came; zero: with a ticket
+	addr    netip.AddrPort // with a ticket: where
 
 	place    *place
 	opened   bool          // told
@@ -339,11 +341,16 @@ func (l *ledger) again(s *stimulus, pl *place, h *serverHello, now time.Duration
 	}
 }
 
-// newAssociation is what a line of the key log tells.
-func (l *ledger) newAssociation(random string, master []byte) *association {
-	if as := l.resumed[random]; as != nil && bytes.Equal(as.master, master) {
-		delete(l.resumed, random)
-		return as
+// newAssociation is what a line of the key log tells, in the step of a datagram. Of
+// several with one random, since the client's address has changed, the datagram says
+// which it is.
+func (l *ledger) newAssociation(random string, master []byte, p *parcel) *association {
+	all := l.resumed[random]
+	for i := len(all) - 1; i >= 0; i-- {
+		if as := all[i]; bytes.Equal(as.master, master) && (i == 0 || p != nil && as.addr == p.from) {
+			l.resumed[random] = slices.Delete(all, i, i+1)
+			return as
+		}
 	}
 	return &association{attempt: l.attempts[random], random: random, master: master, nonces: make(map[string]bool), step: l.steps}
 }
@@ -434,7 +441,8 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 			if content, err := as.opener.Open(nil, r); err == nil {
 				as.hello, as.next = h, r.Seq+1
 				if as.attempt != nil && as.attempt.offered != nil {
-					l.resumed[as.random] = as
+					as.addr = pl.addr
+					l.resumed[as.random] = append(l.resumed[as.random], as)
 				}
 				if !as.opened {
 					pl.add(as)
