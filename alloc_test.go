@@ -106,7 +106,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}
 	now := time.Now()
 	for _, size := range []int{1, 8} {
-		w := newWired(t, HandlerFuncs{OnDatagram: echo})
+		w := newWired(t, HandlerFuncs{OnDatagramReceived: echo})
 		c := w.establish(now)
 		buf := make([]byte, 2048)
 		for _, test := range []struct {
@@ -163,7 +163,7 @@ func TestHandlerBlocksInBatch(t *testing.T) {
 	const datagrams = 8
 	answered := make(chan struct{})
 	handled := 0
-	h := HandlerFuncs{OnDatagram: func(s *Session, _, plainText []byte) {
+	h := HandlerFuncs{OnDatagramReceived: func(s *Session, _, plainText []byte) {
 		_, _ = s.Write(plainText)
 		if handled++; handled == datagrams/2 {
 			go s.Write([]byte("from elsewhere"))
@@ -223,7 +223,7 @@ func BenchmarkDatagram(b *testing.B) {
 		run(b, newWired(b, nil), func() []byte { return hello })
 	})
 	b.Run("echo", func(b *testing.B) {
-		w := newWired(b, HandlerFuncs{OnDatagram: echo})
+		w := newWired(b, HandlerFuncs{OnDatagramReceived: echo})
 		c := w.establish(now)
 		run(b, w, func() []byte { return c.Sealed(wire.ContentApplicationData, make([]byte, 64)) })
 	})

@@ -50,7 +50,7 @@ func TestHooksAreBounded(t *testing.T) {
 	inBubble(t, func(s *Server) {
 		release = make(chan struct{})
 		s.MaxHandshakes = 3
-		s.PSK = PSKCallback(func([]byte) ([]byte, error) {
+		s.PSK = PSKFromCallback(func([]byte) ([]byte, error) {
 			most.Store(max(most.Load(), running.Add(1)))
 			defer running.Add(-1)
 			<-release
@@ -287,7 +287,7 @@ func TestReconnectAfterClose(t *testing.T) {
 	inBubble(t, nil, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr, anyLocal)
+		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		again := p.again(7)
 		again.send(again.Hello())
 		again.receive()
@@ -323,7 +323,7 @@ func TestWriteEventIsToldAtOnce(t *testing.T) {
 		b := &bubble{t: t, network: n, server: s, rec: rec}
 		p := b.peer(1)
 		p.establish()
-		session, _ := s.Session(p.pipe.addr, anyLocal)
+		session, _ := s.SessionByAddr(p.pipe.addr, anyLocal)
 		broken := errors.New("no route")
 		conn.err.Store(&broken)
 		if _, err := session.Write(nil); !errors.Is(err, broken) {
@@ -473,7 +473,7 @@ func TestListenInHandlerTellsInOrder(t *testing.T) {
 	t.Parallel()
 	w := newWaiter()
 	s := &Server{PSK: testPSK, Handler: w}
-	w.then.OnDatagram = func(*Session, []byte, []byte) {
+	w.then.OnDatagramReceived = func(*Session, []byte, []byte) {
 		if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
 			t.Error(err)
 		}

@@ -5,6 +5,7 @@ package dtlsserver
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -136,7 +137,7 @@ func TestCertificateSuites(t *testing.T) {
 				// That of the certificate's key must be there too.
 				c.Suites, c.Groups, c.NoEMS = []uint16{s.ID}, append(suite.Groups(), suite.GroupP521), !ems
 				d.establish(c, clientAddr(1))
-				session, ok := d.s.Session(clientAddr(1), anyLocal)
+				session, ok := d.s.SessionByAddr(clientAddr(1), anyLocal)
 				if !ok {
 					t.Fatalf("%s: no session", name)
 				}
@@ -180,7 +181,7 @@ func TestPionCertificates(t *testing.T) {
 			s.Certificates = []tls.Certificate{server}
 			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.pool
 			s.MTU = 300 // chains are fragmented
-			s.Handler.(*recorder).then.OnDatagram = echo
+			s.Handler.(*recorder).then.OnDatagramReceived = echo
 		}, func(b *bubble) {
 			c, err := dialPion(t, b.network.dial(clientAddr(1), serverAddr), &piondtls.Config{
 				Certificates: []tls.Certificate{client}, RootCAs: ca.pool, ServerName: "localhost",
@@ -367,15 +368,25 @@ func TestVerifyConnection(t *testing.T) {
 	refusal := errors.New("not today")
 	for _, refuse := range []bool{false, true} {
 		inBubble(t, func(s *Server) {
-			s.VerifyConnection = func(state ConnectionState) error {
+			s.VerifyConnection = func(_ context.Context, req *VerifyRequest) error {
 				time.Sleep(3 * time.Second)
+				state := req.State
 				if state.PSKIdentity != testIdentity || state.HandshakeComplete || state.CipherSuite != 0x00a8 {
 					t.Errorf("%+v", state)
 				}
 				if refuse {
 					return refusal
 				}
+				if req.Value != "an account" || !req.Local.IsValid() {
+					t.Errorf("value %v, local address %v", req.Value, req.Local)
+				}
+				req.Value = req.Remote
 				return nil
+			}
+			s.PSK = func(ctx context.Context, r PSKRequest) (PSK, error) {
+				psk, err := testPSK(ctx, r)
+				psk.Value = "an account"
+				return psk, err
 			}
 		}, func(b *bubble) {
 			p := b.peer(1)
@@ -389,6 +400,9 @@ func TestVerifyConnection(t *testing.T) {
 			p.receive()
 			if p.Complete == refuse {
 				t.Errorf("refused %v, complete %v", refuse, p.Complete)
+			}
+			if s, ok := b.server.SessionByAddr(p.pipe.addr, anyLocal); ok && s.Value() != p.pipe.addr {
+				t.Errorf("value %v, want what VerifyConnection has set", s.Value())
 			}
 			if refuse {
 				e := b.rec.want(t, KindHandshakeFailed, 1, "refused")
@@ -625,7 +639,7 @@ func TestALPN(t *testing.T) {
 			continue
 		}
 		d.exchange(c, clientAddr(1), c.Flight())
-		session, ok := d.s.Session(clientAddr(1), anyLocal)
+		session, ok := d.s.SessionByAddr(clientAddr(1), anyLocal)
 		if !ok || session.ConnectionState().NegotiatedProtocol != tt.want {
 			t.Errorf("%v and %v: session %v", tt.server, tt.client, session)
 		}
@@ -684,7 +698,7 @@ func TestRecordLimits(t *testing.T) {
 				t.Errorf("%s: extension %d was answered with %x", tt.name, id, got)
 			}
 		}
-		session, _ := d.s.Session(from, anyLocal)
+		session, _ := d.s.SessionByAddr(from, anyLocal)
 		if _, err := session.Write(make([]byte, tt.limit)); err != nil {
 			t.Errorf("%s: %d bytes: %v", tt.name, tt.limit, err)
 		}
@@ -765,7 +779,7 @@ func TestCertificateConfigErrors(t *testing.T) {
 			{Certificate: [][]byte{{1}}, PrivateKey: good.PrivateKey},
 		},
 		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, NextProtos: []string{""},
-		MaxClientCertificates: 1 << 24, CipherSuites: []uint16{0x00a8, 0xc02f},
+		MaxClientCertificateBytes: 1 << 24, CipherSuites: []uint16{0x00a8, 0xc02f},
 	}
 	err := s.Listen("udp", "127.0.0.1:0")
 	if err == nil {
@@ -773,7 +787,7 @@ func TestCertificateConfigErrors(t *testing.T) {
 	}
 	for _, part := range []string{
 		"Certificates[1] has no certificate", "Certificates[2] has a private key that is not", "Certificates[3] has a private key of type",
-		"Certificates[4] has a leaf", "ClientAuth", "CurvePreferences", "NextProtos", "MaxClientCertificates", "CipherSuites has none",
+		"Certificates[4] has a leaf", "ClientAuth", "CurvePreferences", "NextProtos", "MaxClientCertificateBytes", "CipherSuites has none",
 	} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("the error does not say %q: %v", part, err)
@@ -805,7 +819,7 @@ func TestExportBeforeAndAfter(t *testing.T) {
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr, anyLocal)
+		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		if m, err := session.ExportKeyingMaterial("EXPORTER-x", nil, 10); err != nil || !bytes.Equal(m, p.Export("EXPORTER-x", nil, 10)) {
 			t.Errorf("%x, %v", m, err)
 		}

@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net/url"
@@ -29,7 +30,7 @@ func certified(t testing.TB, mode tls.ClientAuthType, edit func(*Server), leaf .
 	d := newDirect(t, func(s *Server) {
 		s.PSK, s.Certificates = nil, []tls.Certificate{server}
 		s.ClientAuth, s.ClientCAs = mode, ca.pool
-		s.MaxClientCertificates = 64 << 10
+		s.MaxClientCertificateBytes = 64 << 10
 		if edit != nil {
 			edit(s)
 		}
@@ -51,7 +52,7 @@ func (d *direct) finish(c *testpeer.Client, n int) *Session {
 	for _, r := range c.Records() {
 		d.exchange(c, from, r)
 	}
-	s, ok := d.s.Session(from, anyLocal)
+	s, ok := d.s.SessionByAddr(from, anyLocal)
 	if !ok || !c.Complete {
 		d.t.Fatalf("client %d is not connected: %v", n, d.rec.lines())
 	}
@@ -120,7 +121,7 @@ func TestCertificatesOfState(t *testing.T) {
 	t.Parallel()
 	var asked, told *x509.Certificate
 	d, client := certified(t, tls.RequireAndVerifyClientCert, func(s *Server) {
-		s.VerifyConnection = func(state ConnectionState) error { asked = state.PeerCertificates[0]; return nil }
+		s.VerifyConnection = func(_ context.Context, req *VerifyRequest) error { asked = req.State.PeerCertificates[0]; return nil }
 	})
 	d.rec.then.OnInfo = func(e Event) {
 		if e.Kind == KindHandshakeComplete {
@@ -169,7 +170,7 @@ func TestCertificatesOfRefused(t *testing.T) {
 	t.Parallel()
 	var refused *Session
 	d, client := certified(t, tls.RequireAndVerifyClientCert, func(s *Server) {
-		s.VerifyConnection = func(ConnectionState) error { return errIdentityTooLong }
+		s.VerifyConnection = func(context.Context, *VerifyRequest) error { return errIdentityTooLong }
 	})
 	d.rec.then.OnWarning = func(e Event) { refused = e.Session }
 	c, from := client(1), clientAddr(1)

@@ -23,7 +23,7 @@ func TestAnswersToCloseAreNoJunk(t *testing.T) {
 		end  func(b *bubble, p *peer)
 	}{
 		{"by the server", func(b *bubble, p *peer) {
-			s, _ := b.server.Session(p.pipe.addr, anyLocal)
+			s, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 			s.Close()
 		}},
 		{"by the client", func(_ *bubble, p *peer) { p.send(p.Sealed(wire.ContentAlert, []byte{1, 0})) }},
@@ -45,7 +45,7 @@ func TestAnswersToCloseAreNoJunk(t *testing.T) {
 			p.send(answer)
 			b.peer(2).send(answer) // a stranger
 			wantDropped(1, 1)
-			b.rec.want(t, KindJunk, 1, tt.name)
+			b.rec.want(t, KindUnexpectedDatagram, 1, tt.name)
 			time.Sleep(closedFor)
 			p.send(answer)
 			wantDropped(1, 2)

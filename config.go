@@ -2,6 +2,7 @@ package dtlsserver
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -16,14 +17,14 @@ import (
 
 // The defaults of Server's fields.
 const (
-	DefaultMaxPSKIdentity = 256 // bytes
+	DefaultMaxPSKIdentityLen = 256 // bytes
 
-	DefaultMaxClientCertificates = 16 << 10 // bytes
-	DefaultHandshakeTimeout      = 30 * time.Second
-	DefaultRetransmitTimeout     = engine.DefaultFirstTimeout // 1.25 s
-	DefaultIdleTimeout           = 10 * time.Minute
-	DefaultMaxSessions           = 100_000
-	DefaultMaxHandshakes         = 2_000
+	DefaultMaxClientCertificateBytes = 16 << 10 // bytes
+	DefaultHandshakeTimeout          = 30 * time.Second
+	DefaultRetransmitTimeout         = engine.DefaultFirstTimeout // 1.25 s
+	DefaultIdleTimeout               = 10 * time.Minute
+	DefaultMaxSessions               = 100_000
+	DefaultMaxHandshakes             = 2_000
 	// DefaultMaxHandshakesPerSource leaves room for many clients behind one
 	// address.
 	DefaultMaxHandshakesPerSource = 200
@@ -65,7 +66,7 @@ type config struct {
 	certificates           *certificateIndex
 	getCertificate         func(*ClientHelloInfo) (*tls.Certificate, error)
 	chains                 *chainVerifier // nil: clients' certificates are not verified
-	verifyConnection       func(ConnectionState) error
+	verifyConnection       func(context.Context, *VerifyRequest) error
 	maxSessions            int
 	maxSessionsPerSource   int // zero: no limit
 	maxSessionsPerIdentity int // zero: no limit
@@ -87,7 +88,7 @@ func (s *Server) config() (*config, error) {
 	cfg := &config{
 		handler:                s.Handler,
 		psk:                    s.PSK,
-		maxPSKIdentity:         wrong.count("MaxPSKIdentity", s.MaxPSKIdentity, DefaultMaxPSKIdentity),
+		maxPSKIdentity:         wrong.count("MaxPSKIdentityLen", s.MaxPSKIdentityLen, DefaultMaxPSKIdentityLen),
 		verifier:               s.Verifier,
 		idleTimeout:            wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
 		getCertificate:         s.GetCertificate,
@@ -105,7 +106,7 @@ func (s *Server) config() (*config, error) {
 		cfg.handler = NopHandler{}
 	}
 	if cfg.maxPSKIdentity > maxPSK {
-		wrong.add("MaxPSKIdentity", "is %d, more than %d", cfg.maxPSKIdentity, maxPSK)
+		wrong.add("MaxPSKIdentityLen", "is %d, more than %d", cfg.maxPSKIdentity, maxPSK)
 	}
 	if len(s.PSKIdentityHint) > maxHint {
 		wrong.add("PSKIdentityHint", "has %d bytes, more than %d", len(s.PSKIdentityHint), maxHint)
@@ -121,17 +122,17 @@ func (s *Server) config() (*config, error) {
 	}
 
 	eng := &engine.Config{
-		Suites:           suites,
-		PSK:              s.PSK != nil,
-		PSKIdentityHint:  s.hint(),
-		MaxPSKIdentity:   cfg.maxPSKIdentity,
-		MTU:              wrong.count("MTU", s.MTU, DefaultMTU),
-		HandshakeTimeout: wrong.duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout),
-		MaxSessionAge:    wrong.duration("MaxSessionAge", s.MaxSessionAge, 0),
-		FirstTimeout:     wrong.duration("RetransmitTimeout", s.RetransmitTimeout, DefaultRetransmitTimeout),
-		Rand:             rand.Reader,
-		KeyLog:           s.keyLog(),
-		Memory:           new(sync.Pool),
+		Suites:            suites,
+		PSK:               s.PSK != nil,
+		PSKIdentityHint:   s.hint(),
+		MaxPSKIdentityLen: cfg.maxPSKIdentity,
+		MTU:               wrong.count("MTU", s.MTU, DefaultMTU),
+		HandshakeTimeout:  wrong.duration("HandshakeTimeout", s.HandshakeTimeout, DefaultHandshakeTimeout),
+		MaxSessionAge:     wrong.duration("MaxSessionAge", s.MaxSessionAge, 0),
+		FirstTimeout:      wrong.duration("RetransmitTimeout", s.RetransmitTimeout, DefaultRetransmitTimeout),
+		Rand:              rand.Reader,
+		KeyLog:            s.keyLog(),
+		Memory:            new(sync.Pool),
 
 		AskCertificate: s.GetCertificate != nil,
 		Groups:         s.groups(&wrong),
@@ -279,9 +280,9 @@ func (s *Server) requestCertificates(wrong *fieldErrors, eng *engine.Config) {
 	}
 	eng.RequestClientCertificate = s.ClientAuth != tls.NoClientCert
 	eng.RequireClientCertificate = s.ClientAuth == tls.RequireAnyClientCert || s.ClientAuth == tls.RequireAndVerifyClientCert
-	eng.MaxClientCertificates = wrong.count("MaxClientCertificates", s.MaxClientCertificates, DefaultMaxClientCertificates)
-	if eng.MaxClientCertificates > maxHandshakeMessage {
-		wrong.add("MaxClientCertificates", "is %d, more than %d", eng.MaxClientCertificates, maxHandshakeMessage)
+	eng.MaxClientCertificateBytes = wrong.count("MaxClientCertificateBytes", s.MaxClientCertificateBytes, DefaultMaxClientCertificateBytes)
+	if eng.MaxClientCertificateBytes > maxHandshakeMessage {
+		wrong.add("MaxClientCertificateBytes", "is %d, more than %d", eng.MaxClientCertificateBytes, maxHandshakeMessage)
 	}
 }
 

@@ -48,7 +48,7 @@ func TestValueOfRefusedResumption(t *testing.T) {
 	if tryResume(d, c, clientAddr(2)) {
 		t.Error("resumed")
 	}
-	session, ok := d.s.Session(clientAddr(2), anyLocal)
+	session, ok := d.s.SessionByAddr(clientAddr(2), anyLocal)
 	if !ok {
 		t.Fatal("no session")
 	}
@@ -152,7 +152,7 @@ func TestSpoofedAlertWhileAsking(t *testing.T) {
 			case q.HelloDone:
 				q.send(q.Flight())
 			}
-			if _, ok := b.server.Session(q.pipe.addr, anyLocal); !ok {
+			if _, ok := b.server.SessionByAddr(q.pipe.addr, anyLocal); !ok {
 				t.Errorf("%s: no session: %v", how, b.rec.lines())
 			}
 		})

@@ -32,6 +32,20 @@ type ClientHelloInfo struct {
 	SupportedProtos []string
 }
 
+// VerifyRequest is what Server.VerifyConnection is given.
+type VerifyRequest struct {
+	// State is what the handshake has settled so far, with the client's
+	// certificates as Server.ClientAuth has them verified.
+	State ConnectionState
+	// Remote is the client's address, which it has proven.
+	Remote netip.AddrPort
+	// Local is the address that the client wrote to.
+	Local netip.AddrPort
+	// Value becomes Session.Value when the handshake is complete. It is that of
+	// the client's PSK, or nil, and VerifyConnection may set it.
+	Value any
+}
+
 // newCertificate checks a certificate and its key.
 func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 	if len(c.Certificate) == 0 {
@@ -111,10 +125,10 @@ func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, 
 
 // judge parses a client's certificates, and verifies them if they are to be. It
 // returns the alert that tells the client why not.
-func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8, err error) {
+func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert engine.AlertDescription, err error) {
 	certificates, err := chain.Parse()
 	if err != nil { // but it was parsed before
-		return nil, alertBadCertificate, fmt.Errorf("dtlsserver: client certificate: %w", err)
+		return nil, engine.AlertBadCertificate, fmt.Errorf("dtlsserver: client certificate: %w", err)
 	}
 	var verified [][]*x509.Certificate
 	if cfg.chains != nil {
@@ -125,28 +139,19 @@ func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert uint8
 	return newClientCertificates(chain, certificates, verified), 0, nil
 }
 
-const (
-	alertCloseNotify            = 0
-	alertBadCertificate         = 42
-	alertUnsupportedCertificate = 43
-	alertCertificateExpired     = 45
-	alertUnknownCA              = 48
-	alertAccessDenied           = 49
-)
-
 // certificateAlert is the alert for an error of package x509 (RFC 5246 section
 // 7.2.2).
-func certificateAlert(err error) uint8 {
+func certificateAlert(err error) engine.AlertDescription {
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &unknown):
-		return alertUnknownCA
+		return engine.AlertUnknownCA
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return alertCertificateExpired
+		return engine.AlertCertExpired
 	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
-		return alertUnsupportedCertificate
+		return engine.AlertUnsupportedCert
 	default:
-		return alertBadCertificate
+		return engine.AlertBadCertificate
 	}
 }

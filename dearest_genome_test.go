@@ -303,7 +303,7 @@ func (x *express) body(r genome, t wire.HandshakeType) []byte {
 
 // certificates makes a chain: so many of a kind.
 func (x *express) certificates(r genome) []byte {
-	const room = DefaultMaxClientCertificates
+	const room = DefaultMaxClientCertificateBytes
 	var chain [][]byte
 	total := 3
 	names := []int{1, 8, 30, 100, 400, 1000, 2100, 2250}[r.at(5)%8]

@@ -121,7 +121,7 @@ func newTowards(t testing.TB, state *towards) *towardsOne {
 	b.direct = newDirect(t, func(s *Server) {
 		state.server(s)
 		s.Handler = nil
-		s.Verifier, _ = NewVerifier(make([]byte, MinCookieSecret)) // the same cookies each time
+		s.Verifier, _ = NewVerifier(make([]byte, MinVerifierSecretLen)) // the same cookies each time
 	})
 	var err error
 	if b.l.conn, err = udpio.New(b, b.l.sent); err != nil {
@@ -300,7 +300,7 @@ func (b *towardsOne) cookie(c *testpeer.Client) []byte {
 	m := testpeer.Message(wire.TypeClientHello, 1, hello)
 	r := wire.AppendRecordHeader(nil, wire.ContentHandshake, wire.VersionDTLS12, 0, 0, len(m))
 	verdict, answer := b.l.cfg.verifier.Verify(nil, append(r, m...), b.from, dearestStart)
-	if verdict != VerdictAnswer {
+	if verdict != VerdictChallenge {
 		return nil
 	}
 	return cookieOf(b.t, answer)

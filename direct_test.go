@@ -239,7 +239,7 @@ func TestTenThousandSessions(t *testing.T) {
 	for n, c := range clients {
 		from := clientAddr(n)
 		d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("still there")))
-		session, ok := d.s.Session(from, anyLocal)
+		session, ok := d.s.SessionByAddr(from, anyLocal)
 		if !ok {
 			t.Fatalf("%v has no session", from)
 		}
@@ -276,7 +276,7 @@ func TestManyFailingHandshakes(t *testing.T) {
 		}
 		from := clientAddr(i)
 		verdict, answer := d.l.cfg.verifier.Verify(nil, c.Hello(), from, d.now)
-		if verdict != VerdictAnswer {
+		if verdict != VerdictChallenge {
 			t.Fatal(verdict)
 		}
 		c.Cookie = cookieOf(t, answer)
@@ -370,7 +370,7 @@ func TestKeyWornOut(t *testing.T) {
 	d := newDirect(t, nil)
 	c := testpeer.New(testIdentity, []byte(testKey), 1)
 	d.establish(c, clientAddr(1))
-	session, _ := d.s.Session(clientAddr(1), anyLocal)
+	session, _ := d.s.SessionByAddr(clientAddr(1), anyLocal)
 	setSealed(session, maxSealed-3)
 	for range 6 {
 		if _, err := session.Write(nil); err != nil {
@@ -378,7 +378,7 @@ func TestKeyWornOut(t *testing.T) {
 		}
 	}
 	d.l.housekeep(d.now)
-	d.rec.want(t, KindKeyWornOut, 1, "past the limit")
+	d.rec.want(t, KindKeyUsageLimit, 1, "past the limit")
 	setSealed(session, wire.MaxSequence-100)
 	for session.Context().Err() == nil {
 		session.Write(nil)
@@ -423,15 +423,15 @@ func TestFolding(t *testing.T) {
 	for n := range 10 {
 		d.receive(clientAddr(n), []byte("junk"))
 	}
-	want(KindJunk, "[1]", "ten sources, at once")
+	want(KindUnexpectedDatagram, "[1]", "ten sources, at once")
 	d.advance(time.Second)
-	want(KindJunk, "[1 9]", "a second later")
+	want(KindUnexpectedDatagram, "[1 9]", "a second later")
 	d.receive(clientAddr(1), []byte("junk"))
-	want(KindJunk, "[1 9]", "in the second window")
+	want(KindUnexpectedDatagram, "[1 9]", "in the second window")
 	d.advance(5 * time.Second)
-	want(KindJunk, "[1 9 1]", "five seconds later")
+	want(KindUnexpectedDatagram, "[1 9 1]", "five seconds later")
 	d.receive(clientAddr(1), []byte("junk"))
-	want(KindJunk, "[1 9 1 1]", "after a quiet time")
+	want(KindUnexpectedDatagram, "[1 9 1 1]", "after a quiet time")
 
 	for n := range 3 { // the same source from other ports, and another source
 		c := testpeer.New(testIdentity, []byte(testKey), uint64(n))
@@ -443,7 +443,7 @@ func TestFolding(t *testing.T) {
 	d.l.outbox.flush(d.now, true)
 	d.l.deliver()
 	want(KindHelloVerified, "[1 1 1]", "at the end")
-	want(KindJunk, "[1 9 1 1]", "at the end")
+	want(KindUnexpectedDatagram, "[1 9 1 1]", "at the end")
 
 	six := func(text string) netip.Addr { return sourceOf(netip.MustParseAddr(text)) }
 	if six("2001:db8:0:1::1") != six("2001:db8:0:1:ffff::2") || six("2001:db8:0:1::1") == six("2001:db8:0:2::1") || six("fe80::1%eth0") != six("fe80::2%eth1") {
@@ -514,7 +514,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 			if c.Complete {
 				d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("data")))
 			}
-			if session, ok := d.s.Session(from, anyLocal); ok {
+			if session, ok := d.s.SessionByAddr(from, anyLocal); ok {
 				fmt.Fprintf(&out, "%v %+v %+v %+v", session, session.ConnectionState(), session.Stats(), d.s.Stats())
 			}
 			d.advance(time.Hour)

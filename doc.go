@@ -12,7 +12,7 @@
 //	server := &dtlsserver.Server{
 //		PSK: dtlsserver.StaticPSK(map[string][]byte{"sensor-1": key}),
 //		Handler: dtlsserver.HandlerFuncs{
-//			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+//			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 //				s.Write(plainText)
 //			},
 //		},
@@ -100,8 +100,8 @@
 //	HandshakeTimeout       30 s
 //	RetransmitTimeout      1.25 s      then twice that, and so on
 //	IdleTimeout            10 minutes  counts what comes from the peer only
-//	MaxPSKIdentity         256 bytes   a longer identity is an unknown one
-//	MaxClientCertificates  16 KiB      of a client's chain
+//	MaxPSKIdentityLen         256 bytes   a longer identity is an unknown one
+//	MaxClientCertificateBytes  16 KiB      of a client's chain
 //	MTU                    1200 bytes  of UDP payload, in handshakes only
 //
 // A message of Session.Write is one record in one datagram, of at most 16384

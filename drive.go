@@ -229,7 +229,7 @@ func (s *Session) eventsLocked(now time.Time) {
 		case engine.EventWork:
 			s.engineWorkLocked(ev)
 		case engine.EventStartedOver:
-			s.pskValue, s.expires = nil, 0
+			s.nextValue, s.expires = nil, 0
 		case engine.EventVerdictNeeded:
 			s.askVerdictLocked(now)
 		case engine.EventEstablished:
@@ -239,7 +239,7 @@ func (s *Session) eventsLocked(now time.Time) {
 		case engine.EventDropped:
 			s.countDropLocked(now, ev.Drop)
 		case engine.EventWarningAlert:
-			s.raise(Event{Kind: KindPeerAlert, Time: now, Err: &AlertError{Code: uint8(ev.Alert)}})
+			s.raise(Event{Kind: KindAlertReceived, Time: now, Err: &AlertError{Code: uint8(ev.Alert)}})
 		case engine.EventClosed:
 			s.closedLocked(now, ev)
 		}
@@ -254,10 +254,10 @@ func (s *Session) establishedLocked(now, created time.Time) {
 	s.silenced = s.loop.isLeft(s)
 	s.complete = true
 	s.expireLocked(now, created)
-	if s.value == nil && !engine.UsesCertificate(s.eng.Parameters().Suite) {
-		s.value = s.pskValue
+	if s.value == nil {
+		s.value = s.nextValue
 	}
-	s.pskValue = nil
+	s.nextValue = nil
 	for _, old := range s.loop.promote(s, s.provenLocked()) {
 		if old != nil { // its peer has forgotten it: there is nobody to tell
 			old.end(ErrReconnected, false)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
 // Errors of Server and Session. ErrServerClosed and ErrSessionClosed unwrap to
@@ -84,6 +86,10 @@ type AlertError struct {
 	err error
 }
 
+// Name returns the alert's name as IANA has registered it, for example
+// "handshake_failure", or its number.
+func (e *AlertError) Name() string { return engine.AlertDescription(e.Code).String() }
+
 // Unwrap returns the error for which the alert was sent. Of an alert that came in
 // plaintext, which anybody could have sent, it returns ErrHandshakeTimeout or
 // ErrWrongPSK, since that is what ended the handshake. Else it returns nil.
@@ -94,29 +100,9 @@ func (e *AlertError) Error() string {
 	if e.Sent {
 		by = "sent"
 	}
-	text := fmt.Sprintf("dtlsserver: %s alert %s", by, alertName(e.Code))
+	text := fmt.Sprintf("dtlsserver: %s alert %s", by, e.Name())
 	if e.Reason != "" {
 		text += ": " + e.Reason
 	}
 	return text
-}
-
-// alertName returns the name of an alert as the RFCs give it.
-func alertName(code uint8) string {
-	if name, ok := alertNames[code]; ok {
-		return name
-	}
-	return fmt.Sprintf("%d", code)
-}
-
-var alertNames = map[uint8]string{
-	0: "close_notify", 10: "unexpected_message", 20: "bad_record_mac",
-	22: "record_overflow", 40: "handshake_failure", 42: "bad_certificate",
-	43: "unsupported_certificate", 44: "certificate_revoked",
-	45: "certificate_expired", 46: "certificate_unknown",
-	47: "illegal_parameter", 48: "unknown_ca", 49: "access_denied",
-	50: "decode_error", 51: "decrypt_error", 70: "protocol_version",
-	71: "insufficient_security", 80: "internal_error", 90: "user_canceled",
-	100: "no_renegotiation", 110: "unsupported_extension",
-	115: "unknown_psk_identity", 120: "no_application_protocol",
 }

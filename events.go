@@ -56,9 +56,9 @@ const (
 	// KindStopped (Info): the server no longer listens. It is the last event
 	// of a Listen or Serve. Err is set when it did not end by Close.
 	KindStopped
-	// KindHelloVerifyRequest (Info, folded): a client that has not proven its
+	// KindHelloVerifyRequestSent (Info, folded): a client that has not proven its
 	// address was sent a cookie.
-	KindHelloVerifyRequest
+	KindHelloVerifyRequestSent
 	// KindHelloVerified (Info, folded): a client returned its cookie and a
 	// handshake starts.
 	KindHelloVerified
@@ -69,9 +69,9 @@ const (
 	// KindSessionClosed (Info): the Session is over, for the reason Err.
 	KindSessionClosed
 
-	// KindJunk (Warning, folded): a datagram from an unknown peer was no
+	// KindUnexpectedDatagram (Warning, folded): a datagram from an unknown peer was no
 	// ClientHello.
-	KindJunk
+	KindUnexpectedDatagram
 	// KindHelloRefused (Warning, folded): the hello of a client that has not
 	// proven its address was refused, for the reason Err: an *AlertError if the
 	// client was told.
@@ -87,18 +87,18 @@ const (
 	// more seconds of silence, or twice RetransmitTimeout if that is longer, since
 	// anybody can send it in plaintext.
 	KindHandshakeFailed
-	// KindPeerAlert (Warning, folded): an open session's peer sent a warning
+	// KindAlertReceived (Warning, folded): an open session's peer sent a warning
 	// alert, which is in Err.
-	KindPeerAlert
-	// KindLimit (Warning, folded): a limit of the server was reached; Err
+	KindAlertReceived
+	// KindLimitReached (Warning, folded): a limit of the server was reached; Err
 	// names it.
-	KindLimit
+	KindLimitReached
 	// KindWriteDropped (Warning, folded): the socket was full and a datagram
 	// was dropped.
 	KindWriteDropped
-	// KindKeyWornOut (Warning): a session has sealed more than 2^24.5 records
+	// KindKeyUsageLimit (Warning): a session has sealed more than 2^24.5 records
 	// with one key, the most that RFC 8446 section 5.5 advises for AES-GCM.
-	KindKeyWornOut
+	KindKeyUsageLimit
 
 	// KindListenFailed (Error): the address could not be bound; see Err.
 	KindListenFailed
@@ -127,28 +127,28 @@ var kinds = [numKinds]struct {
 	fold  foldBy
 	text  string // of Event.String
 }{
-	KindListening:          {"Listening", slog.LevelInfo, foldNot, "listening"},
-	KindStopped:            {"Stopped", slog.LevelInfo, foldNot, "stopped listening"},
-	KindHelloVerifyRequest: {"HelloVerifyRequest", slog.LevelInfo, foldServer, "not verified yet, sent a cookie"},
-	KindHelloVerified:      {"HelloVerified", slog.LevelInfo, foldSource, "verified, starting a handshake"},
-	KindPSKRequested:       {"PSKRequested", slog.LevelInfo, foldSource, "asking for the pre-shared key"},
-	KindHandshakeComplete:  {"HandshakeComplete", slog.LevelInfo, foldNot, "handshake complete"},
-	KindSessionClosed:      {"SessionClosed", slog.LevelInfo, foldNot, "session closed"},
-	KindJunk:               {"Junk", slog.LevelWarn, foldServer, "datagram is no ClientHello, dropped"},
-	KindHelloRefused:       {"HelloRefused", slog.LevelWarn, foldServer, "hello refused"},
-	KindRecordDropped:      {"RecordDropped", slog.LevelWarn, foldServer, "record dropped"},
-	KindUnknownPSKIdentity: {"UnknownPSKIdentity", slog.LevelWarn, foldSource, "unknown PSK identity"},
-	KindHandshakeFailed:    {"HandshakeFailed", slog.LevelWarn, foldSource, "handshake failed"},
-	KindPeerAlert:          {"PeerAlert", slog.LevelWarn, foldSource, "alert received"},
-	KindLimit:              {"Limit", slog.LevelWarn, foldServer, "limit reached"},
-	KindWriteDropped:       {"WriteDropped", slog.LevelWarn, foldSource, "socket full, datagram dropped"},
-	KindKeyWornOut:         {"KeyWornOut", slog.LevelWarn, foldNot, "key has sealed more records than is advised"},
-	KindListenFailed:       {"ListenFailed", slog.LevelError, foldNot, "cannot listen"},
-	KindReadFailed:         {"ReadFailed", slog.LevelError, foldServer, "reading the socket failed"},
-	KindWriteFailed:        {"WriteFailed", slog.LevelError, foldSource, "sending failed"},
-	KindPSKFailed:          {"PSKFailed", slog.LevelError, foldSource, "looking up the pre-shared key failed"},
-	KindCertificateFailed:  {"CertificateFailed", slog.LevelError, foldSource, "no certificate to authenticate with"},
-	KindEntropyFailed:      {"EntropyFailed", slog.LevelError, foldServer, "no random bytes"},
+	KindListening:              {"Listening", slog.LevelInfo, foldNot, "listening"},
+	KindStopped:                {"Stopped", slog.LevelInfo, foldNot, "stopped listening"},
+	KindHelloVerifyRequestSent: {"HelloVerifyRequestSent", slog.LevelInfo, foldServer, "not verified yet, sent a cookie"},
+	KindHelloVerified:          {"HelloVerified", slog.LevelInfo, foldSource, "verified, starting a handshake"},
+	KindPSKRequested:           {"PSKRequested", slog.LevelInfo, foldSource, "asking for the pre-shared key"},
+	KindHandshakeComplete:      {"HandshakeComplete", slog.LevelInfo, foldNot, "handshake complete"},
+	KindSessionClosed:          {"SessionClosed", slog.LevelInfo, foldNot, "session closed"},
+	KindUnexpectedDatagram:     {"UnexpectedDatagram", slog.LevelWarn, foldServer, "datagram is no ClientHello, dropped"},
+	KindHelloRefused:           {"HelloRefused", slog.LevelWarn, foldServer, "hello refused"},
+	KindRecordDropped:          {"RecordDropped", slog.LevelWarn, foldServer, "record dropped"},
+	KindUnknownPSKIdentity:     {"UnknownPSKIdentity", slog.LevelWarn, foldSource, "unknown PSK identity"},
+	KindHandshakeFailed:        {"HandshakeFailed", slog.LevelWarn, foldSource, "handshake failed"},
+	KindAlertReceived:          {"AlertReceived", slog.LevelWarn, foldSource, "alert received"},
+	KindLimitReached:           {"LimitReached", slog.LevelWarn, foldServer, "limit reached"},
+	KindWriteDropped:           {"WriteDropped", slog.LevelWarn, foldSource, "socket full, datagram dropped"},
+	KindKeyUsageLimit:          {"KeyUsageLimit", slog.LevelWarn, foldNot, "key has sealed more records than is advised"},
+	KindListenFailed:           {"ListenFailed", slog.LevelError, foldNot, "cannot listen"},
+	KindReadFailed:             {"ReadFailed", slog.LevelError, foldServer, "reading the socket failed"},
+	KindWriteFailed:            {"WriteFailed", slog.LevelError, foldSource, "sending failed"},
+	KindPSKFailed:              {"PSKFailed", slog.LevelError, foldSource, "looking up the pre-shared key failed"},
+	KindCertificateFailed:      {"CertificateFailed", slog.LevelError, foldSource, "no certificate to authenticate with"},
+	KindEntropyFailed:          {"EntropyFailed", slog.LevelError, foldServer, "no random bytes"},
 }
 
 // String returns the kind's name, for example "HandshakeComplete".
@@ -228,7 +228,7 @@ func (e Event) String() string {
 	case KindHandshakeComplete:
 		if e.Session != nil {
 			state := e.Session.ConnectionState()
-			fmt.Fprintf(&b, ", encrypted with %s, %s", versionName(state.Version), state.CipherSuiteName())
+			fmt.Fprintf(&b, ", encrypted with %s, %s", versionName(state.Version), CipherSuiteName(state.CipherSuite))
 			if len(state.PeerCertificates) > 0 {
 				fmt.Fprintf(&b, ", certificate %q", subjectText(state.PeerCertificates[0]))
 			}
@@ -285,7 +285,7 @@ func (NopHandler) DatagramReceived(*Session, []byte, []byte) {}
 // HandlerFuncs is an EventHandler made of functions. Nil ones do nothing.
 type HandlerFuncs struct {
 	OnError, OnWarning, OnInfo func(Event)
-	OnDatagram                 func(s *Session, cipherText, plainText []byte)
+	OnDatagramReceived         func(s *Session, cipherText, plainText []byte)
 }
 
 // Error calls OnError.
@@ -297,10 +297,10 @@ func (h HandlerFuncs) Warning(e Event) { call(h.OnWarning, e) }
 // Info calls OnInfo.
 func (h HandlerFuncs) Info(e Event) { call(h.OnInfo, e) }
 
-// DatagramReceived calls OnDatagram.
+// DatagramReceived calls OnDatagramReceived.
 func (h HandlerFuncs) DatagramReceived(s *Session, cipherText, plainText []byte) {
-	if h.OnDatagram != nil {
-		h.OnDatagram(s, cipherText, plainText)
+	if h.OnDatagramReceived != nil {
+		h.OnDatagramReceived(s, cipherText, plainText)
 	}
 }
 
@@ -386,7 +386,7 @@ func (h logHandler) log(e Event) {
 	case e.Session == nil:
 	case e.Kind == KindHandshakeComplete:
 		state := e.Session.ConnectionState()
-		r.AddAttrs(slog.String("suite", state.CipherSuiteName()), slog.Bool("resumed", state.DidResume))
+		r.AddAttrs(slog.String("suite", CipherSuiteName(state.CipherSuite)), slog.Bool("resumed", state.DidResume))
 		if len(state.PeerCertificates) > 0 {
 			r.AddAttrs(slog.String("certificate", plain(subjectText(state.PeerCertificates[0]))))
 		}

@@ -69,7 +69,7 @@ func ExampleServer_echo() {
 	server := &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(map[string][]byte{"Client_identity": []byte("\x1a\x2b\x3c\x4d\x5e\x6f")}),
 		Handler: dtlsserver.HandlerFuncs{
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 				s.Write(plainText)
 			},
 		},
@@ -146,7 +146,7 @@ func ExamplePSKFunc() {
 	server := &dtlsserver.Server{
 		PSK: lookUp,
 		Handler: dtlsserver.HandlerFuncs{
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 				fmt.Fprintf(s, "%s: %s", s.Value().(*account).name, plainText)
 			},
 		},
@@ -186,7 +186,7 @@ func ExampleLogHandler() {
 	server := &dtlsserver.Server{
 		Handler: dtlsserver.HandlerFuncs{
 			OnInfo: events.Info,
-			OnDatagram: func(s *dtlsserver.Session, cipherText, plainText []byte) {
+			OnDatagramReceived: func(s *dtlsserver.Session, cipherText, plainText []byte) {
 				events.DatagramReceived(s, cipherText, plainText)
 				s.Write(plainText)
 			},
@@ -260,7 +260,7 @@ func ExampleVerifier() {
 		verdict, answer := verifier.Verify(answer[:0], datagram[:n], remote, time.Now())
 		fmt.Printf("%v, %d bytes to send\n", verdict, len(answer))
 		switch verdict {
-		case dtlsserver.VerdictAnswer:
+		case dtlsserver.VerdictChallenge:
 			if _, err := conn.WriteToUDPAddrPort(answer, remote); err != nil {
 				log.Fatal(err)
 			}

@@ -133,7 +133,7 @@ func TestNothingCountedBesideRival(t *testing.T) {
 	d.exchange(c, from, keyExchange)
 	d.exchange(c, from, finished)
 	d.exchange(c, from, changeCipherSpec)
-	if s, ok := d.s.Session(from, anyLocal); !ok || s.Stats().RecordsDropped != 0 || d.s.Stats().Dropped != (Drops{}) {
+	if s, ok := d.s.SessionByAddr(from, anyLocal); !ok || s.Stats().RecordsDropped != 0 || d.s.Stats().Dropped != (Drops{}) {
 		t.Errorf("open %v, dropped %+v", ok, d.s.Stats().Dropped)
 	}
 }

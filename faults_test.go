@@ -84,7 +84,7 @@ func (p *peer) wantEchoed(text string) {
 	}
 }
 
-func echoes(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }
+func echoes(s *Server) { s.Handler.(*recorder).then.OnDatagramReceived = echo }
 
 // TestReadFaults: a read that fails now and then is told and costs nothing
 // else.
@@ -167,7 +167,7 @@ func TestWriteFaults(t *testing.T) {
 				fault := opError("write", tt.errno)
 				p := b.peer(1)
 				p.establish()
-				session, _ := b.server.Session(p.pipe.addr, anyLocal)
+				session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 				c.writeErr.Store(&fault)
 				if n, err := session.Write([]byte("lost")); n != 0 || !errors.Is(err, tt.want) {
 					t.Errorf("Write: %d, %v, want %v", n, err, tt.want)
@@ -223,7 +223,7 @@ func TestSocketClosedBelow(t *testing.T) {
 	inFaultyBubble(t, nil, func(b *bubble, c *faultyConn) error {
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr, anyLocal)
+		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		b.peer(2).verify() // a handshake in progress
 		c.end.Close()
 		synctest.Wait()
@@ -250,7 +250,7 @@ func TestHandlerPanics(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(panicsIn) != "" {
 		inBubble(t, func(s *Server) {
-			s.Handler.(*recorder).then.OnDatagram = func(*Session, []byte, []byte) { panic("the handler's own fault") }
+			s.Handler.(*recorder).then.OnDatagramReceived = func(*Session, []byte, []byte) { panic("the handler's own fault") }
 		}, func(b *bubble) {
 			p := b.peer(1)
 			p.establish()
@@ -284,7 +284,7 @@ func TestHandlerBlocks(t *testing.T) {
 	var release chan struct{}
 	inBubble(t, func(s *Server) {
 		release = make(chan struct{})
-		s.Handler.(*recorder).then.OnDatagram = func(s *Session, c, p []byte) {
+		s.Handler.(*recorder).then.OnDatagramReceived = func(s *Session, c, p []byte) {
 			if string(p) == "block" {
 				<-release
 			}
@@ -294,7 +294,7 @@ func TestHandlerBlocks(t *testing.T) {
 		p, other := b.peer(1), b.peer(2)
 		p.establish()
 		other.establish()
-		session, _ := b.server.Session(other.pipe.addr, anyLocal)
+		session, _ := b.server.SessionByAddr(other.pipe.addr, anyLocal)
 		p.send(p.Sealed(wire.ContentApplicationData, []byte("block")))
 		other.send(other.Sealed(wire.ContentApplicationData, []byte("waits")))
 		time.Sleep(5 * time.Second)
@@ -324,7 +324,7 @@ func TestCloseWithHandlerBlocked(t *testing.T) {
 	var release chan struct{}
 	inBubble(t, func(s *Server) {
 		release = make(chan struct{})
-		s.Handler.(*recorder).then.OnDatagram = func(*Session, []byte, []byte) { <-release }
+		s.Handler.(*recorder).then.OnDatagramReceived = func(*Session, []byte, []byte) { <-release }
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
@@ -352,7 +352,7 @@ func TestCloseWithHandlerBlocked(t *testing.T) {
 func TestHandlerCloses(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(s *Server) {
-		s.Handler.(*recorder).then.OnDatagram = func(*Session, []byte, []byte) {
+		s.Handler.(*recorder).then.OnDatagramReceived = func(*Session, []byte, []byte) {
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}

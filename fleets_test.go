@@ -93,7 +93,7 @@ func TestFleets(t *testing.T) {
 			for _, f := range tt.fleets {
 				for i := range f.n / scale {
 					d.connect(f.identity(i), f.from(i))
-					s, ok := d.s.Session(f.from(i), anyLocal)
+					s, ok := d.s.SessionByAddr(f.from(i), anyLocal)
 					if !ok {
 						t.Fatalf("peer %d is not connected", i)
 					}
@@ -104,7 +104,7 @@ func TestFleets(t *testing.T) {
 			came := 0
 			for i := range tt.arrives.n / scale {
 				d.connect(tt.arrives.identity(i), tt.arrives.from(i))
-				if _, ok := d.s.Session(tt.arrives.from(i), anyLocal); ok {
+				if _, ok := d.s.SessionByAddr(tt.arrives.from(i), anyLocal); ok {
 					came++
 				}
 			}
@@ -116,7 +116,7 @@ func TestFleets(t *testing.T) {
 			}
 			for i := range 100 / scale {
 				d.connect(fmt.Sprint("late ", i), host(13, i, 0))
-				if _, ok := d.s.Session(host(13, i, 0), anyLocal); !ok {
+				if _, ok := d.s.SessionByAddr(host(13, i, 0), anyLocal); !ok {
 					rejected++
 				}
 			}
@@ -151,7 +151,7 @@ func TestBusySessionsStay(t *testing.T) {
 		}
 	}
 	for i := range clients {
-		if _, ok := d.s.Session(host(10, i, 0), anyLocal); !ok {
+		if _, ok := d.s.SessionByAddr(host(10, i, 0), anyLocal); !ok {
 			t.Errorf("the session of peer %d was closed", i)
 		}
 	}

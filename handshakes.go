@@ -270,5 +270,5 @@ func (l *loop) endGivingWay() {
 func (l *loop) evict(s *Session, limit error) {
 	l.counters.drop(dropEvicted)
 	s.giveWay()
-	l.outbox.put(Event{Kind: KindLimit, Time: l.now, Remote: s.remote, Local: s.LocalAddr(), Err: limit})
+	l.outbox.put(Event{Kind: KindLimitReached, Time: l.now, Remote: s.remote, Local: s.LocalAddr(), Err: limit})
 }

@@ -38,7 +38,7 @@ func anyPSK(context.Context, PSKRequest) (PSK, error) { return PSK{Key: []byte(t
 
 var serverAddr = netip.MustParseAddrPort("192.0.2.1:4433")
 
-// anyLocal is what Server.Session takes for any local address.
+// anyLocal is what Server.SessionByAddr takes for any local address.
 var anyLocal netip.AddrPort
 
 // clientAddr is the address of the n-th client, each on a host of its own.

@@ -195,7 +195,7 @@ func TestVersionAlert(t *testing.T) {
 	if e := d.rec.want(t, KindHelloRefused, 2, "refused"); !errors.As(e.Err, &alert) || alert.Code != 70 || !alert.Sent || e.Remote != from {
 		t.Errorf("%v", e)
 	}
-	d.rec.want(t, KindHelloVerifyRequest, 0, "to whom does not know it")
+	d.rec.want(t, KindHelloVerifyRequestSent, 0, "to whom does not know it")
 	if s := d.s.Stats(); s.VersionAlerts != 2 || s.Dropped.Versions != 2 || s.HelloVerifyRequests != 0 || len(d.l.peers.byRemote) != 0 {
 		t.Errorf("%+v", s)
 	}

@@ -232,7 +232,7 @@ func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 		psk = PSK{}
 		s.raise(Event{Kind: KindPSKFailed, Time: now, Identity: s.identityLocked(), Err: err})
 	}
-	s.pskValue, s.expires = psk.Value, 0
+	s.nextValue, s.expires = psk.Value, 0
 	if !psk.Expires.IsZero() {
 		s.expires = s.loop.sinceWall(now, psk.Expires)
 	}
@@ -281,16 +281,21 @@ func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 		s.eng.AnswerVerdict(now, nil, 0)
 		return
 	}
-	s.askLocked(func(context.Context) func(time.Time) {
-		err := verify(state)
-		alert := uint8(alertBadCertificate)
+	req := &VerifyRequest{State: state, Remote: s.remote, Local: s.LocalAddr(), Value: s.nextValue}
+	s.askLocked(func(ctx context.Context) func(time.Time) {
+		err := verify(ctx, req)
+		value := req.Value
+		alert := engine.AlertBadCertificate
 		if len(state.PeerCertificates) == 0 {
-			alert = alertAccessDenied
+			alert = engine.AlertAccessDenied
 		}
-		if chosen, ok := errors.AsType[*AlertError](err); ok && chosen.Code != alertCloseNotify {
-			alert = chosen.Code
+		if chosen, ok := errors.AsType[*AlertError](err); ok && chosen.Code != uint8(engine.AlertCloseNotify) {
+			alert = engine.AlertDescription(chosen.Code)
 		}
-		return func(now time.Time) { s.eng.AnswerVerdict(now, err, alert) }
+		return func(now time.Time) {
+			s.nextValue = value
+			s.eng.AnswerVerdict(now, err, alert)
+		}
 	})
 }
 
@@ -307,7 +312,7 @@ func (s *Session) take(now time.Time, answerLocked func(now time.Time)) {
 }
 
 // errIdentityTooLong says why an identity was not looked up.
-var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentity, cut off here")
+var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentityLen, cut off here")
 
 // errZeroPSK says why a key is taken for none.
 var errZeroPSK = errors.New("dtlsserver: PSK has only zero bytes: was it ever set?")

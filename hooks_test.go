@@ -44,7 +44,7 @@ func laneBubble(t *testing.T, f func(b *bubble, p *peer, s *Session)) {
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		s, _ := b.server.Session(p.pipe.addr, anyLocal)
+		s, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		f(b, p, s)
 		synctest.Wait()
 		l := s.loop

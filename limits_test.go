@@ -215,7 +215,7 @@ func TestIdleSessionsMakeRoom(t *testing.T) {
 	if d.l.idle.Len() != 3 {
 		t.Errorf("%d sessions are watched", d.l.idle.Len())
 	}
-	d.rec.want(t, KindLimit, 2, "for both")
+	d.rec.want(t, KindLimitReached, 2, "for both")
 }
 
 // TestHandshakeMemory: what handshakes keep of messages in parts is bounded for

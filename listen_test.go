@@ -125,7 +125,7 @@ func TestWildcard(t *testing.T) {
 				t.Skip("no IPv6 here")
 			}
 			w := newWaiter()
-			w.then.OnDatagram = echo
+			w.then.OnDatagramReceived = echo
 			s := listen(t, tt.network, tt.address, w)
 			for _, c := range tt.clients {
 				to := netip.AddrPortFrom(netip.MustParseAddr(c[1]), s.Addr().Port())
@@ -216,7 +216,7 @@ func newTestLoop(t *testing.T, s *Server) *loop {
 func TestListenAgain(t *testing.T) {
 	t.Parallel()
 	w := newWaiter()
-	w.then.OnDatagram = echo
+	w.then.OnDatagramReceived = echo
 	s := listen(t, "udp", "127.0.0.1:0", w)
 	first := s.Addr()
 	w.wait(t, KindListening)
@@ -300,7 +300,7 @@ func TestListenFails(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	s := &Server{
-		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentity: -1, MaxSessionAge: -1, Verifier: &Verifier{},
+		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentityLen: -1, MaxSessionAge: -1, Verifier: &Verifier{},
 		CipherSuites: []uint16{0x00a8, 0xc027, 0x000a}, HandshakeTimeout: -1, RetransmitTimeout: -1, IdleTimeout: -1,
 		MaxSessions: -1, MaxHandshakes: -1, MTU: 100, ReadBuffer: -1, WriteBuffer: -1,
 	}
@@ -309,7 +309,7 @@ func TestConfigErrors(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, field := range []string{
-		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentity", "MaxSessionAge is negative", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
+		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentityLen", "MaxSessionAge is negative", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
 		"HandshakeTimeout", "RetransmitTimeout", "IdleTimeout", "MaxSessions", "MaxHandshakes", "MTU", "ReadBuffer", "WriteBuffer", `network "tcp"`,
 	} {
 		if !strings.Contains(err.Error(), field) {
@@ -377,7 +377,7 @@ func TestNeverListened(t *testing.T) {
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
-	if _, ok := s.Session(clientAddr(1), anyLocal); ok || s.IsListening() || s.Addr().IsValid() || s.Stats() != (Stats{}) {
+	if _, ok := s.SessionByAddr(clientAddr(1), anyLocal); ok || s.IsListening() || s.Addr().IsValid() || s.Stats() != (Stats{}) {
 		t.Error("a server that has never listened has something to show")
 	}
 	for range s.Sessions() {
@@ -393,7 +393,7 @@ func TestHandlerCallsEverything(t *testing.T) {
 		t.Parallel()
 		inBubble(t, func(s *Server) {
 			rec := s.Handler.(*recorder)
-			rec.then.OnDatagram = func(session *Session, _, _ []byte) {
+			rec.then.OnDatagramReceived = func(session *Session, _, _ []byte) {
 				for other := range s.Sessions() {
 					other.Close()
 				}
@@ -421,7 +421,7 @@ func TestHandlerCallsEverything(t *testing.T) {
 	})
 	t.Run("Server.Close", func(t *testing.T) {
 		t.Parallel()
-		for _, kind := range []EventKind{KindListening, KindHelloVerifyRequest, KindHelloVerified, KindPSKRequested, KindHandshakeComplete, KindSessionClosed} {
+		for _, kind := range []EventKind{KindListening, KindHelloVerifyRequestSent, KindHelloVerified, KindPSKRequested, KindHandshakeComplete, KindSessionClosed} {
 			inBubble(t, func(s *Server) {
 				s.Handler.(*recorder).then.OnInfo = func(e Event) {
 					if e.Kind == kind {
@@ -458,7 +458,7 @@ func TestHandlerCallsEverything(t *testing.T) {
 		w := newWaiter()
 		s := &Server{PSK: testPSK, Handler: w}
 		failed := make(chan error, 1)
-		w.then.OnDatagram = func(*Session, []byte, []byte) {
+		w.then.OnDatagramReceived = func(*Session, []byte, []byte) {
 			taken, err := net.ListenPacket("udp", "127.0.0.1:0")
 			if err != nil {
 				failed <- err
@@ -658,7 +658,7 @@ func TestCloseUnderFlood(t *testing.T) {
 		}
 	}()
 	for range 100 {
-		w.wait(t, KindHelloVerifyRequest)
+		w.wait(t, KindHelloVerifyRequestSent)
 		s.Close()
 		if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)

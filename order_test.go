@@ -38,9 +38,9 @@ func TestFoldedEventIsTold(t *testing.T) {
 		p, q := b.peer(1), b.peer(2)
 		p.establish()
 		q.establish()
-		other, _ := b.server.Session(q.pipe.addr, anyLocal)
+		other, _ := b.server.SessionByAddr(q.pipe.addr, anyLocal)
 		time.Sleep(10 * time.Minute) // no timer is near
-		s, _ := b.server.Session(p.pipe.addr, anyLocal)
+		s, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		session.Store(s)
 		other.Close()
 		synctest.Wait()
@@ -77,7 +77,7 @@ func TestCloseNotifyLeavesFirst(t *testing.T) {
 		synctest.Wait()
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr, anyLocal)
+		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		go session.Close()
 		synctest.Wait()
 		b.rec.want(t, KindSessionClosed, 0, "before close_notify has left")
@@ -215,7 +215,7 @@ func TestSecretsAreCleared(t *testing.T) {
 		d := newDirect(t, nil)
 		c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
 		d.establish(c, from)
-		s, _ := d.s.Session(from, anyLocal)
+		s, _ := d.s.SessionByAddr(from, anyLocal)
 		state := s.ConnectionState()
 		if !state.HandshakeComplete || state.PSKIdentity != testIdentity {
 			t.Errorf("the session's state is %+v", state)
@@ -244,7 +244,7 @@ func TestSecretsAreCleared(t *testing.T) {
 func TestClaimedIdentity(t *testing.T) {
 	t.Parallel()
 	for identity, told := range map[string]string{"device": "device", "0123456789": "0123456789", "0123456789a": "0123456789"} {
-		d := newDirect(t, func(s *Server) { s.MaxPSKIdentity = 10 })
+		d := newDirect(t, func(s *Server) { s.MaxPSKIdentityLen = 10 })
 		c, from := testpeer.New(identity, []byte("a wrong key"), 1), clientAddr(1)
 		d.exchange(c, from, c.Hello())
 		d.exchange(c, from, c.Hello())

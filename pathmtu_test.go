@@ -152,7 +152,7 @@ func TestMessageTooLong(t *testing.T) {
 				if took := time.Since(start); took != 0 {
 					t.Errorf("it took %v", took)
 				}
-				session, _ := s.Session(clientAddr(1), anyLocal)
+				session, _ := s.SessionByAddr(clientAddr(1), anyLocal)
 				before := s.Stats().DatagramsSent
 				for _, length := range []int{1000, 1100, 1200, 5000} {
 					if _, err := session.Write(make([]byte, length)); most < length && !errors.Is(err, ErrMessageTooLong) {

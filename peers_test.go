@@ -155,7 +155,7 @@ func TestRestartInHandshake(t *testing.T) {
 					t.Errorf("open %v, %d restarts, %d records: %d datagrams of the old handshake", open, restarts, sent, len(d.out))
 				}
 				d.exchange(c, from, c.Flight())
-				if s, ok := d.s.Session(from, anyLocal); !c.Complete || !ok || d.s.Stats().Sessions != 1 {
+				if s, ok := d.s.SessionByAddr(from, anyLocal); !c.Complete || !ok || d.s.Stats().Sessions != 1 {
 					t.Errorf("open %v, %d restarts, %d records: complete %v, session %v", open, restarts, sent, c.Complete, s)
 				}
 				d.exchange(c, from, c.Sealed(wire.ContentApplicationData, []byte("hello")))
@@ -238,7 +238,7 @@ func TestLeftHandshakeCompletes(t *testing.T) {
 		if stats := d.s.Stats(); !c.Complete || stats.Sessions != 1 || stats.Handshakes != 0 {
 			t.Errorf("complete %v, %d sessions, %d handshakes", c.Complete, stats.Sessions, stats.Handshakes)
 		}
-		s, _ := d.s.Session(from, anyLocal)
+		s, _ := d.s.SessionByAddr(from, anyLocal)
 		s.Close()
 		if len(d.out) == 0 {
 			t.Error("closed without a word")

@@ -27,7 +27,7 @@ type PSKFunc func(ctx context.Context, req PSKRequest) (PSK, error)
 // PSKRequest is what a PSKFunc knows of the client.
 type PSKRequest struct {
 	// Identity is psk_identity as the client sent it: any bytes, at most
-	// Server.MaxPSKIdentity of them, perhaps none.
+	// Server.MaxPSKIdentityLen of them, perhaps none.
 	Identity string
 	// ServerName is the name that the client asks for (SNI, RFC 6066 section 3),
 	// or empty. It is no more than a claim, as Identity is: where one identity
@@ -84,9 +84,9 @@ func StaticPSK(keys map[string][]byte) PSKFunc {
 	}
 }
 
-// PSKCallback returns a PSKFunc that asks a plain function, as other DTLS
+// PSKFromCallback returns a PSKFunc that asks a plain function, as other DTLS
 // libraries have it. The function owns the identity that it is given.
-func PSKCallback(callback func(identity []byte) ([]byte, error)) PSKFunc {
+func PSKFromCallback(callback func(identity []byte) ([]byte, error)) PSKFunc {
 	return func(_ context.Context, req PSKRequest) (PSK, error) {
 		key, err := callback([]byte(req.Identity))
 		return PSK{Key: key}, err

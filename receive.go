@@ -57,7 +57,7 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 			return
 		}
 		l.counters.drop(dropJunk)
-		l.outbox.put(Event{Kind: KindJunk, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
+		l.outbox.put(Event{Kind: KindUnexpectedDatagram, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
 	}
 	l.receiveRecords(now, m.Remote, m.Local, f, nil, datagram)
@@ -72,10 +72,10 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 	case verdict != VerdictVerified && !hello.Negotiable():
 		l.refuseVersion(now, m, hello)
 		return
-	case verdict == VerdictAnswer:
+	case verdict == VerdictChallenge:
 		l.counters.helloVerifyRequests.Add(1)
 		_ = l.conn.Send(request, m.Remote, m.Local) // counted; the client asks again
-		l.outbox.put(Event{Kind: KindHelloVerifyRequest, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
+		l.outbox.put(Event{Kind: KindHelloVerifyRequestSent, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
 		return
 	case verdict == VerdictWrongCookie:
 		l.counters.drop(dropWrongCookie)
@@ -125,7 +125,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	replaces, givesWay, err := l.admit(now, s, stale, hello)
 	if err != nil {
 		l.counters.drop(dropRefused)
-		l.outbox.put(Event{Kind: KindLimit, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
+		l.outbox.put(Event{Kind: KindLimitReached, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
 		if f := l.familyOf(m.Remote, m.Local); f.first != nil { // which its client has left
 			f.newest().silence()
 		}

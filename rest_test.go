@@ -18,10 +18,10 @@ func (s *Session) resting() bool {
 // that, as what is forged does, and it rests again.
 func TestRest(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
+	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagramReceived = echo }, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		session, _ := b.server.Session(p.pipe.addr, anyLocal)
+		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		want := func(resting bool, why string) {
 			t.Helper()
 			synctest.Wait()

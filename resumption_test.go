@@ -77,7 +77,7 @@ func TestResumption(t *testing.T) {
 			s.Certificates = []tls.Certificate{server}
 			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.pool
 			s.NextProtos = []string{"coap"}
-			s.VerifyConnection = func(state ConnectionState) error { asked++; return nil }
+			s.VerifyConnection = func(_ context.Context, req *VerifyRequest) error { asked++; return nil }
 			s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
 				psk, err := testPSK(ctx, req)
 				psk.Value = "an account"
@@ -94,7 +94,7 @@ func TestResumption(t *testing.T) {
 				t.Fatalf("%#04x: not resumed; %v", id, d.rec.lines())
 			}
 			d.exchange(&again, from, again.Sealed(wire.ContentApplicationData, []byte("hello")))
-			session, ok := d.s.Session(from, anyLocal)
+			session, ok := d.s.SessionByAddr(from, anyLocal)
 			if !ok || len(d.rec.data) != round+1 {
 				t.Fatalf("%#04x: session %v, data %v", id, ok, d.rec.data)
 			}
@@ -189,7 +189,7 @@ func TestRefusedTickets(t *testing.T) {
 		keyNow, pskErr, verifyErr = []byte(testKey), nil, nil
 		d := newDirect(t, func(s *Server) {
 			s.PSK = func(context.Context, PSKRequest) (PSK, error) { return PSK{Key: keyNow}, pskErr }
-			s.VerifyConnection = func(ConnectionState) error { return verifyErr }
+			s.VerifyConnection = func(context.Context, *VerifyRequest) error { return verifyErr }
 			s.Certificates = []tls.Certificate{server}
 			s.ClientAuth = tls.RequireAnyClientCert
 			s.NextProtos = []string{"coap", "h2"}
@@ -358,7 +358,7 @@ func TestResumptionLosses(t *testing.T) {
 		}
 	}
 	d.exchange(c, from, c.Resume())
-	if _, ok := d.s.Session(from, anyLocal); !ok {
+	if _, ok := d.s.SessionByAddr(from, anyLocal); !ok {
 		t.Error("no session")
 	}
 	d.out = nil
@@ -424,7 +424,7 @@ func TestResumptionHookBlocks(t *testing.T) {
 			t.Fatal("not resumed")
 		}
 		q.send(q.Resume())
-		if _, ok := b.server.Session(q.pipe.addr, anyLocal); !ok {
+		if _, ok := b.server.SessionByAddr(q.pipe.addr, anyLocal); !ok {
 			t.Error(fmt.Sprint("no session: ", b.rec.lines()))
 		}
 	})

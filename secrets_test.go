@@ -114,7 +114,7 @@ func TestAlertsFoldWhateverTheirCode(t *testing.T) {
 		d.exchange(c, from, ccs)
 		d.receive(from, c.Sealed(wire.ContentAlert, []byte{byte(wire.LevelFatal), byte(code)}))
 	}
-	for _, kind := range []EventKind{KindPeerAlert, KindHandshakeFailed} {
+	for _, kind := range []EventKind{KindAlertReceived, KindHandshakeFailed} {
 		if n := len(d.rec.of(kind)); n != 1 {
 			t.Errorf("%d events %v in an instant", n, kind)
 		}

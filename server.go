@@ -37,10 +37,10 @@ type Server struct {
 	// serving loop, which it delays, must not call methods of Server or Session,
 	// and must not panic: nothing recovers it, and the program ends.
 	PSKIdentityHintFor func(serverName string) string
-	// MaxPSKIdentity is the longest identity that PSK is asked for, in bytes,
+	// MaxPSKIdentityLen is the longest identity that PSK is asked for, in bytes,
 	// at most 65535. A longer one is treated as unknown. Zero:
-	// DefaultMaxPSKIdentity.
-	MaxPSKIdentity int
+	// DefaultMaxPSKIdentityLen.
+	MaxPSKIdentityLen int
 
 	// Verifier makes the cookies by which clients prove their address. Nil: one
 	// with a random secret, which is enough for a single server.
@@ -83,23 +83,25 @@ type Server struct {
 	// x509.CertPool.AddCertWithConstraint) is also asked about what an authority
 	// has signed by itself.
 	ClientCAs *x509.CertPool
-	// MaxClientCertificates is the length in bytes of the longest certificate
+	// MaxClientCertificateBytes is the length in bytes of the longest certificate
 	// chain that a client may send. Whatever ClientAuth says, it has at most
 	// ten certificates, two of one subject, and RSA keys of at most 4096 bits. A session keeps as many bytes of it, and
 	// parses them when Session.ConnectionState is called. Zero:
-	// DefaultMaxClientCertificates.
-	MaxClientCertificates int
-	// VerifyConnection, when not nil, is asked last, before the handshake is
-	// complete; with an error the client is refused, by bad_certificate or, without
-	// a certificate, access_denied, or by the Code of an *AlertError that the error
-	// is or wraps. It may block, as PSK may.
-	// It is asked about clients with a pre-shared key too: their
-	// PeerCertificates are empty, so look at len(PeerCertificates) first. It
-	// must not panic: nothing recovers it, and the program ends. When a session is resumed
-	// (ConnectionState.DidResume) it is asked before the client has proven
-	// anything in this handshake: a ticket can be repeated by whoever has seen
-	// it, to no other effect.
-	VerifyConnection func(ConnectionState) error
+	// DefaultMaxClientCertificateBytes.
+	MaxClientCertificateBytes int
+	// VerifyConnection, if not nil, is called last, before the handshake is
+	// complete. If it returns an error, the client is refused, with the alert
+	// bad_certificate or, without a certificate, access_denied, or with the Code of
+	// an *AlertError that the error is or wraps. Like PSK, it may block, must not
+	// panic, and has a context that is done when the handshake is given up or the
+	// server closes.
+	//
+	// It is called for clients with a pre-shared key too: their PeerCertificates
+	// are empty, so look at len(PeerCertificates) first. When a session is resumed
+	// (ConnectionState.DidResume), the client has proven nothing yet in this
+	// handshake: whoever has seen a ticket can have VerifyConnection called with
+	// it, but gets no session.
+	VerifyConnection func(context.Context, *VerifyRequest) error
 
 	// NextProtos are the application protocols (ALPN, RFC 7301) that the server
 	// speaks, in order of preference. A client that offers others only is
@@ -425,10 +427,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Session returns the open session of the peer that writes from remote to
+// SessionByAddr returns the open session of the peer that writes from remote to
 // local. On a wildcard socket a peer may have a session for each local address
-// that it writes to; if local is zero, Session returns the newest.
-func (s *Server) Session(remote, local netip.AddrPort) (*Session, bool) {
+// that it writes to; if local is zero, SessionByAddr returns the newest.
+func (s *Server) SessionByAddr(remote, local netip.AddrPort) (*Session, bool) {
 	if l := s.current(); l != nil {
 		return l.openSession(unmapped(remote), unmapped(local))
 	}

@@ -27,7 +27,7 @@ func TestLife(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(s *Server) {
 		s.PSKIdentityHint = "a hint"
-		s.Handler.(*recorder).then.OnDatagram = func(s *Session, _, plainText []byte) {
+		s.Handler.(*recorder).then.OnDatagramReceived = func(s *Session, _, plainText []byte) {
 			fmt.Fprintf(s, "to %v: %s", s, plainText)
 		}
 	}, func(b *bubble) {
@@ -41,12 +41,12 @@ func TestLife(t *testing.T) {
 		if want := fmt.Sprintf("to %v: hello", p.pipe.addr); len(p.Data) != 1 || string(p.Data[0]) != want {
 			t.Errorf("client got %q, want %q", p.Data, want)
 		}
-		s, ok := b.server.Session(p.pipe.addr, anyLocal)
+		s, ok := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		if !ok || s.RemoteAddr() != p.pipe.addr || s.LocalAddr() != serverAddr {
 			t.Fatalf("Session: %v %v", s, ok)
 		}
 		state := s.ConnectionState()
-		if state.CipherSuiteName() != "TLS_PSK_WITH_AES_128_GCM_SHA256" || state.PSKIdentity != testIdentity || !state.HandshakeComplete || !state.ExtendedMasterSecret || state.Version != VersionDTLS12 {
+		if CipherSuiteName(state.CipherSuite) != "TLS_PSK_WITH_AES_128_GCM_SHA256" || state.PSKIdentity != testIdentity || !state.HandshakeComplete || !state.ExtendedMasterSecret || state.Version != VersionDTLS12 {
 			t.Errorf("ConnectionState %+v", state)
 		}
 		ctx := s.Context()
@@ -61,12 +61,12 @@ func TestLife(t *testing.T) {
 		if _, err := s.Write([]byte("late")); err != ErrSessionClosed || !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Write after close_notify: %v", err)
 		}
-		if _, ok := b.server.Session(p.pipe.addr, anyLocal); ok {
+		if _, ok := b.server.SessionByAddr(p.pipe.addr, anyLocal); ok {
 			t.Error("the session is still found")
 		}
 		b.server.Close()
 		synctest.Wait()
-		want := []string{"Listening", "HelloVerifyRequest", "HelloVerified", "PSKRequested", "HandshakeComplete", "data", "SessionClosed", "Stopped"}
+		want := []string{"Listening", "HelloVerifyRequestSent", "HelloVerified", "PSKRequested", "HandshakeComplete", "data", "SessionClosed", "Stopped"}
 		if !slices.Equal(b.rec.log, want) {
 			t.Errorf("events %v\nwant   %v", b.rec.log, want)
 		}
@@ -162,8 +162,8 @@ func TestFloodKeepsNothing(t *testing.T) {
 	}
 	s.Close()
 	<-done
-	rec.want(t, KindHelloVerifyRequest, n, "after the flood")
-	if lines := len(rec.of(KindHelloVerifyRequest)); lines > 20 {
+	rec.want(t, KindHelloVerifyRequestSent, n, "after the flood")
+	if lines := len(rec.of(KindHelloVerifyRequestSent)); lines > 20 {
 		t.Errorf("%d events for the flood", lines)
 	}
 }
@@ -409,13 +409,13 @@ func TestPionWrongKey(t *testing.T) {
 // port. The old session lives until the new handshake is complete.
 func TestReconnect(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
+	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagramReceived = echo }, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		old, _ := b.server.Session(p.pipe.addr, anyLocal)
+		old, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		again := &peer{testpeer.New(testIdentity, []byte(testKey), 99), t, p.pipe}
 		again.verify()
-		if now, _ := b.server.Session(p.pipe.addr, anyLocal); now != old {
+		if now, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal); now != old {
 			t.Error("the old session is gone before the new one is there")
 		}
 		p.send(p.Sealed(wire.ContentApplicationData, []byte("still here")))
@@ -426,7 +426,7 @@ func TestReconnect(t *testing.T) {
 		if again.receive(); !again.Complete {
 			t.Fatal("the new handshake did not complete")
 		}
-		now, ok := b.server.Session(p.pipe.addr, anyLocal)
+		now, ok := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		if !ok || now == old {
 			t.Error("the new session is not found")
 		}
@@ -456,7 +456,7 @@ func echo(s *Session, _, plainText []byte) { s.Write(plainText) }
 // replayed hello, a wrong key.
 func TestReconnectThatFails(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
+	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagramReceived = echo }, func(b *bubble) {
 		p := b.peer(1)
 		p.send(p.Hello())
 		p.receive()
@@ -465,7 +465,7 @@ func TestReconnectThatFails(t *testing.T) {
 		p.receive()
 		p.send(p.Flight())
 		p.receive()
-		session, _ := b.server.Session(p.pipe.addr, anyLocal)
+		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		wantAlive := func(why string) {
 			t.Helper()
 			p.Data = nil
@@ -473,7 +473,7 @@ func TestReconnectThatFails(t *testing.T) {
 			if p.receive(); len(p.Data) != 1 || string(p.Data[0]) != why {
 				t.Fatalf("after %s the session answers %q", why, p.Data)
 			}
-			if now, _ := b.server.Session(p.pipe.addr, anyLocal); now != session {
+			if now, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal); now != session {
 				t.Fatalf("after %s there is another session", why)
 			}
 		}
@@ -586,7 +586,7 @@ func TestIdleTimeout(t *testing.T) {
 		for range 5 {
 			time.Sleep(30 * time.Second)
 			busy.send(busy.Sealed(wire.ContentApplicationData, nil))
-			s, ok := b.server.Session(silent.pipe.addr, anyLocal)
+			s, ok := b.server.SessionByAddr(silent.pipe.addr, anyLocal)
 			if ok {
 				s.Write([]byte("anybody there?")) // does not count: nobody may be
 			}
@@ -655,7 +655,7 @@ func TestLimits(t *testing.T) {
 // alerts, data, and junk; nothing is answered, delivered or ended.
 func TestSpoofedPlaintext(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagram = echo }, func(b *bubble) {
+	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagramReceived = echo }, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
 		spoof := testpeer.New("", nil, 5)
@@ -739,7 +739,7 @@ func TestWrite(t *testing.T) {
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		s, _ := b.server.Session(p.pipe.addr, anyLocal)
+		s, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		if n, err := s.Write(make([]byte, 16385)); n != 0 || err != ErrMessageTooLong {
 			t.Errorf("16385 bytes: %d, %v", n, err)
 		}
@@ -771,7 +771,7 @@ func TestValue(t *testing.T) {
 	}, func(b *bubble) {
 		p := b.peer(1)
 		p.establish()
-		s, _ := b.server.Session(p.pipe.addr, anyLocal)
+		s, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
 		if s.Value() != "account of "+testIdentity {
 			t.Errorf("Value %v", s.Value())
 		}

@@ -39,7 +39,7 @@ type Session struct {
 	givesWay     bool          // for its memory, as soon as may be
 	class        class         // also written with mu held
 	roundTrip    class         // the class by the client's round trip
-	worn         bool          // guarded by mu, here for its place in memory: KindKeyWornOut was told
+	worn         bool          // guarded by mu, here for its place in memory: KindKeyUsageLimit was told
 	keyEnds      bool          // guarded by mu, likewise: expires is the pre-shared key's
 	refused      uint16        // the longest datagram that the socket would not take for its length; zero: none
 	reserved     int32         // bytes of handshake memory
@@ -51,15 +51,15 @@ type Session struct {
 	since        time.Duration // since loop.base: in the class
 	inClass      ring[Session] // of loop.handshakes
 
-	mu       sync.Mutex // guards all following
-	eng      engine.Engine
-	complete bool       // the handshake is, or was before the end
-	silenced bool       // the client has begun anew: no flight is sent, unless it speaks
-	spoke    bool       // a record of the client's has been opened since it is complete
-	written  bool       // since restAt was set
-	cookie   cookieTime // of the handshake's hello; it does not change
-	value    any
-	pskValue any // value once the key is proven
+	mu        sync.Mutex // guards all following
+	eng       engine.Engine
+	complete  bool       // the handshake is, or was before the end
+	silenced  bool       // the client has begun anew: no flight is sent, unless it speaks
+	spoke     bool       // a record of the client's has been opened since it is complete
+	written   bool       // since restAt was set
+	cookie    cookieTime // of the handshake's hello; it does not change
+	value     any
+	nextValue any // value once the handshake is complete
 	// clientCertificates are the client's, once they were found good; nil: none.
 	clientCertificates *clientCertificates
 	reason             error
@@ -176,7 +176,7 @@ func (s *Session) Write(b []byte) (int, error) {
 	s.loop.counters.messagesSent.Add(1)
 	if s.eng.Sealed() > maxSealed && !s.worn {
 		s.worn = true
-		s.raise(Event{Kind: KindKeyWornOut})
+		s.raise(Event{Kind: KindKeyUsageLimit})
 	}
 	return len(b), nil
 }

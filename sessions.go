@@ -200,7 +200,7 @@ func (l *loop) makeRoom(s *Session) {
 		}
 		l.counters.drop(dropEvictedSession)
 		victim.end(ErrEvicted, true)
-		l.outbox.put(Event{Kind: KindLimit, Time: l.now, Remote: victim.remote, Local: victim.LocalAddr(), Err: why})
+		l.outbox.put(Event{Kind: KindLimitReached, Time: l.now, Remote: victim.remote, Local: victim.LocalAddr(), Err: why})
 		if victim == s {
 			return
 		}

@@ -53,7 +53,7 @@ func TestNewestGivesWay(t *testing.T) {
 	}
 	for i, c := range clients {
 		d.exchange(c, clientAddr(i), c.Flight())
-		_, open := d.s.Session(clientAddr(i), anyLocal)
+		_, open := d.s.SessionByAddr(clientAddr(i), anyLocal)
 		if want := i < 3; open != want {
 			t.Errorf("the session of peer %d is open: %v", i, open)
 		}
@@ -85,7 +85,7 @@ func TestSessionsPerIdentity(t *testing.T) {
 	if e := d.rec.want(t, KindSessionClosed, 1, "for the third"); e.Remote != host(10, 2, 0) || e.Err != ErrEvicted {
 		t.Errorf("%v", e)
 	}
-	if e := d.rec.want(t, KindLimit, 1, "for the third"); !errors.Is(e.Err, errMaxSessionsPerIdentity) {
+	if e := d.rec.want(t, KindLimitReached, 1, "for the third"); !errors.Is(e.Err, errMaxSessionsPerIdentity) {
 		t.Errorf("%v", e)
 	}
 }
@@ -179,7 +179,7 @@ func TestSessionIdentity(t *testing.T) {
 			t.Errorf("%v: sessions of %v, want %v", tt.id, got, tt.want)
 		}
 	}
-	s, _ := d.s.Session(host(10, 1, 0), anyLocal)
+	s, _ := d.s.SessionByAddr(host(10, 1, 0), anyLocal)
 	s.Close()
 	if s.Identity() != PSKIdentity("a") || len(slices.Collect(d.s.SessionsOf(PSKIdentity("a")))) != 2 {
 		t.Error("a closed session is not as it should be")
@@ -207,13 +207,13 @@ func TestUnverifiedIdentity(t *testing.T) {
 			s.ClientAuth = tls.RequireAnyClientCert
 			s.Certificates = []tls.Certificate{ca.issue("localhost", newKey(t, "P-256"))}
 			if verified {
-				s.VerifyConnection = func(ConnectionState) error { return nil }
+				s.VerifyConnection = func(context.Context, *VerifyRequest) error { return nil }
 			}
 		})
 		c := testpeer.New("", nil, 1)
 		c.Suites, c.Chain, c.Signer = []uint16{ecdheCert}, ca.issue("any", key).Certificate, key
 		d.establish(c, clientAddr(1))
-		s, _ := d.s.Session(clientAddr(1), anyLocal)
+		s, _ := d.s.SessionByAddr(clientAddr(1), anyLocal)
 		if got := s.Identity() != (Identity{}); got != verified || len(slices.Collect(d.s.SessionsOf(s.Identity()))) == 1 != verified {
 			t.Errorf("verified %v: identity %v", verified, s.Identity())
 		}
@@ -238,7 +238,7 @@ func TestStrangersGiveWay(t *testing.T) {
 				identity = fmt.Sprint(i)
 			}
 			d.connect(identity, host(10, i, 0))
-			s, _ := d.s.Session(host(10, i, 0), anyLocal)
+			s, _ := d.s.SessionByAddr(host(10, i, 0), anyLocal)
 			honest[s] = true
 		}
 		d.advance(70 * time.Second)
@@ -268,7 +268,7 @@ func TestStrangersGiveWay(t *testing.T) {
 
 // isOpen reports whether the peer has an open session.
 func (d *direct) isOpen(from netip.AddrPort) bool {
-	_, open := d.s.Session(from, anyLocal)
+	_, open := d.s.SessionByAddr(from, anyLocal)
 	return open
 }
 

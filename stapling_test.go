@@ -5,6 +5,7 @@ package dtlsserver
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -109,7 +110,7 @@ func TestRefusalChoosesAlert(t *testing.T) {
 			refuse := false
 			d := newDirect(t, func(s *Server) {
 				s.Certificates, s.ClientAuth, s.ClientCAs = []tls.Certificate{server}, tls.RequireAndVerifyClientCert, ca.pool
-				s.VerifyConnection = func(ConnectionState) error {
+				s.VerifyConnection = func(context.Context, *VerifyRequest) error {
 					if refuse {
 						return tt.err
 					}
@@ -118,8 +119,8 @@ func TestRefusalChoosesAlert(t *testing.T) {
 			})
 			want := tt.want
 			if want < 0 {
-				if want = alertAccessDenied; id == ecdheCert {
-					want = alertBadCertificate
+				if want = int(wire.AlertAccessDenied); id == ecdheCert {
+					want = int(wire.AlertBadCertificate)
 				}
 			}
 			prove := func(c *testpeer.Client) { c.Suites, c.Chain, c.Signer = []uint16{id}, chain, key }

@@ -75,16 +75,6 @@ func (s *Session) identityLocked() string {
 	return identity[:min(len(identity), s.loop.cfg.maxPSKIdentity)]
 }
 
-// CipherSuiteName returns the suite's registered name, for example
-// "TLS_PSK_WITH_AES_128_GCM_SHA256". Before the handshake is complete it is
-// empty.
-func (c ConnectionState) CipherSuiteName() string {
-	if c.CipherSuite == 0 {
-		return ""
-	}
-	return CipherSuiteName(c.CipherSuite)
-}
-
 // SessionStats are the figures of one Session.
 type SessionStats struct {
 	Started          time.Time // when the cookie was returned

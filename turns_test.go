@@ -134,7 +134,7 @@ func TestChainsDelayNobody(t *testing.T) {
 	}, func(b *bubble) {
 		first := b.peer(1)
 		first.establish()
-		session, _ := b.server.Session(first.pipe.addr, anyLocal)
+		session, _ := b.server.SessionByAddr(first.pipe.addr, anyLocal)
 		l := session.loop
 		until := make(chan struct{})
 		l.occupy(&l.chainLane, until)

@@ -17,8 +17,8 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// MinCookieSecret is the least length in bytes of a Verifier's secret.
-const MinCookieSecret = 32
+// MinVerifierSecretLen is the least length in bytes of a Verifier's secret.
+const MinVerifierSecretLen = 32
 
 const (
 	// cookieLen is the length of a cookie. Some clients refuse or drop longer
@@ -45,8 +45,8 @@ type Verdict uint8
 const (
 	// VerdictNotHello: the datagram does not begin with a ClientHello. Drop it.
 	VerdictNotHello Verdict = iota
-	// VerdictAnswer: the sender has not proven its address. Send it the answer.
-	VerdictAnswer
+	// VerdictChallenge: the sender has not proven its address. Send it the answer.
+	VerdictChallenge
 	// VerdictVerified: the sender has proven its address. A handshake may
 	// start: a Server does so by itself.
 	VerdictVerified
@@ -63,7 +63,7 @@ func (v Verdict) String() string {
 	switch v {
 	case VerdictNotHello:
 		return "NotHello"
-	case VerdictAnswer:
+	case VerdictChallenge:
 		return "Answer"
 	case VerdictVerified:
 		return "Verified"
@@ -93,7 +93,7 @@ type Verifier struct {
 	pool    sync.Pool                 // of *cookieMAC
 }
 
-// NewVerifier returns a Verifier with a secret of at least MinCookieSecret
+// NewVerifier returns a Verifier with a secret of at least MinVerifierSecretLen
 // random bytes. Cookies made with one of the previous secrets are still
 // accepted. A secret of zeros, which is likely one that was never set, and one
 // that comes twice are errors; they count from 0, the current one. The secrets
@@ -108,7 +108,7 @@ func NewVerifier(secret []byte, previous ...[]byte) (*Verifier, error) {
 
 // newRandomVerifier returns a Verifier with a secret of its own.
 func newRandomVerifier() *Verifier {
-	secret := make([]byte, MinCookieSecret)
+	secret := make([]byte, MinVerifierSecretLen)
 	_, _ = rand.Read(secret) // never fails
 	v, err := NewVerifier(secret)
 	if err != nil {
@@ -122,8 +122,8 @@ func newRandomVerifier() *Verifier {
 func (v *Verifier) SetSecret(secret []byte, previous ...[]byte) error {
 	secrets := make([][]byte, 0, 1+len(previous))
 	for i, s := range append([][]byte{secret}, previous...) {
-		if len(s) < MinCookieSecret {
-			return fmt.Errorf("dtlsserver: Verifier: secret %d has %d bytes, need at least %d", i, len(s), MinCookieSecret)
+		if len(s) < MinVerifierSecretLen {
+			return fmt.Errorf("dtlsserver: Verifier: secret %d has %d bytes, need at least %d", i, len(s), MinVerifierSecretLen)
 		}
 		secrets = append(secrets, bytes.Clone(s))
 	}
@@ -142,7 +142,7 @@ func (v *Verifier) WithScope(scope []byte) *Verifier {
 }
 
 // Verify looks at a datagram that came from remote at the time now. With
-// VerdictAnswer it appends to dst the datagram, of 60 bytes, that must be sent
+// VerdictChallenge it appends to dst the datagram, of 60 bytes, that must be sent
 // to remote; otherwise it returns dst as it is. Nothing of the arguments is
 // kept. A hello whose cookie is stale, wrong or of another address is treated as
 // one without cookie, unless the cookie says that it is less than a second old:
@@ -197,7 +197,7 @@ func (v *Verifier) verifyHello(dst []byte, hello *engine.Hello, remote netip.Add
 		}
 	}
 	m.sum(interval, 0, at, v.scope, hello, remote)
-	return VerdictAnswer, 0, hello.AppendHelloVerifyRequest(dst, m.cookie[:cookieLen])
+	return VerdictChallenge, 0, hello.AppendHelloVerifyRequest(dst, m.cookie[:cookieLen])
 }
 
 // cookieMAC computes cookies and allocates only when the interval or the

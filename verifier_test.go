@@ -48,7 +48,7 @@ func exchange(t testing.TB, v *Verifier, from netip.AddrPort, now time.Time) *te
 	t.Helper()
 	c := testpeer.New("", nil, 1)
 	verdict, answer := v.Verify(nil, c.Hello(), from, now)
-	if verdict != VerdictAnswer {
+	if verdict != VerdictChallenge {
 		t.Fatalf("a bare hello is %v", verdict)
 	}
 	c.Cookie = cookieOf(t, answer)
@@ -71,23 +71,23 @@ func TestVerifier(t *testing.T) {
 		{name: "mapped to IPv6", from: "[::ffff:192.0.2.7]:5000", want: VerdictVerified},
 		{name: "wrong address", from: "192.0.2.8:5000", want: VerdictWrongCookie},
 		{name: "wrong address, just within a second", from: "192.0.2.8:5000", at: wrongCookieWait - time.Millisecond, want: VerdictWrongCookie},
-		{name: "wrong address, after a second", from: "192.0.2.8:5000", at: wrongCookieWait, want: VerdictAnswer},
-		{name: "wrong address, a cookie from ahead", from: "192.0.2.8:5000", at: -time.Millisecond, want: VerdictAnswer},
+		{name: "wrong address, after a second", from: "192.0.2.8:5000", at: wrongCookieWait, want: VerdictChallenge},
+		{name: "wrong address, a cookie from ahead", from: "192.0.2.8:5000", at: -time.Millisecond, want: VerdictChallenge},
 		{name: "wrong port", from: "192.0.2.7:5001", want: VerdictWrongCookie},
-		{name: "wrong port, after a second", from: "192.0.2.7:5001", at: wrongCookieWait, want: VerdictAnswer},
+		{name: "wrong port, after a second", from: "192.0.2.7:5001", at: wrongCookieWait, want: VerdictChallenge},
 		{name: "the address as IPv6", from: "[::192.0.2.7]:5000", want: VerdictWrongCookie},
 		{name: "one interval old", at: cookieInterval, want: VerdictVerified},
-		{name: "two intervals old", at: 2 * cookieInterval, want: VerdictAnswer},
+		{name: "two intervals old", at: 2 * cookieInterval, want: VerdictChallenge},
 		{name: "one interval ahead", at: -cookieInterval, want: VerdictVerified},
-		{name: "two intervals ahead", at: -2 * cookieInterval, want: VerdictAnswer},
-		{name: "256 intervals old", at: 256 * cookieInterval, want: VerdictAnswer},
+		{name: "two intervals ahead", at: -2 * cookieInterval, want: VerdictChallenge},
+		{name: "256 intervals old", at: 256 * cookieInterval, want: VerdictChallenge},
 		{name: "another instance with the secret", v: mustVerifier(t, secretA), want: VerdictVerified},
 		{name: "the secret is the previous one", v: mustVerifier(t, secretB, secretA), want: VerdictVerified},
 		{name: "the secret is the second previous one", v: mustVerifier(t, secretB, secretB[1:], secretA), want: VerdictVerified},
 		{name: "another secret", v: mustVerifier(t, secretB), want: VerdictWrongCookie},
-		{name: "another secret, after a second", v: mustVerifier(t, secretB), at: wrongCookieWait, want: VerdictAnswer},
+		{name: "another secret, after a second", v: mustVerifier(t, secretB), at: wrongCookieWait, want: VerdictChallenge},
 		{name: "a scope", v: mustVerifier(t, secretA).WithScope([]byte("x")), want: VerdictWrongCookie},
-		{name: "a scope, after a second", v: mustVerifier(t, secretA).WithScope([]byte("x")), at: wrongCookieWait, want: VerdictAnswer},
+		{name: "a scope, after a second", v: mustVerifier(t, secretA).WithScope([]byte("x")), at: wrongCookieWait, want: VerdictChallenge},
 		{name: "an empty scope", v: mustVerifier(t, secretA).WithScope(nil), want: VerdictVerified},
 	}
 	for _, tt := range tests {
@@ -107,10 +107,10 @@ func TestVerifier(t *testing.T) {
 			if verdict != tt.want {
 				t.Fatalf("%v, want %v", verdict, tt.want)
 			}
-			if !bytes.HasPrefix(out, dst) || (len(out) > len(dst)) != (verdict == VerdictAnswer) {
+			if !bytes.HasPrefix(out, dst) || (len(out) > len(dst)) != (verdict == VerdictChallenge) {
 				t.Errorf("answer %x", out)
 			}
-			if verdict == VerdictAnswer { // a wrong cookie is as none: the new one is good
+			if verdict == VerdictChallenge { // a wrong cookie is as none: the new one is good
 				c.Cookie = cookieOf(t, out[len(dst):])
 				if verdict, _ := v.Verify(nil, c.Hello(), addr, noon.Add(tt.at)); verdict != VerdictVerified {
 					t.Errorf("the new cookie is %v", verdict)
@@ -125,7 +125,7 @@ func TestVerifierBindsZone(t *testing.T) {
 	t.Parallel()
 	v := mustVerifier(t, secretA)
 	c := exchange(t, v, netip.MustParseAddrPort("[fe80::1%eth0]:5000"), noon)
-	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth1]:5000"), noon.Add(wrongCookieWait)); verdict != VerdictAnswer {
+	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth1]:5000"), noon.Add(wrongCookieWait)); verdict != VerdictChallenge {
 		t.Errorf("of another zone: %v", verdict)
 	}
 	if verdict, _ := v.Verify(nil, c.Hello(), netip.MustParseAddrPort("[fe80::1%eth0]:5000"), noon); verdict != VerdictVerified {
@@ -190,7 +190,7 @@ func TestVerifierHello(t *testing.T) {
 			}
 			later := tt.want
 			if later == VerdictWrongCookie {
-				later = VerdictAnswer
+				later = VerdictChallenge
 			}
 			if verdict, _ := v.Verify(nil, hello, from, noon.Add(wrongCookieWait)); verdict != later {
 				t.Errorf("changed %s, a second later: %v, want %v", tt.name, verdict, later)
@@ -214,7 +214,7 @@ func TestVerifierCookieBits(t *testing.T) {
 		c.Cookie[bit/8] ^= 1 << (bit % 8)
 		for _, now := range []time.Time{noon, later} {
 			interval := byte(now.Unix() / 30)
-			want := VerdictAnswer
+			want := VerdictChallenge
 			if c.Cookie[0]-interval+1 <= 2 && uint16(now.UnixMilli())-binary.BigEndian.Uint16(c.Cookie[1:]) < 1000 {
 				want = VerdictWrongCookie
 			}
@@ -225,12 +225,12 @@ func TestVerifierCookieBits(t *testing.T) {
 	}
 	for length := range 256 {
 		c.Cookie = append(bytes.Clone(good), make([]byte, 256)...)[:length]
-		now, after := VerdictWrongCookie, VerdictAnswer
+		now, after := VerdictWrongCookie, VerdictChallenge
 		switch {
 		case length == cookieLen:
 			now, after = VerdictVerified, VerdictVerified
 		case length < cookieHead:
-			now = VerdictAnswer
+			now = VerdictChallenge
 		}
 		if verdict, _ := v.Verify(nil, c.Hello(), from, noon); verdict != now {
 			t.Errorf("cookie of %d bytes: %v, want %v", length, verdict, now)
@@ -365,7 +365,7 @@ func TestVerifierAnswer(t *testing.T) {
 		t.Errorf("the smallest hello has %d bytes, the answer %d", smallest, len(answer))
 	}
 	first, _ := split(c, hello, 2+32+1+1) // without a cookie that is all that is covered
-	if verdict, answer := v.Verify(nil, first, clientAddr(1), noon); verdict != VerdictAnswer || len(first) != 61 || len(answer) != 60 {
+	if verdict, answer := v.Verify(nil, first, clientAddr(1), noon); verdict != VerdictChallenge || len(first) != 61 || len(answer) != 60 {
 		t.Errorf("the smallest first fragment has %d bytes, the answer %d: %v", len(first), len(answer), verdict)
 	}
 	if shorter, _ := split(c, hello, 2+32+1); len(shorter) != 60 {
@@ -416,7 +416,7 @@ func TestVerifierRecordings(t *testing.T) {
 		}
 		hello := datagrams[0]
 		verdict, answer := v.Verify(nil, hello, from, noon)
-		if verdict != VerdictAnswer || len(answer) >= len(hello) {
+		if verdict != VerdictChallenge || len(answer) >= len(hello) {
 			t.Errorf("%s: %v, answer of %d bytes to %d", name, verdict, len(answer), len(hello))
 			continue
 		}
@@ -465,7 +465,7 @@ func TestVerifierSecrets(t *testing.T) {
 	if err := v.SetSecret(secretB); err != nil {
 		t.Fatal(err)
 	}
-	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon.Add(wrongCookieWait)); verdict != VerdictAnswer {
+	if verdict, _ := v.Verify(nil, c.Hello(), clientAddr(1), noon.Add(wrongCookieWait)); verdict != VerdictChallenge {
 		t.Errorf("after the old secret is gone: %v", verdict)
 	}
 	if err := v.SetSecret(nil); err == nil {
@@ -521,7 +521,7 @@ func FuzzVerifier(f *testing.F) {
 		switch {
 		case verdict == VerdictVerified:
 			t.Error("the fuzzer found a cookie")
-		case verdict == VerdictAnswer && (len(answer) != 60 || len(answer) >= len(datagram)):
+		case verdict == VerdictChallenge && (len(answer) != 60 || len(answer) >= len(datagram)):
 			t.Errorf("%d bytes are answered with %d", len(datagram), len(answer))
 		case verdict == VerdictNotHello && answer != nil:
 			t.Error("an answer to no hello")

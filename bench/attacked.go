@@ -25,13 +25,13 @@ const attackedEnv = "DTLSBENCH_ATTACKED"
 
 // attackedOptions are what a row needs of its server. Zero is the default.
 type attackedOptions struct {
-	MaxSessions           int
-	MaxClientCertificates int
-	Certificates          int    // further ones of the server, each with a name of its own
-	Wildcard              bool   // the address that it listens on
-	AnyClient             bool   // certificates of clients are asked for but not verified
-	Log                   bool   // events are logged, and the lines counted
-	ClientCA              string // a file
+	MaxSessions               int
+	MaxClientCertificateBytes int
+	Certificates              int    // further ones of the server, each with a name of its own
+	Wildcard                  bool   // the address that it listens on
+	AnyClient                 bool   // certificates of clients are asked for but not verified
+	Log                       bool   // events are logged, and the lines counted
+	ClientCA                  string // a file
 }
 
 // The keys of the attacked server, by identity: that of the honest and that of
@@ -67,11 +67,11 @@ func serveAttacked(c credentials) (service, error) {
 			}
 			return dtlsserver.PSK{}, dtlsserver.ErrUnknownPSKIdentity
 		},
-		Certificates:          []tls.Certificate{certificate},
-		ClientAuth:            tls.VerifyClientCertIfGiven,
-		ClientCAs:             x509.NewCertPool(),
-		MaxSessions:           o.MaxSessions,
-		MaxClientCertificates: o.MaxClientCertificates,
+		Certificates:              []tls.Certificate{certificate},
+		ClientAuth:                tls.VerifyClientCertIfGiven,
+		ClientCAs:                 x509.NewCertPool(),
+		MaxSessions:               o.MaxSessions,
+		MaxClientCertificateBytes: o.MaxClientCertificateBytes,
 	}
 	if !s.ClientCAs.AppendCertsFromPEM(pem) {
 		return nil, errors.New("no authority of clients")
@@ -84,7 +84,7 @@ func serveAttacked(c credentials) (service, error) {
 		s.Certificates = append(s.Certificates, tls.Certificate{Certificate: c.chain, PrivateKey: c.key})
 	}
 	a := attacked{ours: ours{s}, log: &countedLog{}}
-	echo := dtlsserver.HandlerFuncs{OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) }}
+	echo := dtlsserver.HandlerFuncs{OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) }}
 	s.Handler = echo
 	if o.Log {
 		s.Handler = dtlsserver.MultiHandler(echo, dtlsserver.LogHandler(slog.New(slog.NewTextHandler(a.log, nil))))

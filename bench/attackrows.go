@@ -52,8 +52,8 @@ var attacks = []*attack{
 		cheap: true, prepare: func(a *attacker) (func(), error) {
 			return a.fragments(wire.TypeClientHello, 16<<10, 1200, 2000, true)
 		}},
-	{name: "frag256k", has: "an address", what: "the same of a Certificate, with MaxClientCertificates of 256 KiB, declaring 262,144 and 262,143",
-		server: attackedOptions{MaxClientCertificates: 256 << 10}, cheap: true, prepare: func(a *attacker) (func(), error) {
+	{name: "frag256k", has: "an address", what: "the same of a Certificate, with MaxClientCertificateBytes of 256 KiB, declaring 262,144 and 262,143",
+		server: attackedOptions{MaxClientCertificateBytes: 256 << 10}, cheap: true, prepare: func(a *attacker) (func(), error) {
 			return a.fragments(wire.TypeCertificate, 256<<10, 1200, 2000, true)
 		}},
 	{name: "frag1byte", has: "an address", what: "datagrams of 15,990 bytes full of fragments of one byte of one ClientHello",

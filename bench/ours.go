@@ -28,7 +28,7 @@ func serveOurs(c credentials) (service, error) {
 		MaxSessions:  1 << 20,
 		IdleTimeout:  time.Hour,
 		Handler: dtlsserver.HandlerFuncs{
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
+			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
 		},
 	}
 	if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {

@@ -207,7 +207,7 @@ func (l *Listener) events() dtlsserver.EventHandler {
 				l.serverStopped(e.Err)
 			}
 		},
-		OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+		OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 			l.mu.Lock()
 			c := l.conns[s]
 			l.mu.Unlock()

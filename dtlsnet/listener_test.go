@@ -58,8 +58,8 @@ func listen(t *testing.T, config ListenConfig, server *dtlsserver.Server) *fixtu
 	t.Helper()
 	l := &fixture{t: t, infos: make(chan dtlsserver.Event, 1000), data: make(chan string, 1000)}
 	server.Handler = dtlsserver.HandlerFuncs{
-		OnInfo:     func(e dtlsserver.Event) { l.infos <- e },
-		OnDatagram: func(_ *dtlsserver.Session, _, plainText []byte) { l.data <- string(plainText) },
+		OnInfo:             func(e dtlsserver.Event) { l.infos <- e },
+		OnDatagramReceived: func(_ *dtlsserver.Session, _, plainText []byte) { l.data <- string(plainText) },
 	}
 	var err error
 	if l.Listener, err = config.Listen("udp", "127.0.0.1:0", server); err != nil {

@@ -178,7 +178,7 @@ func TestEventKinds(t *testing.T) {
 	t.Parallel()
 	m := New(new(dtlsserver.Server))
 	before := testutil.CollectAndCount(m.events)
-	for _, kind := range []dtlsserver.EventKind{dtlsserver.KindJunk, dtlsserver.KindKeyWornOut, dtlsserver.KindUnknownPSKIdentity} {
+	for _, kind := range []dtlsserver.EventKind{dtlsserver.KindUnexpectedDatagram, dtlsserver.KindKeyUsageLimit, dtlsserver.KindUnknownPSKIdentity} {
 		m.Warning(dtlsserver.Event{Kind: kind, Count: 2})
 		if got := testutil.ToFloat64(m.events.WithLabelValues("warning", kind.String())); got != 2 {
 			t.Errorf("%v: %v, want 2", kind, got)
@@ -208,7 +208,7 @@ func TestScrape(t *testing.T) {
 				failed <- struct{}{}
 			}
 		},
-		OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
+		OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
 	})
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(metrics)
@@ -291,7 +291,7 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	server := &dtlsserver.Server{
 		PSK:              keys,
-		VerifyConnection: func(dtlsserver.ConnectionState) error { return errors.New("not today") },
+		VerifyConnection: func(context.Context, *dtlsserver.VerifyRequest) error { return errors.New("not today") },
 	}
 	metrics := New(server)
 	server.Handler = metrics

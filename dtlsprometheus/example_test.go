@@ -24,7 +24,7 @@ func Example() {
 	}
 	metrics := dtlsprometheus.New(server)
 	server.Handler = dtlsserver.MultiHandler(metrics, dtlsserver.HandlerFuncs{
-		OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
+		OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
 	})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics)

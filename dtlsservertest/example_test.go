@@ -42,7 +42,7 @@ func (t *exampleT) end() {
 }
 
 var echo = dtlsserver.HandlerFuncs{
-	OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
+	OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
 }
 
 // A handler, a client, a message and its reply.
@@ -64,7 +64,7 @@ func ExampleStartServer() {
 	server := dtlsservertest.StartServer(t, &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(keys),
 		Handler: dtlsserver.HandlerFuncs{
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 				fmt.Fprintf(s, "%s said %q", s.ConnectionState().PSKIdentity, plainText)
 			},
 		},

@@ -38,7 +38,7 @@ func TestFailuresTell(t *testing.T) {
 		}},
 		{"event that does not come while a handler works", func(t testing.TB, network *Network, end <-chan struct{}) {
 			server := startOn(t, network, dtlsserver.HandlerFuncs{
-				OnDatagram: func(*dtlsserver.Session, []byte, []byte) { go block(end) },
+				OnDatagramReceived: func(*dtlsserver.Session, []byte, []byte) { go block(end) },
 			})
 			server.Dial().Write([]byte("hello"))
 			server.Events.Want(dtlsserver.KindSessionClosed, "after Write")
@@ -94,7 +94,7 @@ func TestFailuresTell(t *testing.T) {
 		}, []string{"dtlsservertest: the client does not connect: the client has connected, but the handler was not told within 1m0s: it blocks?", "dtlsservertest.block "}},
 		{"handler that blocks", func(t testing.TB, network *Network, end <-chan struct{}) {
 			server := startOn(t, network, dtlsserver.HandlerFuncs{
-				OnDatagram: func(*dtlsserver.Session, []byte, []byte) { block(end) },
+				OnDatagramReceived: func(*dtlsserver.Session, []byte, []byte) { block(end) },
 			})
 			server.Dial().Write([]byte("hello"))
 			synctest.Wait()
@@ -111,7 +111,7 @@ func TestFailuresTell(t *testing.T) {
 		}, []string{"the server does not end", "dtlsservertest.block "}},
 		{"goroutine that stays", func(t testing.TB, network *Network, end <-chan struct{}) {
 			server := startOn(t, network, dtlsserver.HandlerFuncs{
-				OnDatagram: func(*dtlsserver.Session, []byte, []byte) {
+				OnDatagramReceived: func(*dtlsserver.Session, []byte, []byte) {
 					for range 2 {
 						go block(end)
 					}
@@ -193,7 +193,7 @@ func TestAllowedLeak(t *testing.T) {
 		network := NewNetwork(t, Link{})
 		text, failed := failing(t, func(t testing.TB) {
 			leaky := startOn(t, network, dtlsserver.HandlerFuncs{
-				OnDatagram: func(*dtlsserver.Session, []byte, []byte) { go block(end) },
+				OnDatagramReceived: func(*dtlsserver.Session, []byte, []byte) { go block(end) },
 			})
 			leaky.IgnoreLeak = func(stack string) bool { return strings.Contains(stack, "dtlsservertest.block ") }
 			leaky.Dial().Write([]byte("hello"))
@@ -213,13 +213,13 @@ func TestWantWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRecorder(t)
 		start := time.Now()
-		time.AfterFunc(3*time.Second, func() { r.Warning(dtlsserver.Event{Kind: dtlsserver.KindJunk}) })
+		time.AfterFunc(3*time.Second, func() { r.Warning(dtlsserver.Event{Kind: dtlsserver.KindUnexpectedDatagram}) })
 		time.AfterFunc(4*time.Second, func() { r.Error(dtlsserver.Event{Kind: dtlsserver.KindReadFailed}) })
 		r.Want(dtlsserver.KindReadFailed, "after 4 s")
 		want(t, time.Since(start), 4*time.Second)
-		r.Want(dtlsserver.KindJunk, "after 3 s")
+		r.Want(dtlsserver.KindUnexpectedDatagram, "after 3 s")
 		want(t, time.Since(start), 4*time.Second)
-		r.WantNone(dtlsserver.KindJunk, "when it was wanted")
+		r.WantNone(dtlsserver.KindUnexpectedDatagram, "when it was wanted")
 	})
 }
 

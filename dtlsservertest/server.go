@@ -312,7 +312,7 @@ func (s *Server) awaitSession(client string, since time.Duration) *dtlsserver.Se
 	if s.listened { // Events may be told nothing, so look now and then
 		remote := netip.MustParseAddrPort(client)
 		for end, pause := time.Now().Add(s.Timeout), time.Millisecond; time.Now().Before(end); pause *= 2 {
-			if session, ok := s.Session(remote, netip.AddrPort{}); ok {
+			if session, ok := s.SessionByAddr(remote, netip.AddrPort{}); ok {
 				return session
 			}
 			time.Sleep(pause)

@@ -20,7 +20,7 @@ import (
 )
 
 var echo = dtlsserver.HandlerFuncs{
-	OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
+	OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
 }
 
 func want[T comparable](t *testing.T, got, want T) {
@@ -44,7 +44,7 @@ func TestNewServer(t *testing.T) {
 	want(t, m.Session, e.Session)
 	want(t, m.CipherText[0], 23) // application_data
 
-	if session, ok := server.Session(client.Session().RemoteAddr(), client.Session().LocalAddr()); !ok || session != client.Session() {
+	if session, ok := server.SessionByAddr(client.Session().RemoteAddr(), client.Session().LocalAddr()); !ok || session != client.Session() {
 		t.Error("the client's session is not among those of the server")
 	}
 	client.Session().Write([]byte("pushed"))
@@ -380,7 +380,7 @@ func TestDialUDP(t *testing.T) {
 	if _, err := conn.Write([]byte("no hello")); err != nil {
 		t.Fatal(err)
 	}
-	want(t, server.Events.Want(dtlsserver.KindJunk, "after Write").Remote.String(), conn.LocalAddr().String())
+	want(t, server.Events.Want(dtlsserver.KindUnexpectedDatagram, "after Write").Remote.String(), conn.LocalAddr().String())
 	server.Server.Close()
 	if _, err := server.DialUDP(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after Close: %v", err)

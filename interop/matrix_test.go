@@ -177,8 +177,8 @@ func (c cell) serve(t *testing.T) (addr string, session func() *dtlsserver.Sessi
 func (c cell) check(t *testing.T, s *dtlsserver.Session) {
 	t.Helper()
 	state := s.ConnectionState()
-	if state.CipherSuite != c.suite.id || state.CipherSuiteName() != c.suite.name {
-		t.Errorf("suite %#04x, %s", state.CipherSuite, state.CipherSuiteName())
+	if state.CipherSuite != c.suite.id || dtlsserver.CipherSuiteName(state.CipherSuite) != c.suite.name {
+		t.Errorf("suite %#04x, %s", state.CipherSuite, dtlsserver.CipherSuiteName(state.CipherSuite))
 	}
 	if state.CurveID != c.group {
 		t.Errorf("group %v", state.CurveID)

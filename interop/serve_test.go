@@ -43,7 +43,7 @@ func serveWith(t *testing.T, s *dtlsserver.Server, answer func(s *dtlsserver.Ses
 	}
 	s.Handler = dtlsserver.HandlerFuncs{
 		OnError: note, OnWarning: note, OnInfo: note,
-		OnDatagram: func(s *dtlsserver.Session, _, message []byte) { answer(s, message) },
+		OnDatagramReceived: func(s *dtlsserver.Session, _, message []byte) { answer(s, message) },
 	}
 	if err := s.Listen("udp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func TestStapling(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler := dtlsserver.HandlerFuncs{OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+	handler := dtlsserver.HandlerFuncs{OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 		s.Write([]byte("to " + s.String() + ": ACK"))
 	}}
 	server := &dtlsserver.Server{Certificates: []tls.Certificate{certificate}, CurvePreferences: []tls.CurveID{tls.CurveP521}, Handler: handler}

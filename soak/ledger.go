@@ -201,7 +201,7 @@ func (l *ledger) Warning(e dtlsserver.Event) {
 		l.mu.Lock()
 		l.failures[e.Err.Error()] += e.Count
 		l.mu.Unlock()
-	case dtlsserver.KindLimit:
+	case dtlsserver.KindLimitReached:
 		l.faults.add("event %v", e)
 	}
 }

@@ -84,7 +84,7 @@ func (s *soak) judge(before, idle, after measurement, idleStats dtlsserver.Stats
 	// Stats are what the handler was told.
 	want("KindListening", told(dtlsserver.KindListening), 1)
 	want("KindStopped", told(dtlsserver.KindStopped), 1)
-	want("KindHelloVerifyRequest", told(dtlsserver.KindHelloVerifyRequest), stats.HelloVerifyRequests)
+	want("KindHelloVerifyRequestSent", told(dtlsserver.KindHelloVerifyRequestSent), stats.HelloVerifyRequests)
 	want("KindHelloVerified", told(dtlsserver.KindHelloVerified), stats.HandshakesStarted)
 	want("KindHandshakeComplete", told(dtlsserver.KindHandshakeComplete), stats.HandshakesCompleted)
 	want("KindSessionClosed", told(dtlsserver.KindSessionClosed), stats.SessionsClosed)
@@ -95,7 +95,7 @@ func (s *soak) judge(before, idle, after measurement, idleStats dtlsserver.Stats
 	}
 	want("KindPSKFailed", told(dtlsserver.KindPSKFailed), s.hooks.failed.Load())
 	d := stats.Dropped
-	want("KindJunk", told(dtlsserver.KindJunk), d.Junk)
+	want("KindUnexpectedDatagram", told(dtlsserver.KindUnexpectedDatagram), d.Junk)
 	want("KindRecordDropped", told(dtlsserver.KindRecordDropped),
 		d.Malformed+d.Epoch+d.Replayed+d.Forged+d.Unauthenticated+d.EarlyData+d.Unexpected+d.Limit)
 	want("datagrams delivered", l.delivered.Load(), stats.MessagesReceived)

@@ -39,7 +39,7 @@ func newServer() *dtlsserver.Server {
 				broadcast(server, e.Session, "%s has gone", e.Identity)
 			}
 		},
-		OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+		OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 			broadcast(server, s, "%s: %q", s.Identity().Value, plainText)
 		},
 	}

@@ -15,7 +15,7 @@ import (
 
 func TestLines(t *testing.T) {
 	t.Parallel()
-	addr := serve(t, dtlsserver.HandlerFuncs{OnDatagram: answer})
+	addr := serve(t, dtlsserver.HandlerFuncs{OnDatagramReceived: answer})
 	var stdout, stderr bytes.Buffer
 	stdin := strings.NewReader("hello\n\n\x1b[2J\nno end of line")
 	if status := run(t.Context(), []string{"-addr", addr}, stdin, &stdout, &stderr); status != 0 {
@@ -27,7 +27,7 @@ func TestLines(t *testing.T) {
 
 func TestNoInput(t *testing.T) {
 	t.Parallel()
-	addr := serve(t, dtlsserver.HandlerFuncs{OnDatagram: answer})
+	addr := serve(t, dtlsserver.HandlerFuncs{OnDatagramReceived: answer})
 	var stdout, stderr bytes.Buffer
 	if status := run(t.Context(), []string{"-addr", addr}, strings.NewReader(""), &stdout, &stderr); status != 0 {
 		t.Errorf("exit status %d: %s", status, stderr.String())
@@ -48,7 +48,7 @@ func TestServerDoesNotAnswer(t *testing.T) {
 // The input is still open when the server closes.
 func TestServerCloses(t *testing.T) {
 	t.Parallel()
-	addr := serve(t, dtlsserver.HandlerFuncs{OnDatagram: func(s *dtlsserver.Session, _, _ []byte) { s.Close() }})
+	addr := serve(t, dtlsserver.HandlerFuncs{OnDatagramReceived: func(s *dtlsserver.Session, _, _ []byte) { s.Close() }})
 	stdin, input := io.Pipe()
 	defer input.Close()
 	go fmt.Fprintln(input, "hello")
@@ -77,7 +77,7 @@ func TestWrongKey(t *testing.T) {
 
 func TestLongLine(t *testing.T) {
 	t.Parallel()
-	addr := serve(t, dtlsserver.HandlerFuncs{OnDatagram: answer})
+	addr := serve(t, dtlsserver.HandlerFuncs{OnDatagramReceived: answer})
 	for length, status := range map[int]int{maxLine: 0, maxLine + 10: 1} {
 		var stdout, stderr bytes.Buffer
 		line := strings.Repeat("x", length)

@@ -52,7 +52,7 @@ func newServer(name string, cookieSecret []byte, ticketKey [32]byte) (*dtlsserve
 		PSK:      dtlsserver.StaticPSK(map[string][]byte{"sensor-1": []byte("\x1a\x2b\x3c\x4d\x5e\x6f")}),
 		Handler: dtlsserver.HandlerFuncs{
 			OnInfo: func(e dtlsserver.Event) { log.Printf("%s: %v", name, e) },
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 				fmt.Fprintf(s, "%s has received %q, resumed: %t\n", name, plainText, s.ConnectionState().DidResume)
 			},
 		},

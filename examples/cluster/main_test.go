@@ -24,7 +24,7 @@ const (
 func start(t *testing.T, cookieSecrets, ticketKeys [2]byte) (servers [2]*dtlsservertest.Server) {
 	t.Helper()
 	for i, name := range []string{"one", "two"} {
-		secret := make([]byte, dtlsserver.MinCookieSecret)
+		secret := make([]byte, dtlsserver.MinVerifierSecretLen)
 		secret[0] = cookieSecrets[i]
 		server, err := newServer(name, secret, [32]byte{ticketKeys[i]})
 		if err != nil {
@@ -71,7 +71,7 @@ func TestCookies(t *testing.T) {
 			if want := "two has received \"hello\", resumed: false\n"; err != nil || string(reply[:n]) != want {
 				t.Errorf("the reply is %q, %v", reply[:n], err)
 			}
-			one.Events.Want(dtlsserver.KindHelloVerifyRequest, "for the first hello")
+			one.Events.Want(dtlsserver.KindHelloVerifyRequestSent, "for the first hello")
 			one.Events.WantNone(dtlsserver.KindHelloVerified, "at the server that saw no cookie")
 			two.Events.Want(dtlsserver.KindHandshakeComplete, "after Dial")
 			if asked := two.Stats().HelloVerifyRequests > 0; asked == (name == "shared") {

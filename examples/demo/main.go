@@ -76,10 +76,10 @@ func demonstrate(ctx context.Context, out *console.Handler) error {
 	events := make(watcher, 256)
 	server := &dtlsserver.Server{
 		Handler: dtlsserver.MultiHandler(out, dtlsserver.HandlerFuncs{
-			OnError:    events.put,
-			OnWarning:  events.put,
-			OnInfo:     events.put,
-			OnDatagram: acknowledge,
+			OnError:            events.put,
+			OnWarning:          events.put,
+			OnInfo:             events.put,
+			OnDatagramReceived: acknowledge,
 		}),
 		PSK:              lookUp,
 		PSKIdentityHint:  "Qt DTLS example server",
@@ -158,7 +158,7 @@ func acknowledge(s *dtlsserver.Session, _, _ []byte) {
 // messages and checks the replies.
 func (d *demo) exchange(ctx context.Context, client *dtls.Conn) error {
 	for _, kind := range []dtlsserver.EventKind{
-		dtlsserver.KindHelloVerifyRequest,
+		dtlsserver.KindHelloVerifyRequestSent,
 		dtlsserver.KindHelloVerified,
 		dtlsserver.KindPSKRequested,
 		dtlsserver.KindHandshakeComplete,

@@ -9,7 +9,7 @@ func NewServer(keys map[string][]byte) *dtlsserver.Server {
 	return &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(keys),
 		Handler: dtlsserver.HandlerFuncs{
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 				s.Write(plainText)
 			},
 		},

@@ -83,7 +83,7 @@ func newServer(certificate tls.Certificate, authorities *x509.CertPool, stdout i
 					fmt.Fprintf(stdout, "%q has connected\n", client.Subject.CommonName)
 				}
 			},
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
+			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
 		},
 	}
 }
@@ -91,7 +91,8 @@ func newServer(certificate tls.Certificate, authorities *x509.CertPool, stdout i
 // onlySensors lets in clients whose certificate is that of a sensor. The server
 // asks it last, when the certificate is verified. One that takes pre-shared keys
 // too asks it about their clients, which have no certificate.
-func onlySensors(cs dtlsserver.ConnectionState) error {
+func onlySensors(_ context.Context, req *dtlsserver.VerifyRequest) error {
+	cs := req.State
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("a client without certificate")
 	}

@@ -40,7 +40,7 @@ func TestOnlySensors(t *testing.T) {
 		{"another", named("actor-1\n"), `"actor-1\n" is no sensor`},
 		{"pre-shared key", nil, "a client without certificate"},
 	} {
-		if got := fmt.Sprint(onlySensors(dtlsserver.ConnectionState{PeerCertificates: tt.certs})); got != tt.want {
+		if got := fmt.Sprint(onlySensors(t.Context(), &dtlsserver.VerifyRequest{State: dtlsserver.ConnectionState{PeerCertificates: tt.certs}})); got != tt.want {
 			t.Errorf("%s: %s, not %s", tt.name, got, tt.want)
 		}
 	}

@@ -48,7 +48,7 @@ func newServer(db *sql.DB) *dtlsserver.Server {
 			return lookUp(ctx, db, req.Identity)
 		},
 		Handler: dtlsserver.MultiHandler(dtlsserver.LogHandler(slog.Default()), dtlsserver.HandlerFuncs{
-			OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) {
+			OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) {
 				fmt.Fprintf(s, "%s: %q", s.Value().(*device).place, plainText)
 			},
 		}),

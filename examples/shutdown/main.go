@@ -41,7 +41,7 @@ func run(ctx context.Context, server *dtlsserver.Server, address string, stdout 
 				stopped <- e.Err
 			}
 		},
-		OnDatagram: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
+		OnDatagramReceived: func(s *dtlsserver.Session, _, plainText []byte) { s.Write(plainText) },
 	}
 	if err := server.Listen("udp", address); err != nil {
 		return err

@@ -49,7 +49,7 @@ func TestBrowser(t *testing.T) {
 
 	// The colours.
 	s.Error(dtlsserver.Event{Kind: dtlsserver.KindReadFailed, Time: time.Now(), Err: io.ErrUnexpectedEOF})
-	s.Warning(dtlsserver.Event{Kind: dtlsserver.KindJunk, Time: time.Now()})
+	s.Warning(dtlsserver.Event{Kind: dtlsserver.KindUnexpectedDatagram, Time: time.Now()})
 	for row, color := range map[string]string{
 		"#events .error":     "rgb(220, 20, 60)",
 		"#events .info":      "rgb(0, 0, 139)",
@@ -61,13 +61,13 @@ func TestBrowser(t *testing.T) {
 
 	// Panes follow what happens unless they are scrolled away from it.
 	for range keep {
-		s.Info(dtlsserver.Event{Kind: dtlsserver.KindJunk, Time: time.Now()})
+		s.Info(dtlsserver.Event{Kind: dtlsserver.KindUnexpectedDatagram, Time: time.Now()})
 	}
 	s.Info(dtlsserver.Event{Kind: dtlsserver.KindEntropyFailed, Time: time.Now()})
 	page.want("the latest event in sight", has+`("#events", "no random bytes") && atEnd(document.getElementById("events"))`)
 	page.do(`document.getElementById("events").scrollTop = 0`)
 	page.want("a button that leads back", `!document.querySelector(".latest").hidden`)
-	s.Info(dtlsserver.Event{Kind: dtlsserver.KindPeerAlert, Time: time.Now()})
+	s.Info(dtlsserver.Event{Kind: dtlsserver.KindAlertReceived, Time: time.Now()})
 	page.want("a pane that stays", has+`("#events", "alert received") && document.getElementById("events").scrollTop === 0`)
 	page.do(`document.querySelector(".latest").click()`)
 	page.want("the latest event in sight again", `atEnd(document.getElementById("events")) && document.querySelector(".latest").hidden`)

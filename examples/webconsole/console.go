@@ -74,7 +74,7 @@ func (c *webConsole) send(peer, line string) error {
 	if err != nil {
 		return errors.New("choose a peer")
 	}
-	session, ok := c.server.Session(addr, netip.AddrPort{})
+	session, ok := c.server.SessionByAddr(addr, netip.AddrPort{})
 	if !ok {
 		return fmt.Errorf("%v has no session", addr)
 	}

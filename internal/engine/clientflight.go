@@ -124,7 +124,7 @@ func (e *Engine) askPSK(now time.Time, identity string) {
 	e.parameters.Identity = identity
 	e.state = awaitPSK
 	e.raise(Event{Kind: EventPSKNeeded, Identity: identity})
-	if len(identity) > e.cfg.MaxPSKIdentity {
+	if len(identity) > e.cfg.MaxPSKIdentityLen {
 		e.AnswerPSK(now, nil)
 	}
 }
@@ -240,12 +240,12 @@ func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
 
 // AnswerVerdict answers EventVerdictNeeded: the peer is accepted, or refused
 // with an alert. It does nothing unless the engine waits for it.
-func (e *Engine) AnswerVerdict(now time.Time, refused error, alert uint8) {
+func (e *Engine) AnswerVerdict(now time.Time, refused error, alert AlertDescription) {
 	switch {
 	case e.state != awaitVerdict && e.state != awaitResumptionVerdict:
 	case refused != nil:
-		e.sendAlert(wire.LevelFatal, wire.AlertDescription(alert))
-		e.close(Event{Cause: CauseRefused, Alert: wire.AlertDescription(alert), Err: refused})
+		e.sendAlert(wire.LevelFatal, alert)
+		e.close(Event{Cause: CauseRefused, Alert: alert, Err: refused})
 	case e.state == awaitVerdict:
 		e.complete(now)
 	default:

@@ -61,14 +61,14 @@ type Config struct {
 	Suites []*suite.Suite // in order of preference
 	// PSKIdentityHint returns the hint for a client, who asks for a server name, or
 	// an empty one. An empty hint is none. Nil: there are none.
-	PSKIdentityHint  func(serverName string) []byte
-	PSK              bool          // there are pre-shared keys
-	MaxPSKIdentity   int           // bytes; longer identities are unknown ones
-	MTU              int           // bytes, of the largest datagram of a handshake
-	FirstTimeout     time.Duration // until the first retransmission; zero: DefaultFirstTimeout
-	HandshakeTimeout time.Duration // until a handshake is given up
-	MaxSessionAge    time.Duration // after which no session is resumed; zero: TicketLifetime alone
-	Rand             io.Reader     // safe for concurrent use: see EventWork
+	PSKIdentityHint   func(serverName string) []byte
+	PSK               bool          // there are pre-shared keys
+	MaxPSKIdentityLen int           // bytes; longer identities are unknown ones
+	MTU               int           // bytes, of the largest datagram of a handshake
+	FirstTimeout      time.Duration // until the first retransmission; zero: DefaultFirstTimeout
+	HandshakeTimeout  time.Duration // until a handshake is given up
+	MaxSessionAge     time.Duration // after which no session is resumed; zero: TicketLifetime alone
+	Rand              io.Reader     // safe for concurrent use: see EventWork
 
 	// Certificate chooses the certificate for a client; nil: there is none. If
 	// AskCertificate, EventCertificateNeeded does so in its place.
@@ -77,10 +77,10 @@ type Config struct {
 	Groups         []uint16 // of ECDHE, in order of preference
 	NextProtos     []string // in order of preference
 
-	RequestClientCertificate bool // in suites with certificates
-	RequireClientCertificate bool
-	MaxClientCertificates    int  // bytes, of the message
-	AskVerdict               bool // by EventVerdictNeeded
+	RequestClientCertificate  bool // in suites with certificates
+	RequireClientCertificate  bool
+	MaxClientCertificateBytes int  // bytes, of the message
+	AskVerdict                bool // by EventVerdictNeeded
 
 	Tickets Tickets // nil: none
 

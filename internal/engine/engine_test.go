@@ -44,15 +44,15 @@ type driver struct {
 
 func newConfig() *Config {
 	return &Config{
-		Suites:           suite.All(),
-		PSK:              true,
-		MaxPSKIdentity:   64,
-		Groups:           suite.Groups(),
-		MTU:              1200,
-		FirstTimeout:     time.Second,
-		HandshakeTimeout: 30 * time.Second,
-		Rand:             rand.Reader,
-		Memory:           &lent,
+		Suites:            suite.All(),
+		PSK:               true,
+		MaxPSKIdentityLen: 64,
+		Groups:            suite.Groups(),
+		MTU:               1200,
+		FirstTimeout:      time.Second,
+		HandshakeTimeout:  30 * time.Second,
+		Rand:              rand.Reader,
+		Memory:            &lent,
 	}
 }
 
@@ -796,7 +796,7 @@ func TestLateAnswer(t *testing.T) {
 func TestIdentityTooLong(t *testing.T) {
 	t.Parallel()
 	d := newDriver(t, newConfig())
-	d.client.Identity = string(make([]byte, d.cfg.MaxPSKIdentity+1))
+	d.client.Identity = string(make([]byte, d.cfg.MaxPSKIdentityLen+1))
 	d.answer = nil
 	d.hello()
 	d.toClient()

@@ -43,6 +43,20 @@ const (
 	EventClosed
 )
 
+// AlertDescription is an alert's, and what follows are those that AnswerVerdict is
+// given, and the one that it is not.
+type AlertDescription = wire.AlertDescription
+
+// The alert descriptions (RFC 5246 section 7.2).
+const (
+	AlertCloseNotify     = wire.AlertCloseNotify
+	AlertBadCertificate  = wire.AlertBadCertificate
+	AlertUnsupportedCert = wire.AlertUnsupportedCert
+	AlertCertExpired     = wire.AlertCertExpired
+	AlertUnknownCA       = wire.AlertUnknownCA
+	AlertAccessDenied    = wire.AlertAccessDenied
+)
+
 // Cause is why an engine closed.
 type Cause uint8
 

@@ -153,7 +153,7 @@ func newWorld(t *testing.T, s *scene) *world {
 	t.Helper()
 	cfg := newConfig()
 	cfg.Certificate = func(*HelloInfo) *Certificate { return testCertificate }
-	cfg.MaxClientCertificates = 8 << 10
+	cfg.MaxClientCertificateBytes = 8 << 10
 	cfg.Tickets = openTickets{}
 	if s.edit != nil {
 		s.edit(cfg)

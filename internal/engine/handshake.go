@@ -281,9 +281,9 @@ func (e *Engine) maxLen(t wire.HandshakeType) int {
 	case wire.TypeClientHello:
 		return maxClientHello
 	case wire.TypeClientKeyExchange:
-		return max(maxClientKeyExchange, 2+e.cfg.MaxPSKIdentity+1+255)
+		return max(maxClientKeyExchange, 2+e.cfg.MaxPSKIdentityLen+1+255)
 	case wire.TypeCertificate:
-		return e.cfg.MaxClientCertificates
+		return e.cfg.MaxClientCertificateBytes
 	case wire.TypeCertificateVerify:
 		return maxCertificateVerify
 	default:

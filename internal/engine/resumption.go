@@ -117,7 +117,7 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 		return nil
 	case !used.KeyExchange.WithPSK() && e.cfg.Certificate == nil:
 		return nil
-	case len(s.Identity) > e.cfg.MaxPSKIdentity:
+	case len(s.Identity) > e.cfg.MaxPSKIdentityLen:
 		return nil
 	case len(s.Chain) > MaxClientChain:
 		return nil

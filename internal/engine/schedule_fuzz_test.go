@@ -163,7 +163,7 @@ func (s *schedule) take(name string) {
 	case "verdict":
 		s.e.AnswerVerdict(s.now, nil, 0)
 	case "refusal":
-		s.e.AnswerVerdict(s.now, errors.New("unwelcome"), uint8(wire.AlertBadCertificate))
+		s.e.AnswerVerdict(s.now, errors.New("unwelcome"), wire.AlertBadCertificate)
 	case "hello again":
 		s.e.HelloAgain(s.now)
 	case "timeout":

@@ -21,7 +21,7 @@ import (
 func holding(t *testing.T, id uint16, chain bool) *driver {
 	cfg := newConfig()
 	cfg.Certificate = func(*HelloInfo) *Certificate { return testCertificate }
-	cfg.MaxClientCertificates = 8 << 10
+	cfg.MaxClientCertificateBytes = 8 << 10
 	cfg.RequestClientCertificate = chain
 	d := newDriver(t, cfg)
 	d.hold = true

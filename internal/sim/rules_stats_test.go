@@ -44,7 +44,7 @@ func (b *books) event(e *dtlsserver.Event) {
 		b.failed += e.Count
 	case dtlsserver.KindRecordDropped:
 		b.dropped += e.Count
-	case dtlsserver.KindJunk:
+	case dtlsserver.KindUnexpectedDatagram:
 		b.junk += e.Count
 	}
 }

@@ -176,7 +176,7 @@ func (s *service) certificate(info *dtlsserver.ClientHelloInfo) (*tls.Certificat
 }
 
 // verify is VerifyConnection, which does not know whose connection it is.
-func (s *service) verify(state dtlsserver.ConnectionState) error { return nil }
+func (s *service) verify(context.Context, *dtlsserver.VerifyRequest) error { return nil }
 
 // newServer makes the server that the seed has drawn.
 func (w *world) newServer() *dtlsserver.Server {

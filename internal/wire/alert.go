@@ -1,5 +1,7 @@
 package wire
 
+import "strconv"
+
 // AlertLevel is the severity of an alert (RFC 5246 section 7.2).
 type AlertLevel uint8
 
@@ -15,26 +17,48 @@ type AlertDescription uint8
 // The alert descriptions that a DTLS 1.2 server sends or that carry a meaning
 // of their own when received.
 const (
-	AlertCloseNotify        AlertDescription = 0
-	AlertUnexpectedMessage  AlertDescription = 10
-	AlertBadRecordMAC       AlertDescription = 20
-	AlertHandshakeFailure   AlertDescription = 40
-	AlertBadCertificate     AlertDescription = 42
-	AlertUnsupportedCert    AlertDescription = 43
-	AlertCertExpired        AlertDescription = 45
-	AlertCertUnknown        AlertDescription = 46
-	AlertIllegalParameter   AlertDescription = 47
-	AlertUnknownCA          AlertDescription = 48
-	AlertDecodeError        AlertDescription = 50
-	AlertDecryptError       AlertDescription = 51
-	AlertProtocolVersion    AlertDescription = 70
-	AlertInternalError      AlertDescription = 80
-	AlertUserCanceled       AlertDescription = 90
-	AlertNoRenegotiation    AlertDescription = 100
-	AlertUnrecognizedName   AlertDescription = 112
-	AlertUnknownPSKIdentity AlertDescription = 115
-	AlertNoALPN             AlertDescription = 120
+	AlertCloseNotify       AlertDescription = 0
+	AlertUnexpectedMessage AlertDescription = 10
+	AlertHandshakeFailure  AlertDescription = 40
+	AlertBadCertificate    AlertDescription = 42
+	AlertUnsupportedCert   AlertDescription = 43
+	AlertCertExpired       AlertDescription = 45
+	AlertCertUnknown       AlertDescription = 46
+	AlertIllegalParameter  AlertDescription = 47
+	AlertUnknownCA         AlertDescription = 48
+	AlertAccessDenied      AlertDescription = 49
+	AlertDecodeError       AlertDescription = 50
+	AlertDecryptError      AlertDescription = 51
+	AlertProtocolVersion   AlertDescription = 70
+	AlertInternalError     AlertDescription = 80
+	AlertUserCanceled      AlertDescription = 90
+	AlertNoRenegotiation   AlertDescription = 100
+	AlertUnrecognizedName  AlertDescription = 112
+	AlertNoALPN            AlertDescription = 120
 )
+
+// alertNames are the names that IANA has registered, of all that are in use.
+var alertNames = map[AlertDescription]string{
+	AlertCloseNotify: "close_notify", AlertUnexpectedMessage: "unexpected_message", 20: "bad_record_mac",
+	22: "record_overflow", AlertHandshakeFailure: "handshake_failure", AlertBadCertificate: "bad_certificate",
+	AlertUnsupportedCert: "unsupported_certificate", 44: "certificate_revoked",
+	AlertCertExpired: "certificate_expired", AlertCertUnknown: "certificate_unknown",
+	AlertIllegalParameter: "illegal_parameter", AlertUnknownCA: "unknown_ca", AlertAccessDenied: "access_denied",
+	AlertDecodeError: "decode_error", AlertDecryptError: "decrypt_error", AlertProtocolVersion: "protocol_version",
+	71: "insufficient_security", AlertInternalError: "internal_error", 86: "inappropriate_fallback",
+	AlertUserCanceled: "user_canceled", AlertNoRenegotiation: "no_renegotiation", 109: "missing_extension",
+	110: "unsupported_extension", AlertUnrecognizedName: "unrecognized_name",
+	113: "bad_certificate_status_response", 115: "unknown_psk_identity", 116: "certificate_required",
+	AlertNoALPN: "no_application_protocol",
+}
+
+// String returns the alert's registered name, or its number.
+func (d AlertDescription) String() string {
+	if name, ok := alertNames[d]; ok {
+		return name
+	}
+	return strconv.Itoa(int(d))
+}
 
 // Alert is the content of an alert record.
 type Alert struct {
