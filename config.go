@@ -287,13 +287,13 @@ func (s *Server) requestCertificates(wrong *fieldErrors, eng *engine.Config) {
 }
 
 // keyLog returns the function that writes lines of the NSS key log format.
-func (s *Server) keyLog() func(clientRandom, masterSecret []byte) {
+func (s *Server) keyLog() func(label string, clientRandom, secret []byte) {
 	if s.KeyLogWriter == nil {
 		return nil
 	}
 	w := &lockedWriter{mu: &s.keyLogMu, w: s.KeyLogWriter}
-	return func(clientRandom, masterSecret []byte) {
-		fmt.Fprintf(w, "CLIENT_RANDOM %x %x\n", clientRandom, masterSecret)
+	return func(label string, clientRandom, secret []byte) {
+		fmt.Fprintf(w, "%s %x %x\n", label, clientRandom, secret)
 	}
 }
 

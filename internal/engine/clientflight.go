@@ -18,7 +18,7 @@ const pskLen = 32
 // receiveCertificate takes the client's certificates (RFC 5246 section 7.4.6),
 // and has them parsed. Whether they will do is asked when the client has proven
 // that they are its.
-func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
+func (e dtls12) receiveCertificate(now time.Time, seq uint16, body []byte) {
 	count, ok := wire.CountCertificates(body, MaxClientChain)
 	if !ok {
 		e.fail(wire.AlertDecodeError, "malformed Certificate")
@@ -35,15 +35,15 @@ func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
 	hs := e.hs
 	if count == 0 {
 		hs.messages = nil // nothing will be signed
-		hs.hear(wire.TypeCertificate, seq, body)
-		hs.gotOn(now)
+		hs.addReceived(wire.TypeCertificate, seq, body)
+		hs.progressed(now)
 		e.state = awaitClientKeyExchange
 		return
 	}
 	certificates := Chain(bytes.Clone(body))
 	hs.chain = certificates
-	hs.hearChain(seq)
-	hs.gotOn(now)
+	hs.addReceivedChain(seq)
+	hs.progressed(now)
 	e.workOnChain(awaitParsing, func() func(time.Time) {
 		p, alert, why := certificates.examine()
 		return func(now time.Time) {
@@ -61,7 +61,7 @@ func (e *Engine) receiveCertificate(now time.Time, seq uint16, body []byte) {
 
 // receiveClientKeyExchange takes the client's part of the key exchange, has the
 // secret of ECDH computed, and asks for the pre-shared key if one is needed.
-func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte) {
+func (e dtls12) receiveClientKeyExchange(now time.Time, seq uint16, body []byte) {
 	var identity, public []byte
 	var ok bool
 	kx := e.parameters.Suite.KeyExchange
@@ -78,9 +78,9 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 		return
 	}
 	hs := e.hs
-	hs.hear(wire.TypeClientKeyExchange, seq, body)
+	hs.addReceived(wire.TypeClientKeyExchange, seq, body)
 	hs.sessionHash = hs.transcript.Sum(hs.sessionHash[:0])
-	hs.gotOn(now)
+	hs.progressed(now)
 	came := now
 	if !hs.keyExchangeAt.IsZero() {
 		came = hs.keyExchangeAt
@@ -104,7 +104,7 @@ func (e *Engine) receiveClientKeyExchange(now time.Time, seq uint16, body []byte
 				hs.shared = shared
 				e.askPSK(now, claim)
 			default:
-				e.haveKeys(now, shared)
+				e.deriveAndContinue(now, shared)
 			}
 		}
 	})
@@ -120,7 +120,7 @@ func agree(key *ecdh.PrivateKey, public []byte) ([]byte, error) {
 }
 
 // askPSK asks for the key of the client's identity.
-func (e *Engine) askPSK(now time.Time, identity string) {
+func (e dtls12) askPSK(now time.Time, identity string) {
 	e.parameters.Identity = identity
 	e.state = awaitPSK
 	e.raise(Event{Kind: EventPSKNeeded, Identity: identity})
@@ -134,16 +134,20 @@ func (e *Engine) askPSK(now time.Time, identity string) {
 // exactly as with a wrong one (RFC 4279 section 2). It does nothing unless the
 // engine waits for it. The key is not kept.
 func (e *Engine) AnswerPSK(now time.Time, key []byte) {
+	if e.state == awaitResumptionPSK || e.state == awaitPSK {
+		e.hs.protocol.answerPSK(now, key)
+	}
+}
+
+func (e dtls12) answerPSK(now time.Time, key []byte) {
 	if e.state == awaitResumptionPSK {
 		e.answerResumptionPSK(now, key)
-	}
-	if e.state != awaitPSK {
 		return
 	}
 	if len(key) == 0 {
 		key = make([]byte, pskLen)
 		if _, err := io.ReadFull(e.cfg.Rand, key); err != nil {
-			e.failInside(CauseEntropy, err)
+			e.failInternal(CauseEntropy, err)
 			return
 		}
 	}
@@ -157,16 +161,16 @@ func (e *Engine) AnswerPSK(now time.Time, key []byte) {
 	if hs.ticket {
 		hs.keyDigest = keyDigest(key)
 	}
-	e.haveKeys(now, hs.premaster)
+	e.deriveAndContinue(now, hs.premaster)
 }
 
-// haveKeys goes on with the premaster secret.
-func (e *Engine) haveKeys(now time.Time, premaster []byte) {
+// deriveAndContinue goes on with the premaster secret.
+func (e dtls12) deriveAndContinue(now time.Time, premaster []byte) {
 	if err := e.deriveKeys(premaster); err != nil {
-		e.failInside(CauseInternal, err)
+		e.failInternal(CauseInternal, err)
 		return
 	}
-	e.hs.gotOn(now)
+	e.hs.progressed(now)
 	e.hs.onSchedule(now)
 	if e.certified() {
 		e.state = awaitCertificateVerify
@@ -178,7 +182,7 @@ func (e *Engine) haveKeys(now time.Time, premaster []byte) {
 
 // receiveCertificateVerify takes the client's proof that the certificate is its
 // own (RFC 5246 section 7.4.8).
-func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte) {
+func (e dtls12) receiveCertificateVerify(now time.Time, seq uint16, body []byte) {
 	scheme, signature, ok := wire.ParseCertificateVerify(body)
 	if !ok {
 		e.fail(wire.AlertDecodeError, "malformed CertificateVerify")
@@ -188,7 +192,7 @@ func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte
 	public, chain := hs.peerKey, hs.chain
 	before, after := hs.messages[:hs.chainAt], hs.messages[hs.chainAt:]
 	hs.messages = nil
-	hs.hear(wire.TypeCertificateVerify, seq, body)
+	hs.addReceived(wire.TypeCertificateVerify, seq, body)
 	signature = bytes.Clone(signature)
 	e.work(awaitVerification, false, func() func(time.Time) {
 		right := suite.Verify(public, scheme, slices.Concat(before, chain, after), signature)
@@ -197,7 +201,7 @@ func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte
 				e.fail(wire.AlertDecryptError, "wrong signature in CertificateVerify")
 				return
 			}
-			hs.gotOn(now)
+			hs.progressed(now)
 			hs.onSchedule(now)
 			e.expectFinished(now)
 		}
@@ -206,7 +210,7 @@ func (e *Engine) receiveCertificateVerify(now time.Time, seq uint16, body []byte
 
 // expectFinished is ready for the client's Finished. What was kept of plaintext
 // messages must not stand in its way.
-func (e *Engine) expectFinished(now time.Time) {
+func (e dtls12) expectFinished(now time.Time) {
 	e.hs.release()
 	e.state = awaitFinished
 	e.receiveEarly(now)
@@ -214,14 +218,14 @@ func (e *Engine) expectFinished(now time.Time) {
 
 // receiveFinished learns whether the client has seen the same handshake (RFC
 // 5246 section 7.4.9).
-func (e *Engine) receiveFinished(now time.Time, seq uint16, body []byte) {
+func (e dtls12) receiveFinished(now time.Time, seq uint16, body []byte) {
 	hs := e.hs
 	want := hs.secret.ClientVerifyData(hs.transcriptHash())
 	if subtle.ConstantTimeCompare(body, want) != 1 {
 		e.fail(wire.AlertDecryptError, "wrong verify_data in Finished")
 		return
 	}
-	hs.hear(wire.TypeFinished, seq, body)
+	hs.addReceived(wire.TypeFinished, seq, body)
 	e.finishedSeq = seq
 	if hs.resumed != nil { // the client has the last word
 		e.flight = flight{}
@@ -246,27 +250,33 @@ func (e *Engine) AnswerVerdict(now time.Time, refused error, alert AlertDescript
 	case refused != nil:
 		e.sendAlert(wire.LevelFatal, alert)
 		e.close(Event{Cause: CauseRefused, Alert: alert, Err: refused})
-	case e.state == awaitVerdict:
-		e.complete(now)
 	default:
+		e.hs.protocol.accept(now)
+	}
+}
+
+func (e dtls12) accept(now time.Time) {
+	if e.state == awaitVerdict {
+		e.complete(now)
+	} else {
 		e.answerResumption(now)
 	}
 }
 
 // complete ends a full handshake with flight 6, which outlives it.
-func (e *Engine) complete(now time.Time) {
+func (e dtls12) complete(now time.Time) {
 	e.flight = flight{bytes: make([]byte, 0, 2*wire.HandshakeHeaderLen+wire.VerifyDataLen)}
 	if e.hs.ticket {
-		e.sayTicket(now, e.newSession(now))
+		e.addTicket(now, e.newSession(now))
 	}
-	e.sayFinished()
+	e.addFinished()
 	e.flightUntil = now.Add(lastFlightLife)
 	e.establish(now)
 }
 
-// sayFinished adds ChangeCipherSpec and Finished to the flight. The client's
+// addFinished adds ChangeCipherSpec and Finished to the flight. The client's
 // Finished covers ours only if that comes first (RFC 5246 section 7.4.9).
-func (e *Engine) sayFinished() {
+func (e dtls12) addFinished() {
 	hs := e.hs
 	verifyData := hs.secret.ServerVerifyData(hs.transcriptHash())
 	e.flight.add(changeCipherSpec, 0, nil)
@@ -282,7 +292,7 @@ func (e *Engine) sayFinished() {
 func (e *Engine) establish(created time.Time) {
 	hs := e.hs
 	if e.cfg.KeyLog != nil {
-		e.cfg.KeyLog(e.clientRandom[:], hs.master[:])
+		e.cfg.KeyLog("CLIENT_RANDOM", e.clientRandom[:], hs.master[:])
 	}
 	if e.parameters.ExtendedMasterSecret {
 		e.master = hs.master
@@ -290,5 +300,5 @@ func (e *Engine) establish(created time.Time) {
 	e.raise(Event{Kind: EventEstablished, Created: created})
 	e.state = established
 	e.resendFrom = time.Time{}
-	e.letGo()
+	e.releaseHandshake()
 }

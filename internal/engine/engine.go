@@ -88,9 +88,9 @@ type Config struct {
 	// secrets, for others. A *sync.Pool will do.
 	Memory Memory
 
-	// KeyLog, when not nil, is told the secrets of each handshake that
-	// completes.
-	KeyLog func(clientRandom, masterSecret []byte)
+	// KeyLog, if not nil, is called with the secrets of each handshake that
+	// completes, each with its label in the NSS key log format.
+	KeyLog func(label string, clientRandom, secret []byte)
 }
 
 // Memory keeps what is put into it for Get, which returns nil when there is
@@ -142,28 +142,6 @@ var (
 	ErrTooLong        = errors.New("engine: longer than a record may be")
 )
 
-type state uint8
-
-const (
-	awaitClientHello state = iota
-	awaitResumptionParsing
-	awaitResumptionPSK
-	awaitResumptionVerdict
-	awaitCredential
-	awaitServerKeyExchange
-	awaitCertificate
-	awaitParsing
-	awaitClientKeyExchange
-	awaitSecret
-	awaitPSK
-	awaitCertificateVerify
-	awaitVerification
-	awaitFinished
-	awaitVerdict
-	established
-	closed
-)
-
 // Engine is the server's side of one association. The zero Engine is for Begin.
 type Engine struct {
 	cfg   *Config
@@ -212,11 +190,12 @@ func (e *Engine) Begin(cfg *Config, budget Budget, now time.Time, hello *Hello) 
 	e.plain = record.Plaintext(hello.RecordSeq)
 
 	e.hs = cfg.borrow(budget)
+	e.hs.protocol = dtls12{e}
 	e.hs.nextReceive, e.hs.nextSend = hello.MessageSeq, hello.MessageSeq
 	e.hs.timeout = cfg.firstTimeout()
 	e.hs.giveUp = now.Add(cfg.HandshakeTimeout)
 	e.hs.doubt = cfg.doubt()
-	e.hs.gotOnAt = now
+	e.hs.progressedAt = now
 	e.events = e.hs.events[:0]
 	e.flight.bytes = e.hs.flight[:0]
 }
@@ -227,39 +206,19 @@ func (e *Engine) Established() bool { return e.state == established }
 // Closed reports whether the association is over.
 func (e *Engine) Closed() bool { return e.state == closed }
 
-// awaitsClient reports whether nothing has come since the verified hello that
-// takes the handshake on.
-func (e *Engine) awaitsClient() bool {
-	switch e.state {
-	case awaitClientHello, awaitCertificate:
-		return true
-	case awaitClientKeyExchange:
-		return !e.certified()
-	case awaitFinished:
-		return e.hs.resumed != nil
-	}
-	return false
-}
-
 // WaitsSince returns when the handshake was last taken on, and reports whether it
 // is the client that it waits for.
 func (e *Engine) WaitsSince() (at time.Time, waits bool) {
 	if e.hs == nil || e.asking() {
 		return time.Time{}, false
 	}
-	return e.hs.gotOnAt, true
+	return e.hs.progressedAt, true
 }
 
 // Answered reports whether the client has answered the server's first flight in
 // a handshake.
 func (e *Engine) Answered() bool {
-	return e.hs != nil && e.state > awaitServerKeyExchange && !e.awaitsClient()
-}
-
-// Opening reports whether records of epoch 1 are tried with this engine's
-// keys rather than kept for later.
-func (e *Engine) Opening() bool {
-	return e.state == established || e.state == awaitVerdict || e.state == awaitFinished && e.hs.changeCipherSpec
+	return e.hs != nil && e.state > awaitServerKeyExchange && !e.unanswered()
 }
 
 // ClientRandom is the random of the verified hello.
@@ -335,7 +294,7 @@ func (e *Engine) receivePlain(now time.Time, r Record) Drop {
 		if !ok {
 			return DropMalformed
 		}
-		e.hs.hint(now, a)
+		e.hs.receiveAlert(now, a)
 		return DropUnauthenticated
 	default:
 		return DropUnauthenticated
@@ -419,8 +378,8 @@ func (e *Engine) fail(alert wire.AlertDescription, why string) {
 	e.close(Event{Cause: CauseHandshake, Alert: alert, Why: why})
 }
 
-// failInside ends a handshake for a fault of the server's own.
-func (e *Engine) failInside(cause Cause, err error) {
+// failInternal ends a handshake for a fault of the server's own.
+func (e *Engine) failInternal(cause Cause, err error) {
 	e.sendAlert(wire.LevelFatal, wire.AlertInternalError)
 	e.close(Event{Cause: cause, Alert: wire.AlertInternalError, Err: err})
 }
@@ -442,7 +401,7 @@ func (e *Engine) close(ev Event) {
 		e.flight = flight{}
 	}
 	e.state = closed
-	e.letGo()
+	e.releaseHandshake()
 	clear(e.master[:])
 	e.opener = record.Opener{}
 	if !e.alertPending {
@@ -450,8 +409,8 @@ func (e *Engine) close(ev Event) {
 	}
 }
 
-// letGo lets go of what only the handshake has needed.
-func (e *Engine) letGo() {
+// releaseHandshake lets go of what only the handshake has needed.
+func (e *Engine) releaseHandshake() {
 	if e.hs != nil {
 		e.unreserve()
 		e.hs.forget()

@@ -323,7 +323,7 @@ func TestHandshake(t *testing.T) {
 					cfg := newConfig()
 					cfg.PSKIdentityHint = func(string) []byte { return []byte(hint) }
 					var logged []byte
-					cfg.KeyLog = func(clientRandom, master []byte) { logged = bytes.Clone(clientRandom) }
+					cfg.KeyLog = func(label string, clientRandom, _ []byte) { logged = append([]byte(label), clientRandom...) }
 					d := newDriver(t, cfg)
 					d.client.Suites, d.client.NoEMS = []uint16{s.ID}, !ems
 					d.establish()
@@ -337,8 +337,8 @@ func TestHandshake(t *testing.T) {
 					if string(d.client.Hint) != hint {
 						t.Errorf("hint %q, want %q", d.client.Hint, hint)
 					}
-					if !bytes.Equal(logged, d.client.Random[:]) {
-						t.Errorf("key log has client random %x", logged)
+					if want := append([]byte("CLIENT_RANDOM"), d.client.Random[:]...); !bytes.Equal(logged, want) {
+						t.Errorf("key log has %q", logged)
 					}
 					d.wantData("ping")
 					d.wantData("")

@@ -3,7 +3,6 @@ package engine
 import (
 	"crypto"
 	"crypto/ecdh"
-	"errors"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
@@ -38,13 +37,13 @@ type progress struct {
 	datagram    uint64 // that the record under way is of
 	pieces      int    // of plaintext and of messages that have come with it
 
-	offer     offer         // what the hello says, until it is answered
-	helloSeq  uint16        // the hello's message_seq
-	messages  []byte        // of the transcript, for CertificateVerify, but for the body of Certificate; nil when none is asked for
-	chainAt   int           // where in messages that belongs
-	ticket    bool          // one is promised
-	resumed   *wire.Session // nil: a full handshake
-	keyDigest []byte        // of the pre-shared key, for the ticket
+	offer     offer        // what the hello says, until it is answered
+	helloSeq  uint16       // the hello's message_seq
+	messages  []byte       // of the transcript, for CertificateVerify, but for the body of Certificate; nil when none is asked for
+	chainAt   int          // where in messages that belongs
+	ticket    bool         // one is promised
+	resumed   *ticketState // nil: a full handshake
+	keyDigest []byte       // of the pre-shared key, for the ticket
 	ecdh      *ecdh.PrivateKey
 	shared    []byte // ECDHE_PSK: the secret of ECDH, until the key is there
 
@@ -53,17 +52,18 @@ type progress struct {
 	parsed   int              // bytes that the chain holds when it is parsed
 	reserved int              // bytes of the budget, for the chain
 	budget   Budget
+	protocol protocol // what the version that was negotiated does
 
 	changeCipherSpec bool // the client's has come
 	earlyRecords     int  // in early
 	overtaken        bool // some of them are opened, and wait for the Finished
 	unopened         bool // a Finished came that did not open
 
-	timeout  time.Duration // of the next retransmission
-	resendAt time.Time
-	giveUp   time.Time
-	gotOnAt  time.Time
-	lostAt   time.Time // that the flight seems to have been, last
+	timeout      time.Duration // of the next retransmission
+	resendAt     time.Time
+	giveUp       time.Time
+	progressedAt time.Time
+	lostAt       time.Time // that the flight seems to have been, last
 	// keyExchangeAt is when the first ClientKeyExchange came that had to wait; zero: none
 	// had.
 	keyExchangeAt time.Time
@@ -146,11 +146,11 @@ func (hs *handshake) release() {
 	}
 }
 
-// hint takes a plaintext alert. Anybody can have sent it, so one that says that it
+// receiveAlert takes a plaintext alert. Anybody can have sent it, so one that says that it
 // is over only shortens the time that the handshake has for its next step. When
 // that does not come, it was the client's, and the first one that is fatal, or else
 // the first, says why.
-func (hs *handshake) hint(now time.Time, a wire.Alert) {
+func (hs *handshake) receiveAlert(now time.Time, a wire.Alert) {
 	if a.Level > hs.alerted.Level {
 		hs.alerted = a
 	}
@@ -160,8 +160,8 @@ func (hs *handshake) hint(now time.Time, a wire.Alert) {
 	}
 }
 
-// heard notes that the client has said something of use: it has not gone.
-func (hs *handshake) heard() { hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{} }
+// retractAlert notes that the client has said something of use: it has not gone.
+func (hs *handshake) retractAlert() { hs.alerted, hs.alertedUntil = wire.Alert{}, time.Time{} }
 
 // giveUpAt is when the handshake is over if nothing comes.
 func (hs *handshake) giveUpAt() time.Time {
@@ -191,7 +191,7 @@ func (e *Engine) receiveFragments(now time.Time, content []byte) Drop {
 		case drop != DropNone:
 			result = drop
 		case e.hs != nil:
-			e.hs.heard()
+			e.hs.retractAlert()
 		}
 	}
 	return result
@@ -210,10 +210,10 @@ func (e *Engine) receiveFragment(now time.Time, f wire.Fragment) Drop {
 	switch {
 	case ahead < 0:
 		return DropRepeated
-	case !e.expects(f.Type, ahead):
+	case !hs.protocol.expects(f.Type, ahead):
 		return DropUnexpected
 	}
-	body, drop := hs.incoming[ahead].add(f, e.maxLen(f.Type), hs.datagram)
+	body, drop := hs.incoming[ahead].add(f, hs.protocol.maxLen(f.Type), hs.datagram)
 	switch {
 	case body == nil:
 		return drop
@@ -238,116 +238,37 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 	hs.incoming[window-1] = reassembler{budget: hs.budget}
 	hs.nextReceive++
 	e.repeats, e.backwards = 0, false
-	e.receiveMessage(now, t, hs.nextReceive-1, body)
+	hs.protocol.receive(now, t, hs.nextReceive-1, body)
 }
 
 // receiveKept takes the messages that were kept and whose turn it is.
 func (e *Engine) receiveKept(now time.Time) {
 	for e.hs != nil && !e.asking() {
 		t, body, ok := e.hs.incoming[0].kept()
-		if !ok || !e.expects(t, 0) {
+		if !ok || !e.hs.protocol.expects(t, 0) {
 			return
 		}
 		e.receiveNext(now, t, body)
 	}
 }
 
-// expects reports whether a message that is so far ahead of the next one is
-// one that the handshake still needs in plaintext. Whatever else comes there may
-// be anybody's, and is dropped rather than answered with an alert.
-func (e *Engine) expects(t wire.HandshakeType, ahead int) bool {
-	switch e.state {
-	case awaitClientHello:
-		return t == wire.TypeClientHello && ahead == 0
-	case awaitCertificate:
-		return t == wire.TypeCertificate && ahead == 0 ||
-			t == wire.TypeClientKeyExchange && ahead == 1 ||
-			t == wire.TypeCertificateVerify && ahead == 2
-	case awaitClientKeyExchange, awaitParsing:
-		return t == wire.TypeClientKeyExchange && ahead == 0 ||
-			t == wire.TypeCertificateVerify && ahead == 1 && e.certified()
-	case awaitCertificateVerify:
-		return t == wire.TypeCertificateVerify && ahead == 0
-	case awaitSecret:
-		return t == wire.TypeCertificateVerify && ahead == 0 && e.certified()
-	default:
-		return false
-	}
-}
-
-// maxLen bounds a message before memory is set aside for it.
-func (e *Engine) maxLen(t wire.HandshakeType) int {
-	switch t {
-	case wire.TypeClientHello:
-		return maxClientHello
-	case wire.TypeClientKeyExchange:
-		return max(maxClientKeyExchange, 2+e.cfg.MaxPSKIdentityLen+1+255)
-	case wire.TypeCertificate:
-		return e.cfg.MaxClientCertificateBytes
-	case wire.TypeCertificateVerify:
-		return maxCertificateVerify
-	default:
-		return wire.VerifyDataLen
-	}
-}
-
-// receiveMessage takes a whole message at its place in the handshake.
-func (e *Engine) receiveMessage(now time.Time, t wire.HandshakeType, seq uint16, body []byte) {
-	switch t {
-	case wire.TypeClientHello:
-		e.receiveClientHello(now, seq, body)
-	case wire.TypeCertificate:
-		e.receiveCertificate(now, seq, body)
-	case wire.TypeClientKeyExchange:
-		e.receiveClientKeyExchange(now, seq, body)
-	case wire.TypeCertificateVerify:
-		e.receiveCertificateVerify(now, seq, body)
-	case wire.TypeFinished:
-		e.receiveFinished(now, seq, body)
-	}
-}
-
-// deriveKeys makes the master secret from the premaster secret, which it
-// clears, and installs the keys.
-func (e *Engine) deriveKeys(premaster []byte) error {
-	hs := e.hs
-	hs.secret.Become(e.parameters.Suite, premaster)
-	clear(premaster)
-	if e.parameters.ExtendedMasterSecret {
-		copy(hs.master[:], hs.secret.ExtendedMasterSecret(hs.sessionHash))
-	} else {
-		copy(hs.master[:], hs.secret.MasterSecret(e.clientRandom[:], e.serverRandom[:]))
-	}
-	return e.installKeys()
-}
-
-// installKeys makes the record protection of epoch 1 of the master secret.
-func (e *Engine) installKeys() error {
-	secret := &e.hs.secret
-	secret.Become(e.parameters.Suite, e.hs.master[:])
-	keys := secret.Keys(e.clientRandom[:], e.serverRandom[:])
-	return errors.Join(
-		e.opener.Init(e.parameters.Suite, keys.ClientKey, keys.ClientIV),
-		e.sealer.Init(e.parameters.Suite, 1, keys.ServerKey, keys.ServerIV))
-}
-
-// say adds a message to the flight and to the transcript. Its body is what the
+// addMessage adds a message to the flight and to the transcript. Its body is what the
 // function appends; nil: it has none.
-func (e *Engine) say(t wire.HandshakeType, body func([]byte) []byte) {
+func (e *Engine) addMessage(t wire.HandshakeType, body func([]byte) []byte) {
 	e.hs.record(e.flight.add(t, e.hs.nextSend, body))
 	e.hs.nextSend++
 }
 
-// hear adds a message of the client's to the transcript, with the header that
+// addReceived adds a message of the client's to the transcript, with the header that
 // it would have had unfragmented (RFC 6347 section 4.2.6).
-func (hs *handshake) hear(t wire.HandshakeType, seq uint16, body []byte) {
+func (hs *handshake) addReceived(t wire.HandshakeType, seq uint16, body []byte) {
 	hs.record(wire.AppendHandshakeHeader(hs.scratch[:0], t, len(body), seq, 0, len(body)))
 	hs.record(body)
 }
 
-// hearChain adds the client's certificates, which stay in chain, and so do not
+// addReceivedChain adds the client's certificates, which stay in chain, and so do not
 // go into messages.
-func (hs *handshake) hearChain(seq uint16) {
+func (hs *handshake) addReceivedChain(seq uint16) {
 	hs.record(wire.AppendHandshakeHeader(hs.scratch[:0], wire.TypeCertificate, len(hs.chain), seq, 0, len(hs.chain)))
 	hs.chainAt = len(hs.messages)
 	hs.transcript.Write(hs.chain)
@@ -365,11 +286,11 @@ func (hs *handshake) record(b []byte) {
 // transcript goes on.
 func (hs *handshake) transcriptHash() []byte { return hs.transcript.Sum(hs.scratch[:0]) }
 
-// gotOn notes that the handshake has been taken on. If that was by our doing, the
+// progressed notes that the handshake has been taken on. If that was by our doing, the
 // client has time for its next step again, though it said that it is over.
-func (hs *handshake) gotOn(now time.Time) {
+func (hs *handshake) progressed(now time.Time) {
 	if !hs.alertedUntil.IsZero() {
 		hs.alertedUntil = now.Add(hs.doubt)
 	}
-	hs.gotOnAt = now
+	hs.progressedAt = now
 }

@@ -50,31 +50,31 @@ func keyDigest(key []byte) []byte {
 }
 
 // promisesTicket reports whether a ticket will end the full handshake.
-func (e *Engine) promisesTicket() bool {
+func (e dtls12) promisesTicket() bool {
 	return e.cfg.Tickets != nil && e.hs.offer.extensions.SessionTicket &&
 		e.parameters.Suite.KeyExchange.ECDHE() && e.parameters.ExtendedMasterSecret
 }
 
-// sayTicket says the NewSessionTicket that was promised. One that cannot be
+// addTicket says the NewSessionTicket that was promised. One that cannot be
 // made is empty (RFC 5077 section 3.3).
-func (e *Engine) sayTicket(now time.Time, s *wire.Session) {
+func (e dtls12) addTicket(now time.Time, s *ticketState) {
 	ticket := []byte{}
-	if state, ok := s.Append(nil); ok && len(state) <= maxTicketState {
+	if state, ok := s.append(nil); ok && len(state) <= maxTicketState {
 		if sealed, err := e.cfg.Tickets.Seal(now, state); err == nil {
 			ticket = sealed
 		}
 		clear(state)
 	}
 	left := e.cfg.ticketLifetime() - now.Sub(time.Unix(s.Created, 0))
-	e.say(wire.TypeNewSessionTicket, func(b []byte) []byte {
+	e.addMessage(wire.TypeNewSessionTicket, func(b []byte) []byte {
 		return wire.AppendNewSessionTicket(b, uint32(max(left, 0)/time.Second), ticket)
 	})
 }
 
 // newSession is what a full handshake's ticket holds.
-func (e *Engine) newSession(now time.Time) *wire.Session {
+func (e dtls12) newSession(now time.Time) *ticketState {
 	p := &e.parameters
-	s := &wire.Session{
+	s := &ticketState{
 		Suite:      e.parameters.Suite.ID,
 		Created:    now.Unix(),
 		Master:     e.hs.master[:],
@@ -87,10 +87,8 @@ func (e *Engine) newSession(now time.Time) *wire.Session {
 	return s
 }
 
-// openTicket returns the session that the hello may resume, or nil. A client
-// that leaves out the extended master secret of its session is refused (RFC
-// 7627 section 5.3), which shows in the state.
-func (e *Engine) openTicket(now time.Time) *wire.Session {
+// openTicket returns the session that the hello may resume, or nil.
+func (e dtls12) openTicket(now time.Time) *ticketState {
 	hs := e.hs
 	x := &hs.offer.extensions
 	if e.cfg.Tickets == nil || len(x.Ticket) == 0 {
@@ -100,8 +98,8 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 	if !ok {
 		return nil
 	}
-	s := new(wire.Session)
-	if !s.Parse(state) || len(s.Master) != suite.MasterSecretLen {
+	s := new(ticketState)
+	if !s.parse(state) || len(s.Master) != suite.MasterSecretLen {
 		return nil
 	}
 	age := now.Sub(time.Unix(s.Created, 0))
@@ -125,9 +123,6 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 		return nil
 	case len(s.Chain) > 0 && !e.cfg.RequestClientCertificate:
 		return nil
-	case !x.ExtendedMasterSecret:
-		e.fail(wire.AlertHandshakeFailure, "ClientHello resumes without extended master secret")
-		return nil
 	}
 	return s
 }
@@ -135,7 +130,7 @@ func (e *Engine) openTicket(now time.Time) *wire.Session {
 // resume asks whether the session may be resumed: the client's certificates are
 // parsed, then comes the PSK hook, then the verdict, before anything is
 // answered.
-func (e *Engine) resume(now time.Time, s *wire.Session) {
+func (e dtls12) resume(now time.Time, s *ticketState) {
 	hs := e.hs
 	hs.resumed = s
 	e.parameters.Resumed = true
@@ -165,7 +160,7 @@ func (e *Engine) resume(now time.Time, s *wire.Session) {
 }
 
 // startOver goes on with a full handshake.
-func (e *Engine) startOver(now time.Time) {
+func (e dtls12) startOver(now time.Time) {
 	hs, p := e.hs, &e.parameters
 	clear(hs.resumed.Master)
 	hs.resumed = nil
@@ -177,7 +172,7 @@ func (e *Engine) startOver(now time.Time) {
 }
 
 // askResumptionPSK asks for the key of the session's identity, if it has one.
-func (e *Engine) askResumptionPSK(now time.Time) {
+func (e dtls12) askResumptionPSK(now time.Time) {
 	if len(e.hs.resumed.KeyDigest) > 0 {
 		e.state = awaitResumptionPSK
 		e.raise(Event{Kind: EventPSKNeeded, Identity: e.parameters.Identity})
@@ -188,7 +183,7 @@ func (e *Engine) askResumptionPSK(now time.Time) {
 
 // answerResumptionPSK goes on when the identity's key is still the same, and
 // else with a full handshake.
-func (e *Engine) answerResumptionPSK(now time.Time, key []byte) {
+func (e dtls12) answerResumptionPSK(now time.Time, key []byte) {
 	if len(key) == 0 || subtle.ConstantTimeCompare(keyDigest(key), e.hs.resumed.KeyDigest) != 1 {
 		e.startOver(now)
 		return
@@ -196,7 +191,7 @@ func (e *Engine) answerResumptionPSK(now time.Time, key []byte) {
 	e.askResumption(now)
 }
 
-func (e *Engine) askResumption(now time.Time) {
+func (e dtls12) askResumption(now time.Time) {
 	if e.cfg.AskVerdict {
 		e.state = awaitResumptionVerdict
 		e.raise(Event{Kind: EventVerdictNeeded})
@@ -208,30 +203,30 @@ func (e *Engine) askResumption(now time.Time) {
 // answerResumption answers the hello with the abbreviated handshake's flight:
 // ServerHello, perhaps a new ticket, ChangeCipherSpec and Finished (RFC 5077
 // section 3.1). It is sent again until the client's Finished has come.
-func (e *Engine) answerResumption(now time.Time) {
+func (e dtls12) answerResumption(now time.Time) {
 	hs := e.hs
 	s := hs.resumed
 	if _, err := io.ReadFull(e.cfg.Rand, e.serverRandom[:]); err != nil {
-		e.failInside(CauseEntropy, err)
+		e.failInternal(CauseEntropy, err)
 		return
 	}
 	renew := now.Sub(time.Unix(s.Created, 0)) > e.cfg.ticketLifetime()/2
 	hs.transcript.Begin(e.parameters.Suite.Hash)
-	hs.hear(wire.TypeClientHello, hs.helloSeq, hs.hello)
-	e.sayServerHello(hs.offer.hello.SessionID, renew, nil, nil)
+	hs.addReceived(wire.TypeClientHello, hs.helloSeq, hs.hello)
+	e.addServerHello(hs.offer.hello.SessionID, renew, nil, nil)
 	copy(hs.master[:], s.Master)
 	if renew {
 		// The time of the full handshake stays, and so does the end.
-		e.sayTicket(now, s)
+		e.addTicket(now, s)
 	}
 	clear(s.Master)
 	if err := e.installKeys(); err != nil {
-		e.failInside(CauseInternal, err)
+		e.failInternal(CauseInternal, err)
 		return
 	}
-	e.sayFinished()
+	e.addFinished()
 	hs.answered()
-	hs.gotOn(now)
+	hs.progressed(now)
 	e.state = awaitFinished
 	e.resendFrom = now.Add(e.cfg.resendGap())
 	hs.resendAt = now.Add(hs.timeout)

@@ -141,7 +141,7 @@ func (e *Engine) takeFinishedAgain(now time.Time, f wire.Fragment) {
 	// there is no timer behind this flight, and it is short: clients that take one
 	// record of a datagram get one in each.
 	e.single = true
-	e.sayAgain(now, !now.Before(e.resendFrom))
+	e.retransmit(now, !now.Before(e.resendFrom))
 }
 
 // receiveAlert takes an alert that the peer authenticated.

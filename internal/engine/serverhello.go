@@ -77,7 +77,7 @@ type offer struct {
 }
 
 // receiveClientHello takes the verified hello (RFC 5246 section 7.4.1.2).
-func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
+func (e dtls12) receiveClientHello(now time.Time, seq uint16, body []byte) {
 	hs := e.hs
 	body = append(hs.hello[:0], body...) // the answer may have to wait
 	hs.hello = body
@@ -121,15 +121,18 @@ func (e *Engine) receiveClientHello(now time.Time, seq uint16, body []byte) {
 	if !e.limitRecords(&extensions) || !e.chooseProtocol(extensions.ALPN) {
 		return
 	}
-	if s := e.openTicket(now); s != nil {
-		e.resume(now, s)
-	} else if e.hs != nil {
+	switch candidate := e.openTicket(now); {
+	case candidate == nil:
 		e.negotiate(now)
+	case !extensions.ExtendedMasterSecret: // RFC 7627 section 5.3
+		e.fail(wire.AlertHandshakeFailure, "ClientHello resumes without extended master secret")
+	default:
+		e.resume(now, candidate)
 	}
 }
 
 // negotiate begins a full handshake.
-func (e *Engine) negotiate(now time.Time) {
+func (e dtls12) negotiate(now time.Time) {
 	hello, extensions := &e.hs.offer.hello, &e.hs.offer.extensions
 	if !e.offersCertificateSuite() || e.cfg.Certificate == nil {
 		e.answerHello(now, nil)
@@ -156,8 +159,12 @@ func (e *Engine) negotiate(now time.Time) {
 // unless the engine waits for it.
 func (e *Engine) AnswerCertificate(now time.Time, certificate *Certificate) {
 	if e.state == awaitCredential {
-		e.answerHello(now, certificate)
+		e.hs.protocol.answerCertificate(now, certificate)
 	}
+}
+
+func (e dtls12) answerCertificate(now time.Time, certificate *Certificate) {
+	e.answerHello(now, certificate)
 }
 
 // limitRecords heeds how long records the client takes (RFC 8449, or else RFC
@@ -208,7 +215,7 @@ func (e *Engine) chooseProtocol(offered []byte) bool {
 }
 
 // offersCertificateSuite reports whether a certificate could be of use.
-func (e *Engine) offersCertificateSuite() bool {
+func (e dtls12) offersCertificateSuite() bool {
 	offered := newNumbers(e.hs.offer.hello.CipherSuites)
 	return slices.ContainsFunc(e.cfg.Suites, func(s *suite.Suite) bool {
 		return !s.KeyExchange.WithPSK() && offered.has(s.ID)
@@ -216,7 +223,7 @@ func (e *Engine) offersCertificateSuite() bool {
 }
 
 // answerHello answers the verified hello with flight 4.
-func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
+func (e dtls12) answerHello(now time.Time, certificate *Certificate) {
 	hs := e.hs
 	if certificate != nil && !certificate.serves(hs.offer.extensions.SupportedGroups) { // as a hook may choose
 		certificate = nil
@@ -229,7 +236,7 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 		return
 	}
 	if _, err := io.ReadFull(e.cfg.Rand, e.serverRandom[:]); err != nil {
-		e.failInside(CauseEntropy, err)
+		e.failInternal(CauseEntropy, err)
 		return
 	}
 	kx := e.parameters.Suite.KeyExchange
@@ -238,29 +245,29 @@ func (e *Engine) answerHello(now time.Time, certificate *Certificate) {
 		hs.messages = []byte{}
 	}
 	hs.transcript.Begin(e.parameters.Suite.Hash)
-	hs.hear(wire.TypeClientHello, hs.helloSeq, hs.hello)
+	hs.addReceived(wire.TypeClientHello, hs.helloSeq, hs.hello)
 
 	hs.ticket = e.promisesTicket()
 	if kx.WithPSK() {
-		e.sayServerHello(nil, hs.ticket, nil, nil)
+		e.addServerHello(nil, hs.ticket, nil, nil)
 	} else {
-		e.sayCertificate(certificate)
+		e.addCertificate(certificate)
 	}
 	hs.answered()
 	if kx.ECDHE() {
-		e.sayECDHE(group, scheme, certificate)
+		e.addServerKeyExchange(group, scheme, certificate)
 		return
 	}
 	if hint := e.hint(); len(hint) > 0 { // RFC 4279 section 2
-		e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, hint) })
+		e.addMessage(wire.TypeServerKeyExchange, func(b []byte) []byte { return wire.AppendServerKeyExchangePSK(b, hint) })
 	}
-	e.sayHelloDone(now)
+	e.addServerHelloDone(now)
 }
 
-// sayCertificate says ServerHello and Certificate, and what else the client asks for
+// addCertificate says ServerHello and Certificate, and what else the client asks for
 // of what is known of the certificate: the response of OCSP (RFC 6066 section 8)
 // and signed timestamps (RFC 6962 section 3.3.1).
-func (e *Engine) sayCertificate(certificate *Certificate) {
+func (e dtls12) addCertificate(certificate *Certificate) {
 	hs := e.hs
 	staple, timestamps := certificate.Staple, certificate.SCTs
 	if !hs.offer.extensions.StatusRequest {
@@ -269,10 +276,10 @@ func (e *Engine) sayCertificate(certificate *Certificate) {
 	if !hs.offer.extensions.SCT {
 		timestamps = nil
 	}
-	e.sayServerHello(nil, hs.ticket, staple, timestamps)
-	e.say(wire.TypeCertificate, func(b []byte) []byte { return wire.AppendCertificate(b, certificate.Chain) })
+	e.addServerHello(nil, hs.ticket, staple, timestamps)
+	e.addMessage(wire.TypeCertificate, func(b []byte) []byte { return wire.AppendCertificate(b, certificate.Chain) })
 	if staple != nil {
-		e.say(wire.TypeCertificateStatus, func(b []byte) []byte { return wire.AppendCertificateStatus(b, staple) })
+		e.addMessage(wire.TypeCertificateStatus, func(b []byte) []byte { return wire.AppendCertificateStatus(b, staple) })
 	}
 }
 
@@ -284,17 +291,17 @@ func (e *Engine) hint() []byte {
 	return e.cfg.PSKIdentityHint(e.parameters.ServerName)
 }
 
-// sayHelloDone says what follows ServerKeyExchange, which lets the flight go.
-func (e *Engine) sayHelloDone(now time.Time) {
+// addServerHelloDone says what follows ServerKeyExchange, which lets the flight go.
+func (e dtls12) addServerHelloDone(now time.Time) {
 	hs := e.hs
 	e.state = awaitClientKeyExchange
 	if hs.messages != nil {
-		e.say(wire.TypeCertificateRequest, func(b []byte) []byte { return wire.AppendCertificateRequest(b, suite.Schemes()) })
+		e.addMessage(wire.TypeCertificateRequest, func(b []byte) []byte { return wire.AppendCertificateRequest(b, suite.Schemes()) })
 		e.state = awaitCertificate
 	}
-	e.say(wire.TypeServerHelloDone, nil)
+	e.addMessage(wire.TypeServerHelloDone, nil)
 	e.flight.held = false
-	hs.gotOn(now)
+	hs.progressed(now)
 	e.resendFrom = now.Add(e.cfg.resendGap())
 	hs.resendAt = now.Add(hs.timeout)
 }
@@ -305,7 +312,7 @@ func (hs *handshake) answered() {
 	hs.hello = emptied(hs.hello)
 }
 
-func (e *Engine) sayServerHello(sessionID []byte, ticket bool, staple, timestamps []byte) {
+func (e dtls12) addServerHello(sessionID []byte, ticket bool, staple, timestamps []byte) {
 	hs := e.hs
 	hello, x := &hs.offer.hello, &hs.offer.extensions
 	answer := wire.ServerHello{
@@ -328,13 +335,13 @@ func (e *Engine) sayServerHello(sessionID []byte, ticket bool, staple, timestamp
 	if x.RecordSizeLimit != 0 {
 		answer.RecordSizeLimit = wire.MaxPlaintext
 	}
-	e.say(wire.TypeServerHello, answer.Append)
+	e.addMessage(wire.TypeServerHello, answer.Append)
 }
 
-// sayECDHE has ServerKeyExchange made, with a new key pair, signed if there is a
+// addServerKeyExchange has ServerKeyExchange made, with a new key pair, signed if there is a
 // certificate (RFC 8422 section 5.4, RFC 5489 section 2). The flight waits for
 // it. The client chooses the group: a key pair of P-384 costs ten of P-256.
-func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
+func (e dtls12) addServerKeyExchange(group, scheme uint16, certificate *Certificate) {
 	hs := e.hs
 	e.parameters.Group = group
 	e.flight.held = true
@@ -347,7 +354,7 @@ func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
 	e.work(awaitServerKeyExchange, !withPSK && blocks(certificate.Key), func() func(time.Time) {
 		key, err := suite.Curve(group).GenerateKey(random)
 		if err != nil {
-			return func(time.Time) { e.failInside(CauseEntropy, err) }
+			return func(time.Time) { e.failInternal(CauseEntropy, err) }
 		}
 		params := wire.AppendServerECDHParams(nil, group, key.PublicKey().Bytes())
 		var body []byte
@@ -356,14 +363,14 @@ func (e *Engine) sayECDHE(group, scheme uint16, certificate *Certificate) {
 		} else {
 			signature, err := suite.Sign(random, certificate.Key, scheme, slices.Concat(randoms, params))
 			if err != nil {
-				return func(time.Time) { e.failInside(CauseInternal, err) }
+				return func(time.Time) { e.failInternal(CauseInternal, err) }
 			}
 			body = wire.AppendSignature(params, scheme, signature)
 		}
 		return func(now time.Time) {
 			hs.ecdh = key
-			e.say(wire.TypeServerKeyExchange, func(b []byte) []byte { return append(b, body...) })
-			e.sayHelloDone(now)
+			e.addMessage(wire.TypeServerKeyExchange, func(b []byte) []byte { return append(b, body...) })
+			e.addServerHelloDone(now)
 		}
 	})
 }
@@ -379,7 +386,7 @@ func blocks(key crypto.Signer) bool {
 
 // chooseSuite returns the first of the server's suites that the client offers
 // and that both have the means for.
-func (e *Engine) chooseSuite(certificate *Certificate, group, scheme bool) *suite.Suite {
+func (e dtls12) chooseSuite(certificate *Certificate, group, scheme bool) *suite.Suite {
 	offered := newNumbers(e.hs.offer.hello.CipherSuites)
 	for _, s := range e.cfg.Suites {
 		kx := s.KeyExchange
@@ -396,7 +403,7 @@ func (e *Engine) chooseSuite(certificate *Certificate, group, scheme bool) *suit
 }
 
 // whyNoSuite says why chooseSuite has returned none.
-func (e *Engine) whyNoSuite(certificate *Certificate) string {
+func (e dtls12) whyNoSuite(certificate *Certificate) string {
 	if certificate == nil && e.cfg.Certificate != nil && e.offersCertificateSuite() {
 		return "no certificate suits the client's cipher suites, groups and signature algorithms"
 	}

@@ -8,7 +8,7 @@ import "time"
 // HelloAgain tells the engine that its verified hello came again: the answer
 // was lost. It is sent again, at a bounded rate and from the cache.
 func (e *Engine) HelloAgain(now time.Time) {
-	if e.awaitsClient() && e.state != awaitClientHello {
+	if e.unanswered() && e.state != awaitClientHello {
 		e.resend(now)
 	}
 }
@@ -35,22 +35,22 @@ func (e *Engine) resend(now time.Time) {
 	// Of those who ask often, with a timer shorter than the round trip or as
 	// attackers, only some say that a flight was lost.
 	hs, since := e.hs, e.hs.lostAt
-	if since.Before(hs.gotOnAt) {
-		since = hs.gotOnAt
+	if since.Before(hs.progressedAt) {
+		since = hs.progressedAt
 	}
 	first := e.cfg.firstTimeout()
 	lost := now.Sub(since) >= first-first/4
 	if lost {
 		hs.lostAt = now
 	}
-	e.sayAgain(now, lost)
+	e.retransmit(now, lost)
 	hs.resendAt = now.Add(hs.timeout)
 }
 
-// sayAgain sends the last flight again, which the client seems not to have got.
+// retransmit sends the last flight again, which the client seems not to have got.
 // Whoever asks for it just then, its own timer having come up too, has been
 // answered.
-func (e *Engine) sayAgain(now time.Time, lost bool) {
+func (e *Engine) retransmit(now time.Time, lost bool) {
 	e.flight.rewind()
 	e.resendFrom = now.Add(e.cfg.resendGap())
 	if !lost {
@@ -85,15 +85,6 @@ func (e *Engine) Deadline() time.Time {
 	}
 }
 
-// asking reports whether the engine waits for its caller, and not for the client.
-func (e *Engine) asking() bool {
-	switch e.state {
-	case awaitResumptionParsing, awaitResumptionPSK, awaitResumptionVerdict, awaitCredential, awaitServerKeyExchange, awaitParsing, awaitSecret, awaitPSK, awaitVerification, awaitVerdict:
-		return true
-	}
-	return false
-}
-
 // onSchedule has retransmission go on as if what the engine has waited for had
 // been there at once, lest it show how long that took.
 func (hs *handshake) onSchedule(now time.Time) {
@@ -125,7 +116,7 @@ func (e *Engine) Timeout(now time.Time) {
 		return
 	}
 	e.hs.lostAt = now
-	e.sayAgain(now, true)
+	e.retransmit(now, true)
 	e.hs.timeout = min(2*e.hs.timeout, MaxTimeout)
 	e.hs.resendAt = now.Add(e.hs.timeout)
 }

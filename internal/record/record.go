@@ -56,9 +56,6 @@ func (p *protection) init(s *suite.Suite, key, iv []byte) error {
 
 var errKeyLen = errors.New("record: key or IV is not as long as the suite's")
 
-// Keyed reports whether there is a key.
-func (p *protection) Keyed() bool { return p.suite != nil }
-
 // wake makes the AEAD again.
 func (p *protection) wake() (err error) {
 	p.aead, err = p.suite.NewAEAD(p.key[:p.suite.KeyLen])

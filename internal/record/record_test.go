@@ -402,10 +402,10 @@ func TestWrongKey(t *testing.T) {
 		}
 		for _, n := range []struct{ key, iv int }{{s.KeyLen - 1, s.FixedIVLen}, {s.KeyLen, s.FixedIVLen - 1}} {
 			sealer, opener := pair(t, s)
-			if err := opener.Init(s, sequence(0, n.key), sequence(0, n.iv)); err == nil || opener.Keyed() {
+			if err := opener.Init(s, sequence(0, n.key), sequence(0, n.iv)); err == nil || opener.suite != nil {
 				t.Errorf("an Opener takes a key and IV of %d and %d bytes", n.key, n.iv)
 			}
-			if err := sealer.Init(s, 1, sequence(0, n.key), sequence(0, n.iv)); err == nil || sealer.Keyed() {
+			if err := sealer.Init(s, 1, sequence(0, n.key), sequence(0, n.iv)); err == nil || sealer.suite != nil {
 				t.Errorf("a Sealer takes a key and IV of %d and %d bytes", n.key, n.iv)
 			}
 		}

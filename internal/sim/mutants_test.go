@@ -43,7 +43,7 @@ var mutants = []mutant{
 	{"client certificate not verified", "chains.go", "verify", "chains, err = certificates[0].Verify(options)", "chains, _ = certificates[0].Verify(options)"},
 	{"client certificate of any usage", "chains.go", "verify", "x509.ExtKeyUsageClientAuth", "x509.ExtKeyUsageAny"},
 	{"no client certificate needed", "internal/engine/clientflight.go", "receiveCertificate", "count == 0 && e.cfg.RequireClientCertificate", "count == 0 && !e.cfg.RequestClientCertificate"},
-	{"resumed before Finished", "internal/engine/resumption.go", "answerResumption", "e.sayFinished()\n", "e.sayFinished()\n\tif e.hs != nil {\n\t\te.establish(now)\n\t\treturn\n\t}\n"},
+	{"resumed before Finished", "internal/engine/resumption.go", "answerResumption", "e.addFinished()\n", "e.addFinished()\n\tif e.hs != nil {\n\t\te.establish(now)\n\t\treturn\n\t}\n"},
 	{"random of the server forgotten", "internal/engine/serverhello.go", "answerHello", "io.ReadFull(e.cfg.Rand, e.serverRandom[:])", "io.ReadFull(e.cfg.Rand, e.serverRandom[:0])"},
 	{"fragments put to the wrong place", "internal/engine/reassembly.go", "add", "copy(a.body[start:], f.Body)", "copy(a.body[start/2:], f.Body)"},
 	{"memory of fragments not given back", "internal/engine/reassembly.go", "reset", "a.budget.Reserve(-n)", "a.budget.Reserve(0 * n)"},
@@ -51,7 +51,7 @@ var mutants = []mutant{
 
 	// Timers.
 	{"timer does not double", "internal/engine/timeout.go", "Timeout", "min(2*e.hs.timeout, MaxTimeout)", "min(e.hs.timeout, MaxTimeout)"},
-	{"flight not sent again", "internal/engine/timeout.go", "Timeout", "e.sayAgain(now, true)", ""},
+	{"flight not sent again", "internal/engine/timeout.go", "Timeout", "e.retransmit(now, true)", ""},
 	{"timer set once", "serve.go", "housekeep", "q.Set(&s.timer, next)", "_ = next"},
 	{"idle since the handshake", "drive.go", "receive", "s.hear(now)", ""},
 	{"idle session is not told", "rest.go", "timeout", "s.endLocked(ErrIdleTimeout, true)", "s.endLocked(ErrIdleTimeout, false)"},
@@ -80,7 +80,7 @@ var mutants = []mutant{
 	{"nobody is remembered when closed", "peers.go", "remove", "l.closed.put(s, l.since(last.Time))", ""},
 	{"early data forgotten", "internal/engine/early.go", "keepOvertaking", "e.hs.overtaken = e.hs.overtaken || drop == DropNone", ""},
 	{"alert in plaintext forgotten", "drive.go", "withAlert", "!ev.Alerted ||", "ev.Alerted ||"},
-	{"a Finished that comes again is not answered", "internal/engine/sealed.go", "takeFinishedAgain", "e.sayAgain(now, !now.Before(e.resendFrom))", ""},
+	{"a Finished that comes again is not answered", "internal/engine/sealed.go", "takeFinishedAgain", "e.retransmit(now, !now.Before(e.resendFrom))", ""},
 	{"nonsense is let pass", "internal/engine/sealed.go", "receiveAlert", "e.fail(wire.AlertDecodeError, \"malformed alert\")", ""},
 	{"sessions do not age", "rest.go", "expireLocked", "age > 0 {", "age > 0 && s.keyEnds {"},
 	{"resumed sessions are young", "drive.go", "eventsLocked", "s.establishedLocked(now, ev.Created)", "s.establishedLocked(now, now)"},

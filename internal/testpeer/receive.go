@@ -38,11 +38,11 @@ func (c *Client) Receive(datagram []byte) error {
 func (c *Client) receiveRecord(r wire.Record) error {
 	content := r.Payload
 	if r.Epoch > 0 {
-		if !c.opener.Keyed() && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {
+		if !c.keyed && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {
 			c.Resuming = true
 			c.installKeys(c.Master)
 		}
-		if !c.opener.Keyed() {
+		if !c.keyed {
 			return errors.New("sealed record before the keys")
 		}
 		var err error

@@ -87,6 +87,7 @@ type Client struct {
 	master        []byte
 	sealer        record.Sealer
 	opener        record.Opener
+	keyed         bool   // it has a key
 	public        []byte // the server's, of ECDHE
 	shared        []byte
 }
@@ -384,6 +385,7 @@ func (c *Client) installKeys(master []byte) {
 		c.opener.Init(c.suite, keys.ServerKey, keys.ServerIV)); err != nil {
 		panic(err)
 	}
+	c.keyed = true
 }
 
 // FinishedMessage returns the client's Finished. Each call gives it the same

@@ -335,3 +335,9 @@ func TestAppendCertificateStatus(t *testing.T) {
 	wantBytes(t, "status", AppendCertificateStatus([]byte{0xee}, bytes.Repeat([]byte{0xaa}, 258)), unhex(t, "ee"+"01"+"000102"+strings.Repeat("aa", 258)))
 	wantBytes(t, "timestamps", AppendSCTs([]byte{0xee}, [][]byte{{1, 2}, {3}}), unhex(t, "ee"+"0007"+"0002"+"0102"+"0001"+"03"))
 }
+
+func TestAppendNewSessionTicket(t *testing.T) {
+	t.Parallel()
+	wantBytes(t, "body", AppendNewSessionTicket(nil, 0x01020304, []byte("ticket")), append([]byte{1, 2, 3, 4, 0, 6}, "ticket"...))
+	wantBytes(t, "empty", AppendNewSessionTicket(nil, 0, nil), make([]byte, 6))
+}
