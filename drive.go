@@ -19,18 +19,18 @@ import (
 func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Drop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	data, drop := s.eng.Receive(now, s.loop.datagram, r, buf)
-	if drop == engine.DropNone && r.Epoch > 0 {
+	result := s.eng.Receive(now, s.loop.datagram, r, buf)
+	if result.Authentic {
 		s.hear(now)
 		s.spoke = s.spoke || s.eng.Established()
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
 	s.classLocked(now)
-	if data != nil {
-		s.dataLocked(r, data)
+	if result.Data != nil {
+		s.dataLocked(r, result.Data)
 	}
-	return drop
+	return result.Drop
 }
 
 // dataLocked has the handler told of application data.

@@ -54,7 +54,7 @@ func Example() {
 
 	// Output:
 	// event: Listening
-	// event: HelloVerifyRequest
+	// event: HelloVerifyRequestSent
 	// event: HelloVerified
 	// event: PSKRequested
 	// event: HandshakeComplete
@@ -205,7 +205,7 @@ func ExampleLogHandler() {
 
 	// Output:
 	// level=INFO msg=listening kind=Listening local=127.0.0.1
-	// level=INFO msg="not verified yet, sent a cookie" kind=HelloVerifyRequest remote=127.0.0.1 local=127.0.0.1
+	// level=INFO msg="not verified yet, sent a cookie" kind=HelloVerifyRequestSent remote=127.0.0.1 local=127.0.0.1
 	// level=INFO msg="verified, starting a handshake" kind=HelloVerified remote=127.0.0.1 local=127.0.0.1
 	// level=INFO msg="asking for the pre-shared key" kind=PSKRequested remote=127.0.0.1 local=127.0.0.1 identity=sensor-1
 	// level=INFO msg="handshake complete" kind=HandshakeComplete remote=127.0.0.1 local=127.0.0.1 identity=sensor-1 suite=TLS_PSK_WITH_AES_128_GCM_SHA256 resumed=false

@@ -222,9 +222,9 @@ func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Re
 	switch {
 	case f.first == nil:
 		add(f.open)
-	case r.Epoch == 0 && only != nil:
+	case !r.Sealed() && only != nil:
 		add(only)
-	case r.Epoch == 0:
+	case !r.Sealed():
 		add(f.newest())
 		if f.second != nil && !f.second.awaitsHello() {
 			add(f.first)
@@ -254,10 +254,10 @@ func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Re
 		} else if at == nil || s == f.open {
 			why, at = drop, s
 		}
-		if r.Epoch > 0 && i < n-keepers && !notOpened(drop) {
+		if r.Sealed() && i < n-keepers && !notOpened(drop) {
 			break // one that has its key has taken it
 		}
-		if r.Epoch == 0 && s == f.second && !engine.IsUnnumbered(r) && l.goesOnAlone(s) {
+		if !r.Sealed() && s == f.second && !engine.IsUnnumbered(r) && l.goesOnAlone(s) {
 			break
 		}
 	}

@@ -265,7 +265,7 @@ func (e dtls12) accept(now time.Time) {
 
 // complete ends a full handshake with flight 6, which outlives it.
 func (e dtls12) complete(now time.Time) {
-	e.flight = flight{bytes: make([]byte, 0, 2*wire.HandshakeHeaderLen+wire.VerifyDataLen)}
+	e.flight = flight{bytes: make([]byte, 0, 2*(1+wire.HandshakeHeaderLen)+wire.VerifyDataLen)}
 	if e.hs.ticket {
 		e.addTicket(now, e.newSession(now))
 	}
@@ -279,8 +279,8 @@ func (e dtls12) complete(now time.Time) {
 func (e dtls12) addFinished() {
 	hs := e.hs
 	verifyData := hs.secret.ServerVerifyData(hs.transcriptHash())
-	e.flight.add(changeCipherSpec, 0, nil)
-	finished := e.flight.add(wire.TypeFinished, hs.nextSend, func(b []byte) []byte { return append(b, verifyData...) })
+	e.flight.add(0, changeCipherSpec, 0, nil)
+	finished := e.flight.add(1, wire.TypeFinished, hs.nextSend, func(b []byte) []byte { return append(b, verifyData...) })
 	if hs.resumed != nil {
 		hs.record(finished)
 	}

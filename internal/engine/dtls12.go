@@ -103,6 +103,6 @@ func (e dtls12) installKeys() error {
 	secret.Become(e.parameters.Suite, e.hs.master[:])
 	keys := secret.Keys(e.clientRandom[:], e.serverRandom[:])
 	return errors.Join(
-		e.opener.Init(e.parameters.Suite, keys.ClientKey, keys.ClientIV),
-		e.sealer.Init(e.parameters.Suite, 1, keys.ServerKey, keys.ServerIV))
+		e.opener.Init(e.parameters.Suite.AEAD, keys.ClientKey, keys.ClientIV),
+		e.sealer.Init(e.parameters.Suite.AEAD, 1, keys.ServerKey, keys.ServerIV))
 }

@@ -244,30 +244,39 @@ func (e *Engine) Resting() bool {
 // Sealed is how many records were sealed with the write key.
 func (e *Engine) Sealed() uint64 { return e.sealer.Sealed() }
 
-// Receive takes one record. What it holds is appended to buf. If that is
-// application data it is returned as data, and then not nil though perhaps
-// empty; any other record leaves at most events and datagrams. A record that
-// the engine has no use for is dropped, for the reason returned. Records of one
-// datagram have the same number, which no other datagram has: what one datagram
-// may cost in a handshake is bounded.
-func (e *Engine) Receive(now time.Time, datagram uint64, r Record, buf []byte) (data []byte, drop Drop) {
+// Result is what has come of a record.
+type Result struct {
+	// Data is what it holds, if that is application data, and then not nil though
+	// perhaps empty. Any other record leaves at most events and datagrams.
+	Data []byte
+	// Drop is why the engine has no use for it.
+	Drop Drop
+	// Authentic: it opened, and is of use. The peer is there.
+	Authentic bool
+}
+
+// Receive takes one record. Result.Data is appended to buf. Records of one datagram
+// have the same number, which no other datagram has: what one datagram may cost in
+// a handshake is bounded.
+func (e *Engine) Receive(now time.Time, datagram uint64, r Record, buf []byte) Result {
 	if len(r.Payload) > wire.MaxPlaintext+256 {
-		return nil, DropMalformed
+		return Result{Drop: DropMalformed}
 	}
 	if e.hs != nil && e.hs.datagram != datagram {
 		e.hs.datagram, e.hs.pieces = datagram, 0
 	}
 	switch {
 	case e.state == closed:
-		return nil, DropClosed
+		return Result{Drop: DropClosed}
 	case r.Epoch == 0 && e.state == established:
-		return nil, e.receivePlainLate(r)
+		return Result{Drop: e.receivePlainLate(r)}
 	case r.Epoch == 0:
-		return nil, e.receivePlain(now, r)
+		return Result{Drop: e.receivePlain(now, r)}
 	case r.Epoch == 1:
-		return e.receiveSealed(now, r, buf)
+		data, drop := e.receiveSealed(now, r, buf)
+		return Result{Data: data, Drop: drop, Authentic: drop == DropNone}
 	default:
-		return nil, DropEpoch
+		return Result{Drop: DropEpoch}
 	}
 }
 

@@ -168,7 +168,8 @@ func (d *driver) receive(datagram []byte) []Drop {
 			d.t.Fatal("the test sent half a record")
 		}
 		datagram = rest
-		data, drop := d.e.Receive(d.now, d.datagrams, r, buf)
+		result := d.e.Receive(d.now, d.datagrams, r, buf)
+		data, drop := result.Data, result.Drop
 		if drop != DropNone {
 			drops = append(drops, drop)
 		}

@@ -8,8 +8,8 @@ import (
 // flight is what the server last said, kept to be said again. Each time its
 // records get new sequence numbers, so no nonce is ever used twice.
 type flight struct {
-	// bytes are the messages, each behind the header that it has unfragmented
-	// (RFC 6347 section 4.2.6).
+	// bytes are the messages, each behind its epoch, in a byte, and the header that
+	// it has unfragmented (RFC 6347 section 4.2.6).
 	bytes  []byte
 	next   int  // where in bytes the message is that goes out next
 	offset int  // and how many bytes of its body have gone out
@@ -22,12 +22,10 @@ const changeCipherSpec wire.HandshakeType = 255
 
 var changeCipherSpecBody = []byte{1} // RFC 5246 section 7.1
 
-// epochOf is the epoch of a message of a flight.
-func epochOf(t wire.HandshakeType) uint16 {
-	if t == wire.TypeFinished {
-		return 1
-	}
-	return 0
+// message is one of a flight's, with the epoch that it goes out in.
+type message struct {
+	wire.Fragment
+	epoch uint16
 }
 
 func (f *flight) rewind() { f.next, f.offset = 0, 0 }
@@ -35,9 +33,10 @@ func (f *flight) rewind() { f.next, f.offset = 0, 0 }
 // leaves reports whether some of the flight is to go out.
 func (f *flight) leaves() bool { return !f.held && f.next < len(f.bytes) }
 
-// add adds a message, whose body the function appends; nil: it has none. It
+// add adds a message, whose body the function appends; if nil, it has none. It
 // returns the message behind its header.
-func (f *flight) add(t wire.HandshakeType, seq uint16, body func([]byte) []byte) []byte {
+func (f *flight) add(epoch uint8, t wire.HandshakeType, seq uint16, body func([]byte) []byte) []byte {
+	f.bytes = append(f.bytes, epoch)
 	start := len(f.bytes)
 	f.bytes = append(f.bytes, make([]byte, wire.HandshakeHeaderLen)...)
 	if body != nil {
@@ -96,7 +95,7 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 			break
 		}
 		if m.Type == changeCipherSpec {
-			dst, err = e.appendRecord(dst, epochOf(m.Type), wire.ContentChangeCipherSpec, nil, changeCipherSpecBody)
+			dst, err = e.appendRecord(dst, m.epoch, wire.ContentChangeCipherSpec, nil, changeCipherSpecBody)
 		} else {
 			from := f.offset
 			if e.backwards {
@@ -104,7 +103,7 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 			}
 			var header [wire.HandshakeHeaderLen]byte
 			wire.AppendHandshakeHeader(header[:0], m.Type, len(m.Body), m.MessageSeq, from, n)
-			dst, err = e.appendRecord(dst, epochOf(m.Type), wire.ContentHandshake, header[:], m.Body[from:from+n])
+			dst, err = e.appendRecord(dst, m.epoch, wire.ContentHandshake, header[:], m.Body[from:from+n])
 		}
 		if f.offset += n; f.offset == len(m.Body) {
 			f.next, f.offset = len(f.bytes)-len(rest), 0
@@ -115,12 +114,12 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 }
 
 // message returns the message at a place in bytes, and what follows it.
-func (f *flight) message(at int) (m wire.Fragment, rest []byte) {
-	m, rest, ok := wire.ParseFragment(f.bytes[at:])
+func (f *flight) message(at int) (m message, rest []byte) {
+	fragment, rest, ok := wire.ParseFragment(f.bytes[at+1:])
 	if !ok {
 		panic("engine: a flight that add has not made")
 	}
-	return m, rest
+	return message{fragment, uint16(f.bytes[at])}, rest
 }
 
 // appendRecord appends a record of an epoch.

@@ -255,7 +255,7 @@ func (e *Engine) receiveKept(now time.Time) {
 // addMessage adds a message to the flight and to the transcript. Its body is what the
 // function appends; nil: it has none.
 func (e *Engine) addMessage(t wire.HandshakeType, body func([]byte) []byte) {
-	e.hs.record(e.flight.add(t, e.hs.nextSend, body))
+	e.hs.record(e.flight.add(0, t, e.hs.nextSend, body))
 	e.hs.nextSend++
 }
 

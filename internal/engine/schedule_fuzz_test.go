@@ -275,7 +275,8 @@ func (s *schedule) give(datagram []byte) {
 		}
 		datagram = rest
 		over, opened := s.e.Closed(), s.e.Established()
-		data, drop := s.e.Receive(s.now, s.datagrams, r, buf)
+		result := s.e.Receive(s.now, s.datagrams, r, buf)
+		data, drop := result.Data, result.Drop
 		if over && drop != DropClosed {
 			s.t.Fatalf("drop %d after the end", drop)
 		}

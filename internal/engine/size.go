@@ -53,7 +53,7 @@ func (e *Engine) TooLong(n int) {
 // cut returns how many bytes of a message's body go into the next record, from an
 // offset on, when the datagram has used bytes already. It fails when the record
 // begins another datagram. The message stands at a place in the flight.
-func (e *Engine) cut(m wire.Fragment, at, offset, used int) (n int, fits bool) {
+func (e *Engine) cut(m message, at, offset, used int) (n int, fits bool) {
 	if e.size == 0 && !e.single {
 		return e.cutLarge(m, offset, used)
 	}
@@ -62,26 +62,26 @@ func (e *Engine) cut(m wire.Fragment, at, offset, used int) (n int, fits bool) {
 }
 
 // recordLen is the length of a record with n bytes of a message's body.
-func (e *Engine) recordLen(m wire.Fragment, n int) int {
+func (e *Engine) recordLen(m message, n int) int {
 	if m.Type == changeCipherSpec {
-		return e.overhead(epochOf(m.Type)) + len(changeCipherSpecBody)
+		return e.overhead(m.epoch) + len(changeCipherSpecBody)
 	}
-	return e.overhead(epochOf(m.Type)) + wire.HandshakeHeaderLen + n
+	return e.overhead(m.epoch) + wire.HandshakeHeaderLen + n
 }
 
 // most is how many bytes of a message's body one record holds in a datagram of so
 // many bytes.
-func (e *Engine) most(m wire.Fragment, size int) int {
+func (e *Engine) most(m message, size int) int {
 	limit := e.limit
-	if epochOf(m.Type) == 0 {
+	if m.epoch == 0 {
 		limit = e.plainLimit
 	}
-	return min(size-e.overhead(epochOf(m.Type)), int(limit)) - wire.HandshakeHeaderLen
+	return min(size-e.overhead(m.epoch), int(limit)) - wire.HandshakeHeaderLen
 }
 
 // cutLarge is cut for datagrams of Config.MTU, which are filled. A message that
 // fits a datagram of its own is not split to fill the one before.
-func (e *Engine) cutLarge(m wire.Fragment, offset, used int) (n int, fits bool) {
+func (e *Engine) cutLarge(m message, offset, used int) (n int, fits bool) {
 	if m.Type == changeCipherSpec {
 		return 0, used+e.recordLen(m, 0) <= e.cfg.MTU
 	}
@@ -98,7 +98,7 @@ func (e *Engine) cutLarge(m wire.Fragment, offset, used int) (n int, fits bool) 
 // recut is cut for smaller datagrams. Where a message has been cut before, in larger
 // ones, it is cut again: there are clients, pion's among them, that never put
 // together what was cut otherwise at first and has come in part.
-func (e *Engine) recut(m wire.Fragment, at, offset int) (n int) {
+func (e *Engine) recut(m message, at, offset int) (n int) {
 	if e.backwards && offset < len(m.Body) {
 		offset = len(m.Body) - offset - 1 // the last byte of the piece
 	}

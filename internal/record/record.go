@@ -31,7 +31,7 @@ const additionalLen = 13
 // protection is one direction's AEAD with its nonce. The scratch arrays live
 // here because what an interface method is given escapes.
 type protection struct {
-	suite      *suite.Suite
+	method     *suite.AEAD // nil: there is no key yet
 	aead       cipher.AEAD // nil at rest
 	key        [suite.MaxKeyLen]byte
 	iv         [suite.NonceLen]byte
@@ -39,26 +39,26 @@ type protection struct {
 	additional [additionalLen]byte
 }
 
-func (p *protection) init(s *suite.Suite, key, iv []byte) error {
+func (p *protection) init(method *suite.AEAD, key, iv []byte) error {
 	*p = protection{} // which it stays when there is an error
-	if len(key) != s.KeyLen || len(iv) != s.FixedIVLen {
+	if len(key) != method.KeyLen || len(iv) != method.FixedIVLen {
 		return errKeyLen
 	}
-	aead, err := s.NewAEAD(key)
+	aead, err := method.New(key)
 	if err != nil {
 		return err
 	}
-	p.suite, p.aead = s, aead
+	p.method, p.aead = method, aead
 	copy(p.key[:], key)
 	copy(p.iv[:], iv)
 	return nil
 }
 
-var errKeyLen = errors.New("record: key or IV is not as long as the suite's")
+var errKeyLen = errors.New("record: key or IV is not as long as the AEAD's")
 
 // wake makes the AEAD again.
 func (p *protection) wake() (err error) {
-	p.aead, err = p.suite.NewAEAD(p.key[:p.suite.KeyLen])
+	p.aead, err = p.method.New(p.key[:p.method.KeyLen])
 	return err
 }
 
@@ -111,14 +111,14 @@ type Sealer struct {
 }
 
 // Init begins an epoch with keys, which are copied.
-func (s *Sealer) Init(suite *suite.Suite, epoch uint16, key, iv []byte) error {
+func (s *Sealer) Init(method *suite.AEAD, epoch uint16, key, iv []byte) error {
 	s.epoch, s.next = epoch, 0
-	return s.init(suite, key, iv)
+	return s.init(method, key, iv)
 }
 
 // Overhead is by how many bytes a record is longer than its content, header
 // included.
-func (s *Sealer) Overhead() int { return wire.RecordHeaderLen + s.suite.Overhead() }
+func (s *Sealer) Overhead() int { return wire.RecordHeaderLen + s.method.Overhead() }
 
 // Sealed is how many records the epoch has had.
 func (s *Sealer) Sealed() uint64 { return s.next }
@@ -144,12 +144,12 @@ func (s *Sealer) Append(dst []byte, t wire.ContentType, head, content []byte) ([
 		}
 	}
 	n := len(head) + len(content)
-	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, s.epoch, s.next, s.suite.Overhead()+n)
+	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, s.epoch, s.next, s.method.Overhead()+n)
 	epochAndSeq := uint64(s.epoch)<<48 | s.next
 	s.next++
 	s.setNonce(epochAndSeq)
 	s.setAdditional(epochAndSeq, t, wire.VersionDTLS12, n)
-	dst = append(dst, s.nonce[s.suite.FixedIVLen:]...)
+	dst = append(dst, s.nonce[s.method.FixedIVLen:]...)
 	if len(head) > 0 { // put together at their place, and sealed there
 		start := len(dst)
 		dst = append(append(dst, head...), content...)
@@ -166,9 +166,9 @@ type Opener struct {
 }
 
 // Init begins an epoch with keys, which are copied.
-func (o *Opener) Init(suite *suite.Suite, key, iv []byte) error {
+func (o *Opener) Init(method *suite.AEAD, key, iv []byte) error {
 	o.window = Window{}
-	return o.init(suite, key, iv)
+	return o.init(method, key, iv)
 }
 
 // Open appends the content of r to dst. Only a record that opens marks the
@@ -186,7 +186,7 @@ func (o *Opener) Open(dst []byte, r wire.Record) ([]byte, error) {
 
 // Reopen is Open for a record that Open has opened before.
 func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, error) {
-	length := len(r.Payload) - o.suite.Overhead()
+	length := len(r.Payload) - o.method.Overhead()
 	if length < 0 || length > wire.MaxPlaintext {
 		return dst, ErrForged
 	}
@@ -197,7 +197,7 @@ func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, error) {
 	}
 	epochAndSeq := uint64(r.Epoch)<<48 | r.Seq
 	o.setNonce(epochAndSeq)
-	explicit := o.suite.ExplicitNonceLen()
+	explicit := o.method.ExplicitNonceLen()
 	copy(o.nonce[suite.NonceLen-explicit:], r.Payload[:explicit]) // the peer's choice, RFC 5288 section 3
 	o.setAdditional(epochAndSeq, r.Type, r.Version, length)
 	out, err := o.aead.Open(dst, o.nonce[:], r.Payload[explicit:], o.additional[:])

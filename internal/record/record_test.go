@@ -31,7 +31,7 @@ func pair(tb testing.TB, s *suite.Suite) (*Sealer, *Opener) {
 func mustSealer(tb testing.TB, s *suite.Suite, epoch uint16) *Sealer {
 	tb.Helper()
 	sealer := new(Sealer)
-	if err := sealer.Init(s, epoch, sequence(0, s.KeyLen), sequence(0xf0, s.FixedIVLen)); err != nil {
+	if err := sealer.Init(s.AEAD, epoch, sequence(0, s.KeyLen), sequence(0xf0, s.FixedIVLen)); err != nil {
 		tb.Fatal(err)
 	}
 	return sealer
@@ -40,7 +40,7 @@ func mustSealer(tb testing.TB, s *suite.Suite, epoch uint16) *Sealer {
 func mustOpener(tb testing.TB, s *suite.Suite) *Opener {
 	tb.Helper()
 	opener := new(Opener)
-	if err := opener.Init(s, sequence(0, s.KeyLen), sequence(0xf0, s.FixedIVLen)); err != nil {
+	if err := opener.Init(s.AEAD, sequence(0, s.KeyLen), sequence(0xf0, s.FixedIVLen)); err != nil {
 		tb.Fatal(err)
 	}
 	return opener
@@ -255,7 +255,7 @@ func TestPeersNonce(t *testing.T) {
 		if s.ExplicitNonceLen() == 0 {
 			t.Skip("the suite has no explicit nonce")
 		}
-		aead, err := s.NewAEAD(sequence(0, s.KeyLen))
+		aead, err := s.AEAD.New(sequence(0, s.KeyLen))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -395,17 +395,17 @@ func TestWrongKey(t *testing.T) {
 		r := mustAppend(t, mustSealer(t, s, 1), wire.ContentApplicationData, []byte("text"))
 		for _, start := range []struct{ key, iv byte }{{1, 0xf0}, {0, 0xf1}} {
 			var other Opener
-			if err := other.Init(s, sequence(start.key, s.KeyLen), sequence(start.iv, s.FixedIVLen)); err != nil {
+			if err := other.Init(s.AEAD, sequence(start.key, s.KeyLen), sequence(start.iv, s.FixedIVLen)); err != nil {
 				t.Fatal(err)
 			}
 			wantRefused(t, &other, r, ErrForged)
 		}
 		for _, n := range []struct{ key, iv int }{{s.KeyLen - 1, s.FixedIVLen}, {s.KeyLen, s.FixedIVLen - 1}} {
 			sealer, opener := pair(t, s)
-			if err := opener.Init(s, sequence(0, n.key), sequence(0, n.iv)); err == nil || opener.suite != nil {
+			if err := opener.Init(s.AEAD, sequence(0, n.key), sequence(0, n.iv)); err == nil || opener.method != nil {
 				t.Errorf("an Opener takes a key and IV of %d and %d bytes", n.key, n.iv)
 			}
-			if err := sealer.Init(s, 1, sequence(0, n.key), sequence(0, n.iv)); err == nil || sealer.suite != nil {
+			if err := sealer.Init(s.AEAD, 1, sequence(0, n.key), sequence(0, n.iv)); err == nil || sealer.method != nil {
 				t.Errorf("a Sealer takes a key and IV of %d and %d bytes", n.key, n.iv)
 			}
 		}

@@ -33,7 +33,7 @@ var mutants = []mutant{
 
 	// What is unauthentic, and what is said to strangers.
 	{"junk is answered", "receive.go", "receive", "l.counters.drop(dropJunk)\n\t\tl.outbox", "_ = l.conn.Send(datagram, m.Remote, m.Local)\n\t\tl.counters.drop(dropJunk)\n\t\tl.outbox"},
-	{"data in plaintext delivered", "internal/engine/engine.go", "Receive", "return nil, e.receivePlainLate(r)", "return append(buf, r.Payload...), DropNone"},
+	{"data in plaintext delivered", "internal/engine/engine.go", "Receive", "return Result{Drop: e.receivePlainLate(r)}", "return Result{Data: append(buf, r.Payload...)}"},
 	{"alert in plaintext ends a session", "internal/engine/engine.go", "receivePlainLate", "return DropUnauthenticated", "if r.Type == wire.ContentAlert {\n\t\te.close(Event{Cause: CausePeerClosed})\n\t}\n\treturn DropUnauthenticated"},
 	{"hello of the open session begins a handshake", "receive.go", "receiveHello", "f.open != nil && f.open.sameHello(hello, cookie)", "f.open != nil && hello == nil"},
 

@@ -435,7 +435,7 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 	for _, as := range candidates {
 		for _, h := range pl.hellos {
 			keys := h.suite.NewSecret(as.master).Keys([]byte(as.random), h.random)
-			if as.opener.Init(h.suite, keys.ServerKey, keys.ServerIV) != nil {
+			if as.opener.Init(h.suite.AEAD, keys.ServerKey, keys.ServerIV) != nil {
 				continue
 			}
 			if content, err := as.opener.Open(nil, r); err == nil {
@@ -465,7 +465,7 @@ func (l *ledger) open(as *association, r wire.Record) ([]byte, bool) {
 	if err == record.ErrReplayed || r.Seq < as.next {
 		again := as.opener
 		keys := as.hello.suite.NewSecret(as.master).Keys([]byte(as.random), as.hello.random)
-		_ = again.Init(as.hello.suite, keys.ServerKey, keys.ServerIV)
+		_ = again.Init(as.hello.suite.AEAD, keys.ServerKey, keys.ServerIV)
 		if content, err = again.Open(nil, r); err != nil {
 			return nil, false
 		}

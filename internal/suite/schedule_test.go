@@ -258,11 +258,11 @@ func TestKeyScheduleRecorded(t *testing.T) {
 			wantBytes(t, "master secret", master, unhex(t, h.master))
 
 			keys := s.NewSecret(master).Keys(client.random, server.random)
-			fromClient, err := s.NewAEAD(keys.ClientKey)
+			fromClient, err := s.AEAD.New(keys.ClientKey)
 			if err != nil {
 				t.Fatal(err)
 			}
-			fromServer, err := s.NewAEAD(keys.ServerKey)
+			fromServer, err := s.AEAD.New(keys.ServerKey)
 			if err != nil {
 				t.Fatal(err)
 			}

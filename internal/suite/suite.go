@@ -43,31 +43,46 @@ const (
 	MaxHashLen = sha512.Size384
 )
 
-// Suite is one cipher suite.
-type Suite struct {
-	ID          uint16
-	Name        string // as IANA registers it
-	KeyExchange KeyExchange
-	Hash        crypto.Hash // of the PRF and of the transcript
-	KeyLen      int         // bytes
+// AEAD is a way to protect records.
+type AEAD struct {
+	KeyLen int // bytes
 	// FixedIVLen is the length of the implicit part of the nonce: 4 bytes
 	// with 8 explicit ones in each record (RFC 5288 section 3), or all 12,
 	// which the sequence number is XORed into (RFC 7905 section 2).
 	FixedIVLen int
 	TagLen     int
-	newAEAD    func(key []byte) (cipher.AEAD, error)
+	cipher     func(key []byte) (cipher.AEAD, error)
 }
 
 // ExplicitNonceLen is how many bytes of the nonce travel in each record.
-func (s *Suite) ExplicitNonceLen() int { return NonceLen - s.FixedIVLen }
+func (a *AEAD) ExplicitNonceLen() int { return NonceLen - a.FixedIVLen }
 
 // Overhead is by how many bytes a sealed record's payload is longer than its
 // plaintext.
-func (s *Suite) Overhead() int { return s.ExplicitNonceLen() + s.TagLen }
+func (a *AEAD) Overhead() int { return a.ExplicitNonceLen() + a.TagLen }
 
-// NewAEAD returns the suite's AEAD for a key of KeyLen bytes. It is not safe
-// for concurrent use.
-func (s *Suite) NewAEAD(key []byte) (cipher.AEAD, error) { return s.newAEAD(key) }
+// New returns the AEAD for a key of KeyLen bytes. It is not safe for concurrent
+// use.
+func (a *AEAD) New(key []byte) (cipher.AEAD, error) { return a.cipher(key) }
+
+var (
+	aes128GCM  = &AEAD{16, 4, 16, newGCM}
+	aes256GCM  = &AEAD{32, 4, 16, newGCM}
+	chaCha20   = &AEAD{32, 12, 16, chacha20poly1305.New}
+	aes128CCM  = &AEAD{16, 4, 16, newCCM16}
+	aes256CCM  = &AEAD{32, 4, 16, newCCM16}
+	aes128CCM8 = &AEAD{16, 4, 8, newCCM8}
+	aes256CCM8 = &AEAD{32, 4, 8, newCCM8}
+)
+
+// Suite is one cipher suite: a key exchange, a hash and an AEAD.
+type Suite struct {
+	ID          uint16
+	Name        string // as IANA registers it
+	KeyExchange KeyExchange
+	Hash        crypto.Hash // of the PRF and of the transcript
+	*AEAD
+}
 
 // The suites by their registered numbers.
 const (
@@ -99,28 +114,28 @@ const (
 
 // all is in order of preference.
 var all = []*Suite{
-	{ECDHEPSKWithAES128GCM, "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256", ECDHEPSK, crypto.SHA256, 16, 4, 16, newGCM},
-	{ECDHEPSKWithAES256GCM, "TLS_ECDHE_PSK_WITH_AES_256_GCM_SHA384", ECDHEPSK, crypto.SHA384, 32, 4, 16, newGCM},
-	{ECDHEPSKWithChaCha20, "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256", ECDHEPSK, crypto.SHA256, 32, 12, 16, chacha20poly1305.New},
-	{ECDHEPSKWithAES128CCM, "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256", ECDHEPSK, crypto.SHA256, 16, 4, 16, newCCM16},
-	{ECDHEPSKWithAES128CCM8, "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256", ECDHEPSK, crypto.SHA256, 16, 4, 8, newCCM8},
-	{PSKWithAES128GCM, "TLS_PSK_WITH_AES_128_GCM_SHA256", PSK, crypto.SHA256, 16, 4, 16, newGCM},
-	{PSKWithAES256GCM, "TLS_PSK_WITH_AES_256_GCM_SHA384", PSK, crypto.SHA384, 32, 4, 16, newGCM},
-	{PSKWithChaCha20, "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", PSK, crypto.SHA256, 32, 12, 16, chacha20poly1305.New},
-	{PSKWithAES128CCM, "TLS_PSK_WITH_AES_128_CCM", PSK, crypto.SHA256, 16, 4, 16, newCCM16},
-	{PSKWithAES256CCM, "TLS_PSK_WITH_AES_256_CCM", PSK, crypto.SHA256, 32, 4, 16, newCCM16},
-	{PSKWithAES128CCM8, "TLS_PSK_WITH_AES_128_CCM_8", PSK, crypto.SHA256, 16, 4, 8, newCCM8},
-	{PSKWithAES256CCM8, "TLS_PSK_WITH_AES_256_CCM_8", PSK, crypto.SHA256, 32, 4, 8, newCCM8},
-	{ECDHEECDSAWithAES128GCM, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", ECDHEECDSA, crypto.SHA256, 16, 4, 16, newGCM},
-	{ECDHEECDSAWithAES256GCM, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", ECDHEECDSA, crypto.SHA384, 32, 4, 16, newGCM},
-	{ECDHERSAWithAES128GCM, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", ECDHERSA, crypto.SHA256, 16, 4, 16, newGCM},
-	{ECDHERSAWithAES256GCM, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", ECDHERSA, crypto.SHA384, 32, 4, 16, newGCM},
-	{ECDHEECDSAWithChaCha20, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", ECDHEECDSA, crypto.SHA256, 32, 12, 16, chacha20poly1305.New},
-	{ECDHERSAWithChaCha20, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", ECDHERSA, crypto.SHA256, 32, 12, 16, chacha20poly1305.New},
-	{ECDHEECDSAWithAES128CCM, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", ECDHEECDSA, crypto.SHA256, 16, 4, 16, newCCM16},
-	{ECDHEECDSAWithAES256CCM, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM", ECDHEECDSA, crypto.SHA256, 32, 4, 16, newCCM16},
-	{ECDHEECDSAWithAES128CCM8, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8", ECDHEECDSA, crypto.SHA256, 16, 4, 8, newCCM8},
-	{ECDHEECDSAWithAES256CCM8, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8", ECDHEECDSA, crypto.SHA256, 32, 4, 8, newCCM8},
+	{ECDHEPSKWithAES128GCM, "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256", ECDHEPSK, crypto.SHA256, aes128GCM},
+	{ECDHEPSKWithAES256GCM, "TLS_ECDHE_PSK_WITH_AES_256_GCM_SHA384", ECDHEPSK, crypto.SHA384, aes256GCM},
+	{ECDHEPSKWithChaCha20, "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256", ECDHEPSK, crypto.SHA256, chaCha20},
+	{ECDHEPSKWithAES128CCM, "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256", ECDHEPSK, crypto.SHA256, aes128CCM},
+	{ECDHEPSKWithAES128CCM8, "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256", ECDHEPSK, crypto.SHA256, aes128CCM8},
+	{PSKWithAES128GCM, "TLS_PSK_WITH_AES_128_GCM_SHA256", PSK, crypto.SHA256, aes128GCM},
+	{PSKWithAES256GCM, "TLS_PSK_WITH_AES_256_GCM_SHA384", PSK, crypto.SHA384, aes256GCM},
+	{PSKWithChaCha20, "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", PSK, crypto.SHA256, chaCha20},
+	{PSKWithAES128CCM, "TLS_PSK_WITH_AES_128_CCM", PSK, crypto.SHA256, aes128CCM},
+	{PSKWithAES256CCM, "TLS_PSK_WITH_AES_256_CCM", PSK, crypto.SHA256, aes256CCM},
+	{PSKWithAES128CCM8, "TLS_PSK_WITH_AES_128_CCM_8", PSK, crypto.SHA256, aes128CCM8},
+	{PSKWithAES256CCM8, "TLS_PSK_WITH_AES_256_CCM_8", PSK, crypto.SHA256, aes256CCM8},
+	{ECDHEECDSAWithAES128GCM, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", ECDHEECDSA, crypto.SHA256, aes128GCM},
+	{ECDHEECDSAWithAES256GCM, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", ECDHEECDSA, crypto.SHA384, aes256GCM},
+	{ECDHERSAWithAES128GCM, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", ECDHERSA, crypto.SHA256, aes128GCM},
+	{ECDHERSAWithAES256GCM, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", ECDHERSA, crypto.SHA384, aes256GCM},
+	{ECDHEECDSAWithChaCha20, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", ECDHEECDSA, crypto.SHA256, chaCha20},
+	{ECDHERSAWithChaCha20, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", ECDHERSA, crypto.SHA256, chaCha20},
+	{ECDHEECDSAWithAES128CCM, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", ECDHEECDSA, crypto.SHA256, aes128CCM},
+	{ECDHEECDSAWithAES256CCM, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM", ECDHEECDSA, crypto.SHA256, aes256CCM},
+	{ECDHEECDSAWithAES128CCM8, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8", ECDHEECDSA, crypto.SHA256, aes128CCM8},
+	{ECDHEECDSAWithAES256CCM8, "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8", ECDHEECDSA, crypto.SHA256, aes256CCM8},
 }
 
 // All returns every suite in order of preference.

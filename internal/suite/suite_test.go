@@ -199,14 +199,14 @@ func eachSuite(t *testing.T, f func(t *testing.T, s *Suite)) {
 func TestNewAEAD(t *testing.T) {
 	t.Parallel()
 	eachSuite(t, func(t *testing.T, s *Suite) {
-		aead, err := s.NewAEAD(sequence(0, s.KeyLen))
+		aead, err := s.AEAD.New(sequence(0, s.KeyLen))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if aead.NonceSize() != NonceLen || aead.Overhead() != s.TagLen {
 			t.Errorf("nonce %d, overhead %d bytes, want %d and %d", aead.NonceSize(), aead.Overhead(), NonceLen, s.TagLen)
 		}
-		if _, err := s.NewAEAD(sequence(0, s.KeyLen-1)); err == nil {
+		if _, err := s.AEAD.New(sequence(0, s.KeyLen-1)); err == nil {
 			t.Error("a key that is a byte short was taken")
 		}
 	})
@@ -217,7 +217,7 @@ func TestNewAEAD(t *testing.T) {
 func TestAEAD(t *testing.T) {
 	t.Parallel()
 	eachSuite(t, func(t *testing.T, s *Suite) {
-		aead, err := s.NewAEAD(sequence(0, s.KeyLen))
+		aead, err := s.AEAD.New(sequence(0, s.KeyLen))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +284,7 @@ func TestAEAD(t *testing.T) {
 // TestAEADAllocations is not parallel: AllocsPerRun counts the whole process.
 func TestAEADAllocations(t *testing.T) {
 	for _, s := range All() {
-		aead, err := s.NewAEAD(sequence(0, s.KeyLen))
+		aead, err := s.AEAD.New(sequence(0, s.KeyLen))
 		if err != nil {
 			t.Fatal(err)
 		}

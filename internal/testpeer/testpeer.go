@@ -381,8 +381,8 @@ func (c *Client) installKeys(master []byte) {
 	c.master, c.Master = master, bytes.Clone(master)
 	keys := c.suite.NewSecret(c.master).Keys(c.Random[:], c.ServerHello.Random)
 	if err := errors.Join(
-		c.sealer.Init(c.suite, 1, keys.ClientKey, keys.ClientIV),
-		c.opener.Init(c.suite, keys.ServerKey, keys.ServerIV)); err != nil {
+		c.sealer.Init(c.suite.AEAD, 1, keys.ClientKey, keys.ClientIV),
+		c.opener.Init(c.suite.AEAD, keys.ServerKey, keys.ServerIV)); err != nil {
 		panic(err)
 	}
 	c.keyed = true

@@ -83,6 +83,9 @@ func (q *Queue[T]) Expire(now time.Time) (owner T, ok bool) {
 	return t.Owner, true
 }
 
+// Len is the number of timers that are set.
+func (q *Queue[T]) Len() int { return len(q.heap) }
+
 // children is how many a node of the heap has.
 const children = 4
 

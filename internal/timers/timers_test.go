@@ -37,8 +37,8 @@ func wantExpire(t *testing.T, q *Queue[string], now time.Time, want ...string) {
 
 func wantLen[T any](t *testing.T, q *Queue[T], want int) {
 	t.Helper()
-	if got := len(q.heap); got != want {
-		t.Errorf("%d are set, want %d", got, want)
+	if got := q.Len(); got != want {
+		t.Errorf("Len() = %d, want %d", got, want)
 	}
 }
 
@@ -216,8 +216,8 @@ func TestModel(t *testing.T) {
 			}
 			got, ok := q.Next()
 			want, some := m.earliest()
-			if len(q.heap) != len(m) || ok != some || !got.Equal(want) {
-				t.Fatalf("seed %d, step %d: Len() = %d, Next() = %v, %v, want %d, %v, %v", seed, step, len(q.heap), got, ok, len(m), want, some)
+			if q.Len() != len(m) || ok != some || !got.Equal(want) {
+				t.Fatalf("seed %d, step %d: Len() = %d, Next() = %v, %v, want %d, %v, %v", seed, step, q.Len(), got, ok, len(m), want, some)
 			}
 		}
 	}
@@ -280,8 +280,8 @@ func TestAllocations(t *testing.T) {
 	if allocs != 0 {
 		t.Errorf("%v allocations, want 0", allocs)
 	}
-	if len(q.heap) != len(timers) {
-		t.Errorf("Len() = %d", len(q.heap))
+	if q.Len() != len(timers) {
+		t.Errorf("Len() = %d", q.Len())
 	}
 }
 

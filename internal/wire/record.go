@@ -85,6 +85,9 @@ func vector8(s *cryptobyte.String, out *[]byte) bool {
 	return s.ReadUint8LengthPrefixed((*cryptobyte.String)(out))
 }
 
+// Sealed reports whether a record is of an epoch with keys.
+func (r *Record) Sealed() bool { return r.Epoch > 0 }
+
 // vector16 reads a vector with a two-byte length.
 func vector16(s *cryptobyte.String, out *[]byte) bool {
 	return s.ReadUint16LengthPrefixed((*cryptobyte.String)(out))
