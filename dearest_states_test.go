@@ -175,8 +175,8 @@ func (b *towardsOne) begin() {
 
 // end ends all sessions, so that the state can be built again.
 func (b *towardsOne) end() {
-	for _, s := range b.l.sessions(true) {
-		s.end(ErrSessionClosed, false)
+	for _, s := range b.l.sessions(withHandshakes) {
+		s.end(ErrSessionClosed, silently)
 	}
 	b.settle()
 	b.out = nil

@@ -19,7 +19,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path"
+	pathpkg "path"
 	"slices"
 	"strings"
 	"testing"
@@ -85,7 +85,7 @@ var dearestBounds = []dearestBound{
 
 func matchesAny(patterns, name string) bool {
 	return slices.ContainsFunc(strings.Split(patterns, "|"), func(p string) bool {
-		ok, _ := path.Match(p, name)
+		ok, _ := pathpkg.Match(p, name)
 		return ok
 	})
 }

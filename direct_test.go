@@ -440,7 +440,7 @@ func TestFolding(t *testing.T) {
 	}
 	want(KindHelloVerified, "[1 1]", "two sources")
 	want(KindHandshakeComplete, "[1 1 1]", "three sessions")
-	d.l.outbox.flush(d.now, true)
+	d.l.outbox.flush(d.now, everything)
 	d.l.deliver()
 	want(KindHelloVerified, "[1 1 1]", "at the end")
 	want(KindUnexpectedDatagram, "[1 9 1 1]", "at the end")
@@ -466,7 +466,7 @@ func TestFoldingIsBounded(t *testing.T) {
 	if n := len(o.items); n > maxFolds+1 {
 		t.Errorf("%d events at once", n)
 	}
-	o.flush(now.Add(time.Hour), false)
+	o.flush(now.Add(time.Hour), onlyDue)
 	var count uint64
 	for _, it := range o.items {
 		count += it.event.Count
@@ -474,7 +474,7 @@ func TestFoldingIsBounded(t *testing.T) {
 	if count != 10*maxFolds {
 		t.Errorf("%d events were counted, want %d", count, 10*maxFolds)
 	}
-	o.flush(now.Add(2*time.Hour), false)
+	o.flush(now.Add(2*time.Hour), onlyDue)
 	if len(o.fold.windows) != 0 || o.fold.order.Len() != 0 {
 		t.Errorf("%d windows are left", len(o.fold.windows))
 	}

@@ -36,7 +36,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 // dataLocked has the handler told of application data.
 func (s *Session) dataLocked(r engine.Record, data []byte) {
 	s.messagesReceived++
-	s.loop.outbox.putItem(item{kind: kindData, session: s, cipherText: r.Raw, plainText: data})
+	s.loop.outbox.putItem(item{kind: itemData, session: s, cipherText: r.Raw, plainText: data})
 }
 
 // memory is the engine.Budget of a Session.
@@ -227,7 +227,7 @@ func (s *Session) eventsLocked(now time.Time) {
 		case engine.EventCertificateNeeded:
 			s.askCertificateLocked(ev.Hello)
 		case engine.EventWork:
-			s.engineWorkLocked(ev)
+			s.submitEngineWorkLocked(ev)
 		case engine.EventStartedOver:
 			s.nextValue, s.expires = nil, 0
 		case engine.EventVerdictNeeded:
@@ -260,7 +260,7 @@ func (s *Session) establishedLocked(now, created time.Time) {
 	s.nextValue = nil
 	for _, old := range s.loop.promote(s, s.provenLocked()) {
 		if old != nil { // its peer has forgotten it: there is nobody to tell
-			old.end(ErrReconnected, false)
+			old.end(ErrReconnected, silently)
 		}
 	}
 	s.loop.counters.handshakesCompleted.Add(1)

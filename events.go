@@ -113,10 +113,6 @@ const (
 	KindCertificateFailed
 	// KindEntropyFailed (Error, folded): no random bytes could be read.
 	KindEntropyFailed
-
-	kindData  // in the outbox: DatagramReceived
-	kindGone  // in the outbox: the loop lets go of the session
-	kindAwake // in the outbox: the loop sees to it that the session rests again
 	numKinds
 )
 
@@ -162,7 +158,7 @@ func (k EventKind) String() string {
 // EventKinds returns the kinds that there are, as they are declared.
 func EventKinds() iter.Seq[EventKind] {
 	return func(yield func(EventKind) bool) {
-		for k := KindListening; k < kindData; k++ {
+		for k := KindListening; k < numKinds; k++ {
 			if !yield(k) {
 				return
 			}

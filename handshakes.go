@@ -272,3 +272,16 @@ func (l *loop) evict(s *Session, limit error) {
 	s.giveWay()
 	l.outbox.put(Event{Kind: KindLimitReached, Time: l.now, Remote: s.remote, Local: s.LocalAddr(), Err: limit})
 }
+
+// sourceOf is what counts as one source: an IPv4 address or an IPv6 /64, of
+// which anybody may have all the addresses.
+func sourceOf(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return a
+	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return p.Addr()
+}

@@ -366,7 +366,7 @@ func (l *loop) left() string {
 	counts := []int{
 		len(l.peers.byRemote), len(l.peers.byBoth), len(l.sources.byKey), h.count, len(h.most), int(h.memory), len(h.mostByMemory),
 		o.count, len(o.identities), len(o.mostOfPair), len(o.mostOfPeople), l.idle.Len(), l.timerCount(),
-		l.hookLane.asking, l.workLane.asking,
+		l.hookLane.running, l.workLane.running,
 	}
 	if slices.Max(counts) == 0 && slices.Min(counts) == 0 && h.holders == nil {
 		return ""

@@ -17,21 +17,21 @@ import (
 // question is what a handshake waits for, one at a time.
 type question struct {
 	session *Session
-	ask     ask
-	ctx     context.Context // for ask: nil when it only computes
+	job     job
+	ctx     context.Context // for job: nil when it only computes
 	end     context.CancelCauseFunc
 
 	lane     *lane
 	asker    *asker
 	ofAsker  ring[question] // those that wait
-	asked    bool           // it is being asked
+	running  bool           // its job runs
 	holds    int            // bytes of handshake memory, of what it asks about
 	orphaned bool           // its handshake has ended
 }
 
-// ask is called in a goroutine without a lock. What it returns is called on the
+// job is called in a goroutine without a lock. What it returns is called on the
 // loop, with the session's lock.
-type ask func(context.Context) (answerLocked func(now time.Time))
+type job func(context.Context) (answerLocked func(now time.Time))
 
 // answer is what has come of a question.
 type answer struct {
@@ -39,23 +39,23 @@ type answer struct {
 	locked  func(now time.Time)
 }
 
-// lane is where questions of a kind are asked. There are three, so that those that
+// lane is where the jobs of a kind run. There are three, so that those that
 // only compute, of which more than there are processors would keep each other
 // and the loop from running, do not hold up the hooks, which may block, nor
 // these those, and the certificates of some clients not the others' key
 // exchange.
 type lane struct {
-	most     int   // questions that are asked at a time
-	asking   int   // some of which may be of handshakes that have ended
+	most     int   // jobs that run at a time
+	running  int   // some of which may be of handshakes that have ended
 	waiting  turns // the others
 	starting bool  // a goroutine that has no question yet is on its way
 }
 
-// busy reports whether a question is being asked, or will be.
-func (lane *lane) busy() bool { return lane.asking > 0 || lane.starting }
+// busy reports whether a job runs, or will.
+func (lane *lane) busy() bool { return lane.running > 0 || lane.starting }
 
-// ask has a question asked in a goroutine.
-func (l *loop) ask(lane *lane, q question) {
+// submit has a question answered in a goroutine.
+func (l *loop) submit(lane *lane, q question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q.lane, q.holds, q.session.question = lane, int(q.session.reserved), &q
@@ -64,31 +64,31 @@ func (l *loop) ask(lane *lane, q question) {
 }
 
 // startLocked starts a goroutine for the questions that wait, if there are any
-// and one more may be asked. Whoever takes a question starts the next goroutine
-// before it asks: so a question that blocks holds up no other, and of those
-// that do not, one goroutine asks many.
+// and one more job may run. Whoever takes a question starts the next goroutine
+// before it runs the job: so one that blocks holds up no other, and of those
+// that do not, one goroutine runs many.
 func (l *loop) startLocked(lane *lane) {
-	if lane.waiting.Len() > 0 && lane.asking < lane.most && !lane.starting {
+	if lane.waiting.Len() > 0 && lane.running < lane.most && !lane.starting {
 		lane.starting = true
 		l.hooks.Add(1)
 		go l.runLane(lane)
 	}
 }
 
-// nextLocked takes the question whose turn it is, if it may be asked.
+// nextLocked takes the question whose turn it is, if its job may run.
 func (l *loop) nextLocked(lane *lane) (q *question, ok bool) {
-	if lane.asking >= lane.most {
+	if lane.running >= lane.most {
 		return nil, false
 	}
 	if q, ok = lane.waiting.pop(); ok {
-		lane.asking++
-		q.asked = true
+		lane.running++
+		q.running = true
 		l.startLocked(lane)
 	}
 	return q, ok
 }
 
-// runLane asks one question after the other while there are any.
+// runLane runs one job after the other while there are any.
 func (l *loop) runLane(lane *lane) {
 	defer l.hooks.Done()
 	const turn = 250 * time.Microsecond // the loop takes up several answers at once for less
@@ -98,7 +98,7 @@ func (l *loop) runLane(lane *lane) {
 	q, more := l.nextLocked(lane)
 	l.mu.Unlock()
 	for more {
-		q, more = l.askNow(lane, q)
+		q, more = l.runJob(lane, q)
 		if now := time.Now(); more && now.Sub(began) > turn {
 			runtime.Gosched() // to the loop
 			began = now
@@ -106,10 +106,10 @@ func (l *loop) runLane(lane *lane) {
 	}
 }
 
-// askNow asks the question and returns the next one. A question that ends its
+// runJob runs the job of a question and returns the next one. A job that ends its
 // goroutine, as a test does by FailNow, has no answer, and the next one gets
 // another goroutine.
-func (l *loop) askNow(lane *lane, q *question) (next *question, more bool) {
+func (l *loop) runJob(lane *lane, q *question) (next *question, more bool) {
 	a := answer{session: q.session}
 	returned := false
 	defer func() {
@@ -129,14 +129,14 @@ func (l *loop) askNow(lane *lane, q *question) (next *question, more bool) {
 		l.mu.Unlock()
 		l.wake()
 	}()
-	a.locked = q.ask(q.ctx)
+	a.locked = q.job(q.ctx)
 	returned = true
 	return nil, false
 }
 
-// answeredLocked notes that a question is no longer being asked.
+// answeredLocked notes that a job no longer runs.
 func (l *loop) answeredLocked(lane *lane, q *question) {
-	lane.asking--
+	lane.running--
 	lane.waiting.answered(q)
 	if q.orphaned {
 		l.handshakes.memory -= int64(q.holds)
@@ -145,14 +145,14 @@ func (l *loop) answeredLocked(lane *lane, q *question) {
 	}
 }
 
-// unaskLocked takes back the question of a session that is over. One that is
-// being asked goes on, and what it holds counts until it is answered.
-func (l *loop) unaskLocked(s *Session) {
+// takeBackLocked takes back the question of a session that is over. One whose
+// job runs goes on, and what it holds counts until it is answered.
+func (l *loop) takeBackLocked(s *Session) {
 	q := s.question
 	switch {
 	case q == nil:
 		return
-	case q.asked:
+	case q.running:
 		q.orphaned = true
 		l.handshakes.memory += int64(q.holds)
 	default:
@@ -170,20 +170,20 @@ func (l *loop) takeAnswers() []answer {
 	return answers
 }
 
-// askLocked has a hook asked off the loop.
-func (s *Session) askLocked(ask ask) {
+// submitHookLocked has a hook called off the loop.
+func (s *Session) submitHookLocked(job job) {
 	ctx, end := context.WithCancelCause(context.Background())
 	s.abort = end
-	s.loop.ask(&s.loop.hookLane, question{session: s, ask: ask, ctx: ctx, end: end})
+	s.loop.submit(&s.loop.hookLane, question{session: s, job: job, ctx: ctx, end: end})
 }
 
-// workLocked has something computed off the loop.
-func (s *Session) workLocked(lane *lane, ask ask) {
-	s.loop.ask(lane, question{session: s, ask: ask})
+// submitWorkLocked has something computed off the loop.
+func (s *Session) submitWorkLocked(lane *lane, job job) {
+	s.loop.submit(lane, question{session: s, job: job})
 }
 
-// engineWorkLocked has the engine's work done off the loop.
-func (s *Session) engineWorkLocked(ev engine.Event) {
+// submitEngineWorkLocked has the engine's work done off the loop.
+func (s *Session) submitEngineWorkLocked(ev engine.Event) {
 	lane := &s.loop.workLane
 	switch {
 	case ev.Blocks:
@@ -191,7 +191,7 @@ func (s *Session) engineWorkLocked(ev engine.Event) {
 	case ev.OnChain:
 		lane = &s.loop.chainLane
 	}
-	s.workLocked(lane, func(context.Context) func(time.Time) { return ev.Work() })
+	s.submitWorkLocked(lane, func(context.Context) func(time.Time) { return ev.Work() })
 }
 
 // askPSKLocked has the key of an identity looked up. For one that is too long
@@ -203,7 +203,7 @@ func (s *Session) askPSKLocked(now time.Time, identity string) {
 	}
 	s.raise(Event{Kind: KindPSKRequested, Time: now, Identity: identity})
 	req := PSKRequest{Identity: identity, ServerName: s.eng.Parameters().ServerName, Remote: s.remote, Local: s.LocalAddr()}
-	s.askLocked(func(ctx context.Context) func(time.Time) {
+	s.submitHookLocked(func(ctx context.Context) func(time.Time) {
 		psk, err := s.loop.cfg.psk(ctx, req)
 		return func(now time.Time) { s.answerPSKLocked(now, psk, err) }
 	})
@@ -241,7 +241,7 @@ func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 
 // askCertificateLocked has the certificate for a client looked up.
 func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
-	s.askLocked(func(context.Context) func(time.Time) {
+	s.submitHookLocked(func(context.Context) func(time.Time) {
 		c, err := s.askCertificate(hello)
 		return func(now time.Time) {
 			if err != nil {
@@ -260,7 +260,7 @@ func (s *Session) askVerdictLocked(now time.Time) {
 		s.askConnectionLocked(now, state)
 		return
 	}
-	s.workLocked(&s.loop.chainLane, func(context.Context) func(time.Time) {
+	s.submitWorkLocked(&s.loop.chainLane, func(context.Context) func(time.Time) {
 		certificates, alert, err := cfg.judge(chain)
 		return func(now time.Time) {
 			if err != nil {
@@ -282,7 +282,7 @@ func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 		return
 	}
 	req := &VerifyRequest{State: state, Remote: s.remote, Local: s.LocalAddr(), Value: s.nextValue}
-	s.askLocked(func(ctx context.Context) func(time.Time) {
+	s.submitHookLocked(func(ctx context.Context) func(time.Time) {
 		err := verify(ctx, req)
 		value := req.Value
 		alert := engine.AlertBadCertificate
@@ -316,6 +316,3 @@ var errIdentityTooLong = errors.New("dtlsserver: longer than MaxPSKIdentityLen, 
 
 // errZeroPSK says why a key is taken for none.
 var errZeroPSK = errors.New("dtlsserver: PSK has only zero bytes: was it ever set?")
-
-// maxPSK is the longest pre-shared key (RFC 4279 section 2).
-const maxPSK = 1<<16 - 1

@@ -15,7 +15,7 @@ import (
 // occupy takes all places of a lane until the channel is closed.
 func (l *loop) occupy(lane *lane, until chan struct{}) {
 	for n := range lane.most {
-		l.bareSession(n).workLocked(lane, func(context.Context) func(time.Time) {
+		l.bareSession(n).submitWorkLocked(lane, func(context.Context) func(time.Time) {
 			<-until
 			return func(time.Time) {}
 		})
@@ -25,7 +25,7 @@ func (l *loop) occupy(lane *lane, until chan struct{}) {
 // bareSession returns a session that is good only to ask one question for, or
 // more one after the other.
 func (l *loop) bareSession(n int) *Session {
-	return &Session{loop: l, remote: clientAddr(n), settled: true}
+	return &Session{loop: l, remote: clientAddr(n), standing: standing{settled: true}}
 }
 
 func (l *loop) waitingIn(lane *lane) int {
@@ -168,7 +168,7 @@ func TestLane(t *testing.T) {
 			lane, until := &l.hookLane, make(chan struct{})
 			var begun, running, most atomic.Int32
 			for n := range 40 {
-				l.bareSession(n).workLocked(lane, func(context.Context) func(time.Time) {
+				l.bareSession(n).submitWorkLocked(lane, func(context.Context) func(time.Time) {
 					begun.Add(1)
 					defer running.Add(-1)
 					for now := running.Add(1); ; {

@@ -187,7 +187,7 @@ func TestTwoLocalAddresses(t *testing.T) {
 		if l.known(remote, session.local.Addr()) != nil {
 			t.Errorf("%v is still found", session.local)
 		}
-		if left := len(l.sessions(true)); left != 2-i {
+		if left := len(l.sessions(withHandshakes)); left != 2-i {
 			t.Errorf("%d left, want %d", left, 2-i)
 		}
 	}

@@ -111,7 +111,7 @@ func TestFailuresFoldByReason(t *testing.T) {
 				o.put(Event{Kind: KindHandshakeFailed, Time: time.Now(), Remote: clientAddr(1), Err: reason, variant: failureVariant(reason)})
 			}
 		}
-		o.flush(time.Now(), true)
+		o.flush(time.Now(), everything)
 		told := map[string]uint64{}
 		for it, ok := o.take(); ok; it, ok = o.take() {
 			told[it.event.Err.Error()] += it.event.Count

@@ -20,16 +20,25 @@ type outbox struct {
 	fold  folder
 }
 
-// item is an Event, or for kindData a datagram. Both of its slices are good
-// until the loop receives the next record, and the loop empties the outbox
-// before it does.
+// item is what the loop has to do for a handler or for a session. Both of its
+// slices are good until the loop receives the next record, and the loop empties the
+// outbox before it does.
 type item struct {
-	kind       EventKind
+	kind       itemKind
 	event      *Event
 	session    *Session
 	cipherText []byte
 	plainText  []byte
 }
+
+type itemKind uint8
+
+const (
+	itemEvent itemKind = iota // its method of the handler is called
+	itemData                  // DatagramReceived is called
+	itemGone                  // the loop lets go of the session
+	itemAwake                 // the loop sees to it that the session rests again
+)
 
 // put adds an event, folded if its kind is.
 func (o *outbox) put(ev Event) {
@@ -41,7 +50,7 @@ func (o *outbox) put(ev Event) {
 	}
 	told := new(Event) // only now, since most are folded away
 	*told = ev
-	o.putLocked(item{kind: ev.Kind, event: told})
+	o.putLocked(item{kind: itemEvent, event: told})
 }
 
 // putItem adds what is no Event.
@@ -75,17 +84,25 @@ func (o *outbox) take() (it item, ok bool) {
 // waiting reports whether there is an item.
 func (o *outbox) waiting() bool { return o.left.Load() > 0 }
 
+// flushing says which folded events leave their folds.
+type flushing bool
+
+const (
+	onlyDue    flushing = false
+	everything flushing = true
+)
+
 // flush adds the folded events that are due by now, or all of them, and says
 // when it must be called again.
-func (o *outbox) flush(now time.Time, all bool) (next time.Time, ok bool) {
+func (o *outbox) flush(now time.Time, which flushing) (next time.Time, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
-		ev, next, ok := o.fold.due(now, all)
+		ev, next, ok := o.fold.due(now, which)
 		if ev == nil {
 			return next, ok
 		}
-		o.putLocked(item{kind: ev.Kind, event: ev})
+		o.putLocked(item{kind: itemEvent, event: ev})
 	}
 }
 
@@ -153,10 +170,10 @@ func (f *folder) first(ev *Event) bool {
 
 // due ends windows that are over, or all, and returns the first event that was
 // pending in one, which opens the next window.
-func (f *folder) due(now time.Time, all bool) (ev *Event, next time.Time, ok bool) {
+func (f *folder) due(now time.Time, which flushing) (ev *Event, next time.Time, ok bool) {
 	for e := f.order.Front(); e != nil; e = f.order.Front() {
 		w := e.Value.(*foldWindowState)
-		if !all && now.Before(w.end) {
+		if which == onlyDue && now.Before(w.end) {
 			return nil, w.end, true
 		}
 		if w.pending.Count == 0 {
@@ -171,17 +188,4 @@ func (f *folder) due(now time.Time, all bool) (ev *Event, next time.Time, ok boo
 		return &out, time.Time{}, true
 	}
 	return nil, time.Time{}, false
-}
-
-// sourceOf is what counts as one source: an IPv4 address or an IPv6 /64, of
-// which anybody may have all the addresses.
-func sourceOf(a netip.Addr) netip.Addr {
-	if a.Is4() {
-		return a
-	}
-	p, err := a.WithZone("").Prefix(64)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return p.Addr()
 }

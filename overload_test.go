@@ -377,7 +377,7 @@ func (h *slowHooks) psk(ctx context.Context, req PSKRequest) (PSK, error) {
 func (h *slowHooks) settle() {
 	for running := -1; running != h.running(); runtime.Gosched() {
 		h.o.l.mu.Lock()
-		running = h.o.l.hookLane.asking
+		running = h.o.l.hookLane.running
 		if h.o.l.hookLane.starting {
 			running = -1
 		}

@@ -27,15 +27,18 @@ var (
 // newest, from which the others hang, and the second map has each.
 type peers struct {
 	byRemote map[netip.AddrPort]*Session
-	byBoth   map[addresses]*Session
+	byBoth   map[path]*Session
 }
 
-type addresses struct {
+// path is what a peer is known by: two may write from one remote address, to
+// different local ones. What counts against a source, its remote address when its
+// hello came, stands apart, in sources.
+type path struct {
 	remote netip.AddrPort
 	local  netip.Addr
 }
 
-func addressesOf(s *Session) addresses { return addresses{s.remote, s.local.Addr()} }
+func pathOf(s *Session) path { return path{s.remote, s.local.Addr()} }
 
 func (p *peers) lookup(remote netip.AddrPort, local netip.Addr) *Session {
 	s := p.byRemote[remote]
@@ -45,7 +48,7 @@ func (p *peers) lookup(remote netip.AddrPort, local netip.Addr) *Session {
 	if s.older == nil {
 		return nil
 	}
-	return p.byBoth[addresses{remote, local}]
+	return p.byBoth[path{remote, local}]
 }
 
 func (p *peers) insert(s *Session) {
@@ -55,9 +58,9 @@ func (p *peers) insert(s *Session) {
 		return
 	}
 	if newest.older == nil {
-		p.byBoth[addressesOf(newest)] = newest
+		p.byBoth[pathOf(newest)] = newest
 	}
-	p.byBoth[addressesOf(s)] = s
+	p.byBoth[pathOf(s)] = s
 	s.older, newest.newer = newest, s
 }
 
@@ -81,11 +84,11 @@ func (p *peers) delete(s *Session) {
 		delete(p.byRemote, s.remote)
 		return
 	}
-	if p.byBoth[addressesOf(s)] == s { // and not what has taken its place
-		delete(p.byBoth, addressesOf(s))
+	if p.byBoth[pathOf(s)] == s { // and not what has taken its place
+		delete(p.byBoth, pathOf(s))
 	}
 	if newest.older == nil {
-		delete(p.byBoth, addressesOf(newest))
+		delete(p.byBoth, pathOf(newest))
 	}
 }
 
@@ -168,7 +171,7 @@ func (l *loop) openSession(remote netip.AddrPort, local netip.AddrPort) (*Sessio
 	defer l.mu.Unlock()
 	s := l.peers.byRemote[remote]
 	if s != nil && local.IsValid() && s.older != nil {
-		s = l.peers.byBoth[addresses{remote, local.Addr()}]
+		s = l.peers.byBoth[path{remote, local.Addr()}]
 		return s, s != nil && !s.halfOpen && s.LocalAddr() == local
 	}
 	for ; s != nil; s = s.older {
@@ -179,17 +182,25 @@ func (l *loop) openSession(remote netip.AddrPort, local netip.AddrPort) (*Sessio
 	return nil, false
 }
 
-// sessions returns the open sessions, and on request the handshakes too.
-func (l *loop) sessions(handshakes bool) []*Session {
+// selection says which of the sessions are meant.
+type selection bool
+
+const (
+	openOnly       selection = false
+	withHandshakes selection = true
+)
+
+// sessions returns the open sessions, and perhaps the handshakes too.
+func (l *loop) sessions(which selection) []*Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := make([]*Session, 0, l.open.count+l.handshakes.count)
 	for _, s := range l.peers.byRemote {
 		for ; s != nil; s = s.older {
-			if handshakes || !s.halfOpen {
+			if which == withHandshakes || !s.halfOpen {
 				all = append(all, s)
 			}
-			if !handshakes {
+			if which == openOnly {
 				continue
 			}
 			f := l.familyLocked(s.remote, s.local.Addr())
@@ -206,7 +217,7 @@ func (l *loop) sessions(handshakes bool) []*Session {
 // everySession returns the sessions and the handshakes in the order of their
 // addresses, so that what Close says does not depend on that of a map.
 func (l *loop) everySession() []*Session {
-	all := l.sessions(true)
+	all := l.sessions(withHandshakes)
 	slices.SortStableFunc(all, func(a, b *Session) int { return a.remote.Compare(b.remote) })
 	return all
 }
@@ -335,8 +346,8 @@ func (l *loop) remove(s *Session, last Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.outbox.put(last)
-	l.outbox.putItem(item{kind: kindGone, session: s})
-	l.unaskLocked(s)
+	l.outbox.putItem(item{kind: itemGone, session: s})
+	l.takeBackLocked(s)
 	l.unlinkLocked(s)
 	if s.halfOpen {
 		l.leaveHandshakesLocked(s)

@@ -23,10 +23,10 @@ func TestPeersModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 9))
 	l := newTestLoop(t, &Server{PSK: testPSK})
 	p := &l.peers
-	want := make(map[addresses]*Session)
+	want := make(map[path]*Session)
 	var order []*Session // the newest last
 	for range 3_000 {
-		at := addresses{clientAddr(rng.IntN(4)), local(rng.IntN(5)).Addr()}
+		at := path{clientAddr(rng.IntN(4)), local(rng.IntN(5)).Addr()}
 		if s := want[at]; s != nil {
 			p.delete(s)
 			p.delete(s) // once more does nothing
@@ -40,7 +40,7 @@ func TestPeersModel(t *testing.T) {
 		for remote := range 4 {
 			var newest *Session
 			for _, s := range order {
-				if s.remote == clientAddr(remote) && want[addressesOf(s)] == s {
+				if s.remote == clientAddr(remote) && want[pathOf(s)] == s {
 					newest = s
 				}
 			}
@@ -48,7 +48,7 @@ func TestPeersModel(t *testing.T) {
 				t.Fatalf("the newest session of %v is %v, want %v", clientAddr(remote), got, newest)
 			}
 			for n := range 5 {
-				at := addresses{clientAddr(remote), local(n).Addr()}
+				at := path{clientAddr(remote), local(n).Addr()}
 				if got := p.lookup(at.remote, at.local); got != want[at] {
 					t.Fatalf("%v: session %v, want %v", at, got, want[at])
 				}
@@ -101,7 +101,7 @@ func TestPeersReplace(t *testing.T) {
 // with another local address; one local address has none.
 func BenchmarkLookup(b *testing.B) {
 	for _, n := range []int{1, 8000} {
-		p := peers{make(map[netip.AddrPort]*Session), make(map[addresses]*Session)}
+		p := peers{make(map[netip.AddrPort]*Session), make(map[path]*Session)}
 		for i := range n {
 			p.insert(&Session{remote: clientAddr(1), local: local(i)})
 		}

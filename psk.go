@@ -92,3 +92,6 @@ func PSKFromCallback(callback func(identity []byte) ([]byte, error)) PSKFunc {
 		return PSK{Key: key}, err
 	}
 }
+
+// maxPSK is the longest pre-shared key (RFC 4279 section 2).
+const maxPSK = 1<<16 - 1

@@ -111,17 +111,17 @@ func (l *loop) receiveHello(now time.Time, m *udpio.Message, hello *engine.Hello
 // of its address if that is given, and lets it answer.
 func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hello, roundTrip time.Duration, stale *Session) {
 	s := &Session{
-		loop:      l,
-		remote:    m.Remote,
-		started:   l.since(now),
-		roundTrip: classOf(roundTrip),
-		cookie:    newCookieTime(now, roundTrip),
+		loop:     l,
+		remote:   m.Remote,
+		started:  l.since(now),
+		standing: standing{roundTrip: classOf(roundTrip)},
+		cookie:   newCookieTime(now, roundTrip),
 	}
 	s.timer.Owner, s.idle.Owner = s, s
 	if m.Local.IsValid() {
 		s.local = netip.AddrPortFrom(m.Local, l.conn.LocalAddr().Port())
 	}
-	l.findIdler()
+	l.findEvictable()
 	replaces, givesWay, err := l.admit(now, s, stale, hello)
 	if err != nil {
 		l.counters.drop(dropRefused)
@@ -132,7 +132,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		return
 	}
 	if replaces != nil {
-		replaces.end(ErrReconnected, false)
+		replaces.end(ErrReconnected, silently)
 	}
 	if givesWay != nil {
 		l.evict(givesWay, errMaxHandshakes)

@@ -17,9 +17,9 @@ func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 	defer s.mu.Unlock()
 	switch {
 	case s.complete && s.expires != 0 && s.loop.since(now) >= s.expires:
-		s.endLocked(s.whyExpiredLocked(), true)
+		s.endLocked(s.whyExpiredLocked(), withCloseNotify)
 	case s.complete && !now.Before(s.lastHeard().Add(s.loop.cfg.idleTimeout)):
-		s.endLocked(ErrIdleTimeout, true)
+		s.endLocked(ErrIdleTimeout, withCloseNotify)
 	default:
 		s.eng.Timeout(now)
 		s.pumpLocked(now)
@@ -66,7 +66,7 @@ func (s *Session) restLocked(now time.Time) {
 func (s *Session) wakeLocked(now time.Time) {
 	if s.restAt == 0 && s.complete && !s.eng.Resting() {
 		s.restAt = s.loop.since(now.Add(restAfter))
-		s.loop.outbox.putItem(item{kind: kindAwake, session: s})
+		s.loop.outbox.putItem(item{kind: itemAwake, session: s})
 		s.loop.wake()
 	}
 }

@@ -205,13 +205,13 @@ type Server struct {
 	counters counters
 	tickets  ticketKeys
 	keyLogMu sync.Mutex // held while KeyLogWriter writes
-	binding  sync.Mutex // held while a socket takes another's place; before mu
+	listenMu sync.Mutex // held while a socket takes another's place; before mu
 
-	mu       sync.Mutex // guards all following
-	loop     *loop      // nil: not listening
-	endpoint endpoint   // of loop
-	last     *loop      // the loop before, which may still be telling its handler
-	own      *Verifier  // when Verifier is nil
+	mu              sync.Mutex // guards all following
+	loop            *loop      // nil: not listening
+	endpoint        endpoint   // of loop
+	closing         *loop      // the loop before, which may still be telling its handler
+	defaultVerifier *Verifier  // when Verifier is nil
 }
 
 // endpoint is what two calls of Listen must have in common to mean the same
@@ -260,8 +260,8 @@ func (s *Server) Listen(network, address string) error {
 // bind moves the server to a new socket, unless it has that one. The loop
 // returned is to be run; nil: there is nothing to do.
 func (s *Server) bind(cfg *config, network string, where endpoint) (l, last *loop, err error) {
-	s.binding.Lock()
-	defer s.binding.Unlock()
+	s.listenMu.Lock()
+	defer s.listenMu.Unlock()
 	if s.serves(where) {
 		return nil, nil, nil
 	}
@@ -280,7 +280,7 @@ func (s *Server) bind(cfg *config, network string, where endpoint) (l, last *loo
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return l, s.last, err
+	return l, s.closing, err
 }
 
 // serves reports whether the server is where Listen is to take it.
@@ -300,12 +300,12 @@ func (s *Server) adopt(cfg *config, pc net.PacketConn, where endpoint) (*loop, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if cfg.verifier == nil {
-		if s.own == nil {
-			s.own = newRandomVerifier()
+		if s.defaultVerifier == nil {
+			s.defaultVerifier = newRandomVerifier()
 		}
-		cfg.verifier = s.own
+		cfg.verifier = s.defaultVerifier
 	}
-	l.before, l.detach = s.last, s.detach
+	l.before, l.detach = s.closing, s.detach
 	where.addr = netip.AddrPortFrom(where.addr.Addr(), l.conn.LocalAddr().Port())
 	s.loop, s.endpoint = l, where
 	return l, nil
@@ -321,14 +321,14 @@ func (s *Server) Serve(conn net.PacketConn) error {
 	if err != nil {
 		return err
 	}
-	s.binding.Lock()
+	s.listenMu.Lock()
 	var l *loop
 	if s.current() != nil {
 		err = ErrAlreadyServing
 	} else {
 		l, err = s.adopt(cfg, conn, endpoint{family: -1})
 	}
-	s.binding.Unlock()
+	s.listenMu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -341,7 +341,7 @@ func (s *Server) detach(l *loop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.loop == l {
-		s.loop, s.last = nil, l
+		s.loop, s.closing = nil, l
 	}
 }
 
@@ -349,8 +349,8 @@ func (s *Server) detach(l *loop) {
 func (s *Server) ended(l *loop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.last == l {
-		s.last = nil
+	if s.closing == l {
+		s.closing = nil
 	}
 }
 
@@ -399,7 +399,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	l := s.loop
 	if l == nil {
-		l = s.last // closed, but it may still be telling its handler
+		l = s.closing // closed, but it may still be telling its handler
 	}
 	s.mu.Unlock()
 	if l == nil {
@@ -446,7 +446,7 @@ func (s *Server) Sessions() iter.Seq[*Session] {
 	if l == nil {
 		return func(func(*Session) bool) {}
 	}
-	return slices.Values(l.sessions(false))
+	return slices.Values(l.sessions(openOnly))
 }
 
 // Stats returns the server's figures.

@@ -27,36 +27,15 @@ type Session struct {
 	started time.Duration // since loop.base
 	heard   atomic.Int64  // since loop.base, in ns: when the peer last said something of use
 
-	// Guarded by loop.mu.
-	newer, older *Session      // of the same remote address, with other local ones
-	predecessor  *Session      // the open session that this handshake may replace
-	successor    *Session      // the handshake that may replace this session
-	rival        *Session      // the other handshake of the same addresses
-	settled      bool          // the loop's own: the timers are set for an open session
-	second       bool          // it is the newer of two, which hangs from its rival
-	halfOpen     bool          // it is a handshake, in loop.handshakes
-	answered     bool          // the client has said something in this handshake
-	givesWay     bool          // for its memory, as soon as may be
-	class        class         // also written with mu held
-	roundTrip    class         // the class by the client's round trip
-	worn         bool          // guarded by mu, here for its place in memory: KindKeyUsageLimit was told
-	keyEnds      bool          // guarded by mu, likewise: expires is the pre-shared key's
-	refused      uint16        // the longest datagram that the socket would not take for its length; zero: none
-	reserved     int32         // bytes of handshake memory
-	question     *question     // that waits in a lane of the loop, or is asked
-	source       *source       // of loop.sources
-	pair         *pair         // of loop.open; nil while halfOpen
-	inGroup      ring[Session] // in the handshakes of source, or in pair
-	inHolders    ring[Session] // of loop.handshakes
-	since        time.Duration // since loop.base: in the class
-	inClass      ring[Session] // of loop.handshakes
+	links    // guarded by loop.mu
+	standing // guarded by loop.mu, but for what says otherwise
 
 	mu        sync.Mutex // guards all following
 	eng       engine.Engine
 	complete  bool       // the handshake is, or was before the end
 	silenced  bool       // the client has begun anew: no flight is sent, unless it speaks
 	spoke     bool       // a record of the client's has been opened since it is complete
-	written   bool       // since restAt was set
+	written   bool       // since deadlines.restAt was set
 	cookie    cookieTime // of the handshake's hello; it does not change
 	value     any
 	nextValue any // value once the handshake is complete
@@ -66,10 +45,46 @@ type Session struct {
 	ctx                context.Context // nil until somebody asks
 	cancel             context.CancelCauseFunc
 	abort              context.CancelCauseFunc // of the hook that runs
-	restAt             time.Duration           // since loop.base: when to see whether to rest; zero: at rest, or not open
-	expires            time.Duration           // since loop.base: when the session must end; zero: never
+	deadlines
 
 	messagesReceived, messagesSent, recordsDropped uint64
+}
+
+// links are those to the other sessions of a remote address.
+type links struct {
+	newer, older *Session // with other local addresses
+	predecessor  *Session // the open session that this handshake may replace
+	successor    *Session // the handshake that may replace this session
+	rival        *Session // the other handshake of the same addresses
+}
+
+// standing is what a session or a handshake is among all others, which says what it
+// takes and when it gives way.
+type standing struct {
+	settled     bool          // the loop's own: the timers are set for an open session
+	second      bool          // it is the newer of two, which hangs from its rival
+	halfOpen    bool          // it is a handshake, in loop.handshakes
+	answered    bool          // the client has said something in this handshake
+	givesWay    bool          // for its memory, as soon as may be
+	class       class         // also written with Session.mu held
+	roundTrip   class         // the class by the client's round trip
+	usageWarned bool          // guarded by Session.mu, here for its place in memory: KindKeyUsageLimit was reported
+	keyEnds     bool          // guarded by Session.mu, likewise: deadlines.expires is the pre-shared key's
+	refused     uint16        // the longest datagram that the socket would not take for its length; zero: none
+	reserved    int32         // bytes of handshake memory
+	question    *question     // that waits in a lane of the loop, or whose job runs
+	source      *source       // of loop.sources, which stays what it was at the hello
+	pair        *pair         // of loop.open; nil while halfOpen
+	inGroup     ring[Session] // in the handshakes of source, or in pair
+	inHolders   ring[Session] // of loop.handshakes
+	since       time.Duration // since loop.base: in the class
+	inClass     ring[Session] // of loop.handshakes
+}
+
+// deadlines are since loop.base.
+type deadlines struct {
+	restAt  time.Duration // when to see whether to rest; zero: at rest, or not open
+	expires time.Duration // when the session must end; zero: never
 }
 
 // RemoteAddr is the peer's address.
@@ -174,8 +189,8 @@ func (s *Session) Write(b []byte) (int, error) {
 	}
 	s.messagesSent++
 	s.loop.counters.messagesSent.Add(1)
-	if s.eng.Sealed() > maxSealed && !s.worn {
-		s.worn = true
+	if s.eng.Sealed() > maxSealed && !s.usageWarned {
+		s.usageWarned = true
 		s.raise(Event{Kind: KindKeyUsageLimit})
 	}
 	return len(b), nil
@@ -226,15 +241,23 @@ func (s *Session) notOpenLocked(err error) error {
 // follows, with ErrSessionClosed. A handshake in progress is given up.
 // Closing twice does nothing.
 func (s *Session) Close() error {
-	s.end(ErrSessionClosed, true)
+	s.end(ErrSessionClosed, withCloseNotify)
 	return nil
 }
 
-// end closes the session for the reason, and tells the peer or not.
-func (s *Session) end(reason error, tell bool) {
+// farewell says whether a peer learns that its session is over.
+type farewell bool
+
+const (
+	withCloseNotify farewell = true
+	silently        farewell = false
+)
+
+// end closes the session for the reason.
+func (s *Session) end(reason error, how farewell) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.endLocked(reason, tell)
+	s.endLocked(reason, how)
 }
 
 // giveWay ends a handshake that gives way to another, and tells the client, who
@@ -249,11 +272,11 @@ func (s *Session) giveWay() {
 	s.pumpLocked(time.Now())
 }
 
-func (s *Session) endLocked(reason error, tell bool) {
+func (s *Session) endLocked(reason error, how farewell) {
 	if s.reason == nil {
 		s.reason = reason
 	}
-	if tell {
+	if how == withCloseNotify {
 		s.eng.Close()
 	} else {
 		s.eng.Abandon()

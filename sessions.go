@@ -11,8 +11,8 @@ const (
 	evictIdle = time.Minute
 	// maxLooks bounds at how many sessions is looked for the longest silent.
 	maxLooks = 64
-	// maxIdlers bounds how many are moved back that have been heard since.
-	maxIdlers = 16
+	// maxEvictableLooks bounds how many are moved back that have been heard since.
+	maxEvictableLooks = 16
 	// ofOneDevice is how many sessions one device or person may have.
 	ofOneDevice = 4
 )
@@ -199,7 +199,7 @@ func (l *loop) makeRoom(s *Session) {
 			continue
 		}
 		l.counters.drop(dropEvictedSession)
-		victim.end(ErrEvicted, true)
+		victim.end(ErrEvicted, withCloseNotify)
 		l.outbox.put(Event{Kind: KindLimitReached, Time: l.now, Remote: victim.remote, Local: victim.LocalAddr(), Err: why})
 		if victim == s {
 			return
@@ -253,7 +253,7 @@ func (l *loop) beyondSource(s *Session) (*Session, error) {
 // more than the largest share that another has, and beyond it closes its own
 // sessions, wherever they are.
 func (l *loop) beyondAll(s *Session) (*Session, error) {
-	l.findIdler()
+	l.findEvictable()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	o := &l.open
@@ -264,7 +264,7 @@ func (l *loop) beyondAll(s *Session) (*Session, error) {
 	if who != nil {
 		own = who.count
 	}
-	victim := l.idler
+	victim := l.evictable
 	switch {
 	case len(o.mostOfPair) > 0 && o.mostOfPair[0].count > own:
 		return o.mostOfPair[0].longest(s), errMaxSessions
@@ -284,18 +284,18 @@ func (l *loop) beyondAll(s *Session) (*Session, error) {
 // mayOpenLocked reports whether a handshake of the source may lead to an open
 // session, as far as can be known before its identity is.
 func (l *loop) mayOpenLocked(src *source) bool {
-	return l.open.count < l.cfg.maxSessions || l.idler != nil ||
+	return l.open.count < l.cfg.maxSessions || l.evictable != nil ||
 		len(l.open.mostOfPair) > 0 || len(l.open.mostOfPeople) > 0 || src.open > 0
 }
 
-// findIdler leaves in idler the session whose peer has been silent longest, if
+// findEvictable leaves in evictable the session whose peer has been silent longest, if
 // that is evictIdle or more. It only looks when the server is full and nobody
 // gives way for another reason, and then at a bounded number of sessions: those
 // that turn out to have been heard since are moved back.
-func (l *loop) findIdler() {
+func (l *loop) findEvictable() {
 	l.mu.Lock()
-	l.idler = nil
-	looks := maxIdlers
+	l.evictable = nil
+	looks := maxEvictableLooks
 	if l.open.count < l.cfg.maxSessions || len(l.open.mostOfPair) > 0 || len(l.open.mostOfPeople) > 0 {
 		looks = 0
 	}
@@ -311,7 +311,7 @@ func (l *loop) findIdler() {
 		if !heard.After(at) {
 			if l.silentFor(s) >= evictIdle {
 				l.mu.Lock()
-				l.idler = s
+				l.evictable = s
 				l.mu.Unlock()
 			}
 			break

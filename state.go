@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
@@ -73,15 +72,6 @@ func (s *Session) connectionState() (ConnectionState, *clientCertificates) {
 func (s *Session) identityLocked() string {
 	identity := s.eng.Parameters().Identity
 	return identity[:min(len(identity), s.loop.cfg.maxPSKIdentity)]
-}
-
-// SessionStats are the figures of one Session.
-type SessionStats struct {
-	Started          time.Time // when the cookie was returned
-	LastReceived     time.Time // when the peer last sent something that opened
-	MessagesReceived uint64
-	MessagesSent     uint64
-	RecordsDropped   uint64 // forged, replayed or otherwise of no use
 }
 
 // VersionDTLS12 is ConnectionState.Version.

@@ -2,6 +2,7 @@ package dtlsserver
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
@@ -126,4 +127,13 @@ func (c *counters) stats() Stats {
 			SendFailed:      dropped(dropSendFailed),
 		},
 	}
+}
+
+// SessionStats are the figures of one Session.
+type SessionStats struct {
+	Started          time.Time // when the cookie was returned
+	LastReceived     time.Time // when the peer last sent something that opened
+	MessagesReceived uint64
+	MessagesSent     uint64
+	RecordsDropped   uint64 // forged, replayed or otherwise of no use
 }

@@ -2,10 +2,10 @@ package dtlsserver
 
 import "net/netip"
 
-// turns are the questions of a lane, those that wait and those that are being
-// asked, by source, so that a source that asks much makes itself wait. The next
-// one is of the source with fewest being asked, and of several the one whose
-// turn is longest ago; of a source, the one that has waited longest. The zero
+// turns are the questions of a lane, those that wait and those whose jobs run, by
+// source, so that a source that asks much makes itself wait. The next one is of
+// the source with fewest jobs that run, and of several the one whose turn is
+// longest ago; of a source, the one that has waited longest. The zero
 // turns is empty.
 type turns struct {
 	waiting int
@@ -17,17 +17,17 @@ type turns struct {
 
 // asker is a source with questions.
 type asker struct {
-	addr   netip.Addr
-	first  *question // a ring: those that wait
-	asking int       // that are being asked
-	turn   uint64    // when it had its last one, or came
-	placed int32
+	addr    netip.Addr
+	first   *question // a ring: those that wait
+	running int       // whose jobs run
+	turn    uint64    // when it had its last one, or came
+	placed  int32
 }
 
 // before has the source first whose turn it is.
 func (a *asker) before(other *asker) bool {
-	if a.asking != other.asking {
-		return a.asking < other.asking
+	if a.running != other.running {
+		return a.running < other.running
 	}
 	return a.turn < other.turn
 }
@@ -52,14 +52,14 @@ func (t *turns) push(q *question) {
 	t.next.set(a)
 }
 
-// pop takes out the question that is to be asked next, if any waits.
+// pop takes out the question whose job is to run next, if any waits.
 func (t *turns) pop() (q *question, ok bool) {
 	if len(t.next) == 0 {
 		return nil, false
 	}
 	a := t.next[0]
 	q = a.first
-	a.asking++
+	a.running++
 	t.turn++
 	a.turn = t.turn
 	t.remove(q)
@@ -79,10 +79,10 @@ func (t *turns) remove(q *question) {
 	t.leave(a)
 }
 
-// answered notes that a question is no longer being asked.
+// answered notes that the job of a question no longer runs.
 func (t *turns) answered(q *question) {
 	a := q.asker
-	a.asking--
+	a.running--
 	if a.first != nil {
 		t.next.set(a)
 	}
@@ -109,7 +109,7 @@ func (t *turns) come(addr netip.Addr) *asker {
 // leave forgets a source that has no questions.
 func (t *turns) leave(a *asker) {
 	const maxSpare = 64
-	if a.first != nil || a.asking > 0 {
+	if a.first != nil || a.running > 0 {
 		return
 	}
 	delete(t.sources, a.addr)

@@ -96,8 +96,8 @@ func TestLanesTakeTurns(t *testing.T) {
 			var asked []string
 			ask := func(host, port int) {
 				from := netip.AddrPortFrom(clientAddr(host).Addr(), uint16(port))
-				one := &Session{loop: l, remote: from, settled: true}
-				one.workLocked(lane, func(context.Context) func(time.Time) {
+				one := &Session{loop: l, remote: from, standing: standing{settled: true}}
+				one.submitWorkLocked(lane, func(context.Context) func(time.Time) {
 					l.mu.Lock()
 					asked = append(asked, fmt.Sprint(host, ":", port))
 					l.mu.Unlock()

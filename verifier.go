@@ -142,8 +142,8 @@ func (v *Verifier) WithScope(scope []byte) *Verifier {
 }
 
 // Verify looks at a datagram that came from remote at the time now. With
-// VerdictChallenge it appends to dst the datagram, of 60 bytes, that must be sent
-// to remote; otherwise it returns dst as it is. Nothing of the arguments is
+// VerdictChallenge it appends to dst the datagram that must be sent to remote, which
+// is never longer than the hello; otherwise it returns dst as it is. Nothing of the arguments is
 // kept. A hello whose cookie is stale, wrong or of another address is treated as
 // one without cookie, unless the cookie says that it is less than a second old:
 // see VerdictWrongCookie.

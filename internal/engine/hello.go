@@ -1,14 +1,16 @@
 package engine
 
 import (
-	"time"
-
 	"encoding/binary"
+	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // What a server without state makes of a ClientHello: RFC 6347 section 4.2.1.
+
+// maxClientHello bounds a ClientHello, in bytes.
+const maxClientHello = 16 << 10
 
 // Hello is a ClientHello at the head of a datagram, of which its head is read, up
 // to the cookie. It aliases the datagram or the HelloReader.

@@ -7,9 +7,8 @@ import (
 )
 
 const (
-	// maxClientHello bounds a ClientHello, and maxClientKeyExchange a
-	// ClientKeyExchange whose identity is not allowed to be longer.
-	maxClientHello       = 16 << 10
+	// maxClientKeyExchange bounds a ClientKeyExchange whose identity is not allowed
+	// to be longer.
 	maxClientKeyExchange = 2 << 10
 	maxCertificateVerify = 2 << 10
 	// minRoom is the least memory in bytes that a message in parts takes.

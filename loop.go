@@ -39,28 +39,7 @@ type loop struct {
 	asleep   atomic.Bool    // run waits for a datagram, or is about to
 	woken    atomic.Bool    // wake has ended the wait
 
-	// The loop goroutine's own. A session's timer is in one of the first two.
-	// Those of handshakes are set to what soon is, and hardly ever is due. To
-	// put them before those of many sessions, and take them out again, would
-	// be to look all over the memory.
-	pending  timers.Queue[*Session] // of handshakes
-	timers   timers.Queue[*Session] // of open sessions
-	idle     timers.Queue[*Session] // open sessions, the longest silent first
-	messages []udpio.Message
-	plain    []byte // receives what records hold
-	request  []byte // HelloVerifyRequest
-	hellos   engine.HelloReader
-	taken    []answer  // room for the next answers
-	told     bool      // the handler was told something of the batch
-	deadline time.Time // for reads; zero: none
-	// deadlineSet: the socket has the deadline, and it has not come.
-	deadlineSet bool
-	early       int        // reads in a row that timed out before their time
-	now         time.Time  // when the datagrams or the timers under way came
-	datagram    uint64     // the number of the datagram under way
-	givingWay   []*Session // handshakes, for their memory
-	alerts      int        // to addresses that are not proven, since
-	alertsSince time.Time  // which lasts a second
+	loopOwned
 
 	mu         sync.Mutex // guards all following
 	tooLong    []*Session // the socket has refused datagrams to them for their length
@@ -69,7 +48,7 @@ type loop struct {
 	sources    sources
 	open       openSessions
 	handshakes handshakes
-	idler      *Session // idle enough to give way at MaxSessions; nil: none was found
+	evictable  *Session // idle enough to give way at MaxSessions; nil: none was found
 	hookLane   lane     // hooks, and keys that may block
 	workLane   lane     // what only computes
 	chainLane  lane     // the same, about clients' certificates
@@ -78,6 +57,42 @@ type loop struct {
 	ended      bool          // the handler is told nothing more
 	reason     error         // why it closes
 	drained    chan struct{} // not nil: no new peers; closed when no handshake is left
+}
+
+// loopOwned is what only the loop's goroutine touches.
+type loopOwned struct {
+	queues
+	messages []udpio.Message
+	plain    []byte // receives what records hold
+	request  []byte // HelloVerifyRequest
+	hellos   engine.HelloReader
+	taken    []answer // room for the next answers
+	told     bool     // the handler was called in this batch
+
+	sleep
+
+	now         time.Time  // when the datagrams or the timers under way came
+	datagram    uint64     // the number of the datagram under way
+	givingWay   []*Session // handshakes, for their memory
+	alerts      int        // to addresses that are not proven, since
+	alertsSince time.Time  // which lasts a second
+}
+
+// queues have the deadlines of all sessions. A session's timer is in one of the
+// first two. Those of handshakes are set to what soon is, and hardly ever is due. To
+// put them before those of many sessions, and take them out again, would be to look
+// all over the memory.
+type queues struct {
+	pending timers.Queue[*Session] // of handshakes
+	timers  timers.Queue[*Session] // of open sessions
+	idle    timers.Queue[*Session] // open sessions, the longest silent first
+}
+
+// sleep is until when the loop waits for a datagram.
+type sleep struct {
+	deadline    time.Time // for reads; zero: none
+	deadlineSet bool      // the socket has the deadline, and it has not come
+	early       int       // reads in a row that timed out before their time
 }
 
 const (
@@ -106,10 +121,12 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		counters: counters,
 		stopped:  make(chan struct{}),
 		done:     make(chan struct{}),
-		plain:    make([]byte, 0, udpio.MaxDatagram),
-		request:  make([]byte, 0, 64),
+		loopOwned: loopOwned{
+			plain:   make([]byte, 0, udpio.MaxDatagram),
+			request: make([]byte, 0, 64),
+		},
 		base:     time.Now().Add(-time.Second),
-		peers:    peers{make(map[netip.AddrPort]*Session), make(map[addresses]*Session)},
+		peers:    peers{make(map[netip.AddrPort]*Session), make(map[path]*Session)},
 		sources:  newSources(cfg.maxPerSource),
 		open:     openSessions{identities: make(map[Identity]*identity)},
 		hookLane: lane{most: cfg.maxHandshakes},
@@ -162,7 +179,7 @@ func (l *loop) run() error {
 		case err == nil:
 			failures, peersFailed, l.early = 0, 0, 0
 			l.receiveBatch(time.Now(), l.messages[:n])
-			if l.isAsking() {
+			if l.isRunningJobs() {
 				// A hook that only looks into memory needs but its turn, and
 				// then it need not wake the loop. What computes gets it also
 				// when datagrams never cease.
@@ -219,7 +236,7 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 		}
 	}
 	for { // what is told may lead to more that is folded
-		next, ok = l.outbox.flush(now, false)
+		next, ok = l.outbox.flush(now, onlyDue)
 		if !l.outbox.waiting() {
 			break
 		}
@@ -269,8 +286,8 @@ func (l *loop) wasDue() bool {
 	return l.early < maxEarlyTimeouts
 }
 
-// isAsking reports whether a question is being asked.
-func (l *loop) isAsking() bool {
+// isRunningJobs reports whether a job runs in a lane.
+func (l *loop) isRunningJobs() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.hookLane.busy() || l.workLane.busy() || l.chainLane.busy()
@@ -292,22 +309,22 @@ func (l *loop) deliver() {
 		if !ok {
 			return
 		}
-		switch {
-		case it.kind == kindData:
+		switch it.kind {
+		case itemData:
 			l.counters.messagesReceived.Add(1)
 			h.DatagramReceived(it.session, it.cipherText, it.plainText)
 			l.told = true
-		case it.kind == kindAwake:
+		case itemAwake:
 			if at, _, ok := it.session.deadline(); ok {
 				l.timers.SetNoLater(&it.session.timer, at)
 			}
-		case it.kind == kindGone:
+		case itemGone:
 			l.timersOf(it.session).Unset(&it.session.timer)
 			l.idle.Unset(&it.session.idle)
-		default:
+		case itemEvent:
 			tell(h, *it.event)
 			l.told = true
-			if it.kind == KindHandshakeComplete {
+			if it.event.Kind == KindHandshakeComplete {
 				it.event.Session.releaseCertificates()
 			}
 		}
@@ -433,7 +450,7 @@ func (l *loop) stop(reason error) error {
 	defer close(l.stopped)
 	l.conn.StopWaiting(time.Now().Add(closeWait))
 	for _, s := range l.everySession() {
-		s.end(reason, true)
+		s.end(reason, withCloseNotify)
 	}
 	return l.conn.Close()
 }
@@ -447,10 +464,10 @@ func (l *loop) finish(reason error) error {
 	reason = l.reason
 	l.mu.Unlock()
 	for _, s := range l.everySession() { // begun while stop was under way
-		s.end(reason, false)
+		s.end(reason, silently)
 	}
 	now := time.Now()
-	l.outbox.flush(now, true)
+	l.outbox.flush(now, everything)
 	l.deliver()
 	stopped := Event{Kind: KindStopped, Time: now, Local: l.conn.LocalAddr()}
 	if reason != ErrServerClosed {

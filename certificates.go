@@ -59,8 +59,8 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 	if !ok {
 		return nil, fmt.Errorf("has a private key of type %T, which is no crypto.Signer", c.PrivateKey)
 	}
-	type comparable interface{ Equal(crypto.PublicKey) bool }
-	public, ok := key.Public().(comparable)
+	type publicKey interface{ Equal(crypto.PublicKey) bool }
+	public, ok := key.Public().(publicKey)
 	if !ok || !engine.CanAuthenticate(key.Public()) {
 		return nil, fmt.Errorf("has a key of type %T, which is neither ECDSA, RSA nor Ed25519", key.Public())
 	}
