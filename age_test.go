@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -140,7 +141,7 @@ func TestSessionAgeCountsFromFullHandshake(t *testing.T) {
 	for _, id := range []uint16{ecdhePSK, ecdheCert} {
 		d := newDirect(t, func(s *Server) {
 			s.MaxSessionAge, s.IdleTimeout = age, 24*time.Hour
-			s.Certificates = append(s.Certificates, newAuthority(t).issue("localhost", newKey(t, "P-256")))
+			s.Certificates = append(s.Certificates, testcert.NewAuthority().Issue("localhost", testcert.NewKey("P-256")))
 		})
 		start := d.now
 		c := ticketOf(d, clientAddr(1), id)

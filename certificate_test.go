@@ -7,18 +7,12 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,89 +22,19 @@ import (
 	piondtls "github.com/pion/dtls/v2"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
-
-// authority issues certificates for tests.
-type authority struct {
-	t    testing.TB
-	cert *x509.Certificate
-	key  crypto.Signer
-	pool *x509.CertPool
-}
-
-func newAuthority(t testing.TB) *authority { return newAuthorityWith(t, "P-256") }
-
-func newAuthorityWith(t testing.TB, kind string) *authority {
-	t.Helper()
-	key := newKey(t, kind)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{t: t, key: key, pool: x509.NewCertPool()}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.pool.AddCert(a.cert)
-	return a
-}
-
-// issue returns a certificate for a name, whose chain has the authority's too.
-func (a *authority) issue(name string, key crypto.Signer, edit ...func(*x509.Certificate)) tls.Certificate {
-	a.t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	for _, f := range edit {
-		f(template)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}
-}
-
-// newKey returns a key for the suites of a key exchange.
-func newKey(t testing.TB, kind string) crypto.Signer {
-	t.Helper()
-	var key crypto.Signer
-	var err error
-	switch kind {
-	case "P-256":
-		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case "P-384":
-		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case "P-521":
-		key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	case "RSA":
-		key, err = rsa.GenerateKey(rand.Reader, 2048)
-	case "Ed25519":
-		_, key, err = ed25519.GenerateKey(rand.Reader)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
 
 // TestCertificateSuites: every suite with a certificate and every group, with
 // and without extended master secret, and data both ways.
 func TestCertificateSuites(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := testcert.NewAuthority()
 	certificates := map[string]tls.Certificate{}
 	for _, kind := range []string{"P-256", "P-384", "RSA", "Ed25519"} {
-		certificates[kind] = ca.issue("localhost", newKey(t, kind))
+		certificates[kind] = ca.Issue("localhost", testcert.NewKey(kind))
 	}
 	for _, s := range suite.All() {
 		if s.KeyExchange == suite.PSK {
@@ -173,18 +97,18 @@ func TestPionCertificates(t *testing.T) {
 	for _, kind := range []string{"P-256", "RSA", "Ed25519"} {
 		// The authority has the same kind of key: pion's v2 client looks there
 		// for how the server's is to be verified.
-		ca := newAuthorityWith(t, kind)
-		client := ca.issue("client", newKey(t, "P-256"))
-		server := ca.issue("localhost", newKey(t, kind))
+		ca := testcert.NewAuthorityWithKey("Test CA", testcert.NewKey(kind))
+		client := ca.Issue("client", testcert.NewKey("P-256"))
+		server := ca.Issue("localhost", testcert.NewKey(kind))
 		inBubble(t, func(s *Server) {
 			s.PSK = nil
 			s.Certificates = []tls.Certificate{server}
-			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.pool
+			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool
 			s.MTU = 300 // chains are fragmented
 			s.Handler.(*recorder).then.OnDatagramReceived = echo
 		}, func(b *bubble) {
 			c, err := dialPion(t, b.network.dial(clientAddr(1), serverAddr), &piondtls.Config{
-				Certificates: []tls.Certificate{client}, RootCAs: ca.pool, ServerName: "localhost",
+				Certificates: []tls.Certificate{client}, RootCAs: ca.Pool, ServerName: "localhost",
 				ExtendedMasterSecret: piondtls.RequireExtendedMasterSecret,
 			}, time.Minute)
 			if err != nil {
@@ -211,11 +135,11 @@ type clientAuthCase struct {
 
 // keyUsages are certificates of every kind of key with every keyUsage: whoever may
 // not sign is refused, whether it is verified or not.
-func keyUsages(t *testing.T, ca *authority) (cases []clientAuthCase) {
+func keyUsages(t *testing.T, ca *testcert.Authority) (cases []clientAuthCase) {
 	const in, unsupported = -1, 43
 	empty := pkix.Extension{Id: []int{2, 5, 29, 15}, Critical: true, Value: []byte{3, 1, 0}}
 	for _, kind := range []string{"P-256", "P-384", "P-521", "RSA", "Ed25519"} {
-		key := newKey(t, kind)
+		key := testcert.NewKey(kind)
 		for _, usage := range []struct {
 			name string
 			edit func(*x509.Certificate)
@@ -232,7 +156,7 @@ func keyUsages(t *testing.T, ca *authority) (cases []clientAuthCase) {
 			{"keyCertSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign }, false},
 			{"no bit", func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, empty) }, false},
 		} {
-			chain := ca.issue("client", key, usage.edit).Certificate
+			chain := ca.Issue("client", key, usage.edit).Certificate
 			want := [4]int{in, in, in, in}
 			if !usage.may {
 				want = [4]int{unsupported, unsupported, unsupported, unsupported}
@@ -247,9 +171,9 @@ func keyUsages(t *testing.T, ca *authority) (cases []clientAuthCase) {
 // section 7.4.2) is an error in the configuration, and of the hook.
 func TestServerMaySign(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := testcert.NewAuthority()
 	for kind, id := range map[string]uint16{"P-256": ecdheCert, "RSA": 0xc02f, "Ed25519": ecdheCert} {
-		bad := ca.issue("localhost", newKey(t, kind), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
+		bad := ca.Issue("localhost", testcert.NewKey(kind), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
 		s := &Server{Certificates: []tls.Certificate{bad}}
 		if _, err := s.config(); err == nil || !strings.Contains(err.Error(), "digitalSignature") {
 			t.Errorf("%s: %v", kind, err)
@@ -273,13 +197,13 @@ func TestServerMaySign(t *testing.T) {
 // and the alert for who does not.
 func TestClientAuth(t *testing.T) {
 	t.Parallel()
-	ca, other := newAuthority(t), newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
-	key := newKey(t, "P-256")
-	good := ca.issue("client", key)
-	expired := ca.issue("client", key, func(c *x509.Certificate) { c.NotAfter = time.Unix(1000, 0) })
-	wrongUsage := ca.issue("client", key, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
-	stranger := other.issue("client", key)
+	ca, other := testcert.NewAuthority(), testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
+	key := testcert.NewKey("P-256")
+	good := ca.Issue("client", key)
+	expired := ca.Issue("client", key, func(c *x509.Certificate) { c.NotAfter = time.Unix(1000, 0) })
+	wrongUsage := ca.Issue("client", key, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+	stranger := other.Issue("client", key)
 	const (
 		in               = -1
 		handshakeFailure = 40
@@ -294,18 +218,18 @@ func TestClientAuth(t *testing.T) {
 		{"none", nil, nil, [4]int{in, handshakeFailure, in, handshakeFailure}},
 		{"good", nil, good.Certificate, [4]int{in, in, in, in}},
 		{"good, an RSA key", func(c *testpeer.Client) {
-			k := newKey(t, "RSA")
-			c.Signer, c.Chain = k, ca.issue("client", k).Certificate
+			k := testcert.NewKey("RSA")
+			c.Signer, c.Chain = k, ca.Issue("client", k).Certificate
 		}, nil, [4]int{in, in, in, in}},
 		{"good, an Ed25519 key", func(c *testpeer.Client) {
-			k := newKey(t, "Ed25519")
-			c.Signer, c.Chain = k, ca.issue("client", k).Certificate
+			k := testcert.NewKey("Ed25519")
+			c.Signer, c.Chain = k, ca.Issue("client", k).Certificate
 		}, nil, [4]int{in, in, in, in}},
 		{"expired", nil, expired.Certificate, [4]int{in, in, expiredAlert, expiredAlert}},
 		{"of another authority", nil, stranger.Certificate, [4]int{in, in, unknownCA, unknownCA}},
 		{"for servers", nil, wrongUsage.Certificate, [4]int{in, in, unsupported, unsupported}},
 		{"wrong CertificateVerify", func(c *testpeer.Client) { c.WrongVerify = true }, good.Certificate, [4]int{decryptError, decryptError, decryptError, decryptError}},
-		{"CertificateVerify of another key", func(c *testpeer.Client) { c.Signer = newKey(t, "P-256") }, good.Certificate, [4]int{decryptError, decryptError, decryptError, decryptError}},
+		{"CertificateVerify of another key", func(c *testpeer.Client) { c.Signer = testcert.NewKey("P-256") }, good.Certificate, [4]int{decryptError, decryptError, decryptError, decryptError}},
 		{"no CertificateVerify", func(c *testpeer.Client) { c.SkipVerify = true }, good.Certificate, [4]int{silence, silence, silence, silence}},
 		{"no certificate but junk", nil, [][]byte{[]byte("junk")}, [4]int{badCertificate, badCertificate, badCertificate, badCertificate}},
 	}
@@ -314,7 +238,7 @@ func TestClientAuth(t *testing.T) {
 		for mode := tls.NoClientCert; mode <= tls.RequireAndVerifyClientCert; mode++ {
 			d := newDirect(t, func(s *Server) {
 				s.Certificates = []tls.Certificate{server}
-				s.ClientAuth, s.ClientCAs = mode, ca.pool
+				s.ClientAuth, s.ClientCAs = mode, ca.Pool
 			})
 			c, from := testpeer.New("", nil, 1), clientAddr(1)
 			c.Suites = []uint16{0xc02b}
@@ -418,11 +342,11 @@ func TestVerifyConnection(t *testing.T) {
 // GetCertificate.
 func TestChooseCertificate(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	first := ca.issue("first.example", newKey(t, "P-256"))
-	second := ca.issue("*.second.example", newKey(t, "P-256"))
-	rsaCert := ca.issue("first.example", newKey(t, "RSA"))
-	hooked := ca.issue("hooked.example", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	first := ca.Issue("first.example", testcert.NewKey("P-256"))
+	second := ca.Issue("*.second.example", testcert.NewKey("P-256"))
+	rsaCert := ca.Issue("first.example", testcert.NewKey("RSA"))
+	hooked := ca.Issue("hooked.example", testcert.NewKey("P-256"))
 	var asked atomic.Int32
 	hook := func(info *ClientHelloInfo) (*tls.Certificate, error) {
 		asked.Add(1)
@@ -485,8 +409,8 @@ func TestChooseCertificate(t *testing.T) {
 // told.
 func TestSigningKeyFails(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	broken := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	broken := ca.Issue("localhost", testcert.NewKey("P-256"))
 	broken.PrivateKey = brokenSigner{broken.PrivateKey.(crypto.Signer)}
 	d := newDirect(t, func(s *Server) { s.Certificates = []tls.Certificate{broken} })
 	c := testpeer.New("", nil, 1)
@@ -511,9 +435,9 @@ func (brokenSigner) Sign(_ io.Reader, _ []byte, _ crypto.SignerOpts) ([]byte, er
 // and one signature.
 func TestOneSignaturePerHello(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	counted := &countingSigner{Signer: newKey(t, "P-256")}
-	cert := ca.issue("localhost", counted)
+	ca := testcert.NewAuthority()
+	counted := &countingSigner{Signer: testcert.NewKey("P-256")}
+	cert := ca.Issue("localhost", counted)
 	inBubble(t, func(s *Server) { s.Certificates = []tls.Certificate{cert} }, func(b *bubble) {
 		p := b.peer(1)
 		p.Suites = []uint16{0xc02b}
@@ -552,14 +476,14 @@ func (c *countingSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) (
 // flight can be left out, whichever order the others come in.
 func TestSkippedMessages(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	key := newKey(t, "P-256")
-	chain := ca.issue("client", key).Certificate
-	server := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	key := testcert.NewKey("P-256")
+	chain := ca.Issue("client", key).Certificate
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
 	run := func(pick func(records [][]byte) [][]byte) (*direct, *testpeer.Client) {
 		d := newDirect(t, func(s *Server) {
 			s.Certificates = []tls.Certificate{server}
-			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.pool
+			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool
 		})
 		c := testpeer.New("", nil, 1)
 		c.Suites, c.Chain, c.Signer = []uint16{0xc02b}, chain, key
@@ -657,8 +581,8 @@ func TestALPN(t *testing.T) {
 // the handshake and by Write; record_size_limit beats max_fragment_length.
 func TestRecordLimits(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
 	tests := []struct {
 		name       string
 		extensions []byte
@@ -712,8 +636,8 @@ func TestRecordLimits(t *testing.T) {
 // or the client no means, and without any the client is refused.
 func TestNoCommonMeans(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	ecdsaCert := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	ecdsaCert := ca.Issue("localhost", testcert.NewKey("P-256"))
 	tests := []struct {
 		name string
 		edit func(s *Server, c *testpeer.Client)
@@ -770,8 +694,8 @@ func TestNoCommonMeans(t *testing.T) {
 // Listen.
 func TestCertificateConfigErrors(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	good, other := ca.issue("localhost", newKey(t, "P-256")), ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	good, other := ca.Issue("localhost", testcert.NewKey("P-256")), ca.Issue("localhost", testcert.NewKey("P-256"))
 	mixed := tls.Certificate{Certificate: good.Certificate, PrivateKey: other.PrivateKey}
 	s := &Server{
 		Certificates: []tls.Certificate{

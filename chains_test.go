@@ -2,10 +2,7 @@ package dtlsserver
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
@@ -16,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 )
 
 // certificateOf describes a certificate for tests of chains.
@@ -29,8 +28,7 @@ type certificateOf struct {
 	san             string
 }
 
-func (c certificateOf) make(t testing.TB) *x509.Certificate {
-	t.Helper()
+func (c certificateOf) make() *x509.Certificate {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(int64(c.serial) + 1), Subject: pkix.Name{CommonName: c.subject},
 		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
@@ -49,15 +47,7 @@ func (c certificateOf) make(t testing.TB) *x509.Certificate {
 		template.DNSNames = []string{c.san}
 	}
 	parent := &x509.Certificate{Subject: pkix.Name{CommonName: c.issuer}, SubjectKeyId: c.issuerID}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, c.key.Public(), c.signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
+	return testcert.Sign(template, parent, c.key.Public(), c.signer)
 }
 
 func poolOf(certificates ...*x509.Certificate) *x509.CertPool {
@@ -88,39 +78,30 @@ func pathsOf(chains [][]*x509.Certificate) (paths []string) {
 	return paths
 }
 
-func p521(t testing.TB) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 // TestChains: chains that clients send, in any order and with more than is
 // needed, are verified as by package x509 that gets all, with few signatures.
 func TestChains(t *testing.T) {
 	t.Parallel()
 	keys := make([]crypto.Signer, 12)
 	for i := range keys {
-		keys[i] = newKey(t, "P-256")
+		keys[i] = testcert.NewKey("P-256")
 	}
 	leafKey, rootKey, otherRootKey := keys[9], keys[10], keys[11]
-	root := certificateOf{subject: "root", issuer: "root", key: rootKey, signer: rootKey}.make(t)
-	otherRoot := certificateOf{subject: "other root", issuer: "other root", key: otherRootKey, signer: otherRootKey}.make(t)
+	root := certificateOf{subject: "root", issuer: "root", key: rootKey, signer: rootKey}.make()
+	otherRoot := certificateOf{subject: "other root", issuer: "other root", key: otherRootKey, signer: otherRootKey}.make()
 	ca := func(subject string, key int, issuer string, signer crypto.Signer, edit ...func(*certificateOf)) *x509.Certificate {
 		c := certificateOf{subject: subject, issuer: issuer, key: keys[key], signer: signer}
 		for _, f := range edit {
 			f(&c)
 		}
-		return c.make(t)
+		return c.make()
 	}
 	leaf := func(issuer string, signer crypto.Signer, edit ...func(*certificateOf)) *x509.Certificate {
 		c := certificateOf{subject: "leaf", issuer: issuer, key: leafKey, signer: signer, leaf: true}
 		for _, f := range edit {
 			f(&c)
 		}
-		return c.make(t)
+		return c.make()
 	}
 	list := func(all ...*x509.Certificate) []*x509.Certificate { return all }
 	a, aByOther := ca("A", 0, "root", rootKey), ca("A", 0, "other root", otherRootKey)
@@ -202,8 +183,8 @@ func reversed(certificates []*x509.Certificate) []*x509.Certificate {
 // evilChain is a leaf and names that sign each other in a circle, twice each,
 // with keys of P-521, so that package x509 finds a hundred signatures to verify.
 // The issuer of the last is whom the caller wants.
-func evilChain(t testing.TB, big crypto.Signer, issuer string) []*x509.Certificate {
-	chain := []*x509.Certificate{certificateOf{subject: "leaf", issuer: "N1", key: newKey(t, "P-256"), signer: big, leaf: true}.make(t)}
+func evilChain(big crypto.Signer, issuer string) []*x509.Certificate {
+	chain := []*x509.Certificate{certificateOf{subject: "leaf", issuer: "N1", key: testcert.NewKey("P-256"), signer: big, leaf: true}.make()}
 	names := []string{"N1", "N2", "N3", "N4"}
 	for i, name := range names {
 		for j := range 2 {
@@ -211,7 +192,7 @@ func evilChain(t testing.TB, big crypto.Signer, issuer string) []*x509.Certifica
 			if i == len(names)-1 && j == 1 && issuer != "" {
 				c.issuer = issuer
 			}
-			chain = append(chain, c.make(t))
+			chain = append(chain, c.make())
 		}
 	}
 	return chain
@@ -222,13 +203,13 @@ func evilChain(t testing.TB, big crypto.Signer, issuer string) []*x509.Certifica
 // for a root no more than is allowed.
 func TestEvilChains(t *testing.T) {
 	t.Parallel()
-	rootKey, genuineKey, big := newKey(t, "P-256"), newKey(t, "P-256"), p521(t)
-	root := certificateOf{subject: "root", issuer: "root", key: rootKey, signer: rootKey}.make(t)
-	genuine := certificateOf{subject: "genuine", issuer: "root", key: genuineKey, signer: rootKey}.make(t)
-	evilRoot := certificateOf{subject: "evil root", issuer: "evil root", key: big, signer: big}.make(t)
-	allRoots := evilChain(t, big, "root")
+	rootKey, genuineKey, big := testcert.NewKey("P-256"), testcert.NewKey("P-256"), testcert.NewKey("P-521")
+	root := certificateOf{subject: "root", issuer: "root", key: rootKey, signer: rootKey}.make()
+	genuine := certificateOf{subject: "genuine", issuer: "root", key: genuineKey, signer: rootKey}.make()
+	evilRoot := certificateOf{subject: "evil root", issuer: "evil root", key: big, signer: big}.make()
+	allRoots := evilChain(big, "root")
 	for i := range allRoots[1:] {
-		allRoots[i+1] = certificateOf{subject: fmt.Sprint("N", 1+i/2), issuer: "root", key: big, signer: big, serial: i}.make(t)
+		allRoots[i+1] = certificateOf{subject: fmt.Sprint("N", 1+i/2), issuer: "root", key: big, signer: big, serial: i}.make()
 	}
 	tests := []struct {
 		name  string
@@ -237,12 +218,12 @@ func TestEvilChains(t *testing.T) {
 		most  int
 		in    bool
 	}{
-		{"a circle", evilChain(t, big, ""), poolOf(root), 0, false},
-		{"a circle, to the system's roots", evilChain(t, big, ""), nil, 16 + 1, false},
-		{"a circle that leads to a root", evilChain(t, big, "root"), poolOf(root), 1, false},
+		{"a circle", evilChain(big, ""), poolOf(root), 0, false},
+		{"a circle, to the system's roots", evilChain(big, ""), nil, 16 + 1, false},
+		{"a circle that leads to a root", evilChain(big, "root"), poolOf(root), 1, false},
 		{"all name a root their issuer", allRoots, poolOf(root), 2, false},
-		{"a circle that leads to a genuine authority", append(evilChain(t, big, "genuine"), genuine), poolOf(root), 2, false},
-		{"a circle of an authority's own", evilChain(t, big, "evil root"), poolOf(evilRoot), 32, true},
+		{"a circle that leads to a genuine authority", append(evilChain(big, "genuine"), genuine), poolOf(root), 2, false},
+		{"a circle of an authority's own", evilChain(big, "evil root"), poolOf(evilRoot), 32, true},
 	}
 	for _, tt := range tests {
 		chains, checks, err := newChainVerifier(tt.roots).verify(tt.chain)
@@ -281,7 +262,7 @@ func TestChainsAsPackageX509(t *testing.T) {
 				c.keyID, c.issuerID = ids[random.IntN(3)], ids[random.IntN(3)]
 			}
 			c.expired = random.IntN(12) == 0
-			return c.make(t)
+			return c.make()
 		}
 		chain := []*x509.Certificate{next(true, 0)}
 		subjects := make(map[string]int)
@@ -320,10 +301,10 @@ func TestChainsAsPackageX509(t *testing.T) {
 // BenchmarkEvilChain is what a stranger's chain costs when the names in it lead
 // nowhere, and when they lead to a root.
 func BenchmarkEvilChain(b *testing.B) {
-	rootKey := newKey(b, "P-256")
-	v := newChainVerifier(poolOf(certificateOf{subject: "root", issuer: "root", key: rootKey, signer: rootKey}.make(b)))
+	rootKey := testcert.NewKey("P-256")
+	v := newChainVerifier(poolOf(certificateOf{subject: "root", issuer: "root", key: rootKey, signer: rootKey}.make()))
 	for _, issuer := range []string{"", "root"} {
-		chain := evilChain(b, p521(b), issuer)
+		chain := evilChain(testcert.NewKey("P-521"), issuer)
 		b.Run("to "+issuer, func(b *testing.B) {
 			for b.Loop() {
 				if _, _, err := v.verify(chain); err == nil {

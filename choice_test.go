@@ -14,6 +14,7 @@ import (
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -29,10 +30,9 @@ type choosable struct {
 }
 
 // selfSigned returns a certificate that is its own authority's.
-func selfSigned(t testing.TB, kind string) tls.Certificate {
-	t.Helper()
-	a := newAuthorityWith(t, kind)
-	return tls.Certificate{Certificate: [][]byte{a.cert.Raw}, PrivateKey: a.key}
+func selfSigned(kind string) tls.Certificate {
+	a := testcert.NewAuthorityWithKey("Test CA", testcert.NewKey(kind))
+	return tls.Certificate{Certificate: [][]byte{a.Cert.Raw}, PrivateKey: a.Key}
 }
 
 // choosables returns certificates of every kind, signed in many ways.
@@ -42,13 +42,16 @@ func choosables(t testing.TB) (all []choosable) {
 	rsaSchemes := []uint16{
 		suite.PSSWithSHA256, suite.PSSWithSHA384, suite.PSSWithSHA512, suite.PKCS1WithSHA256, suite.PKCS1WithSHA384, suite.PKCS1WithSHA512,
 	}
-	authorities := map[string]*authority{"P-256": newAuthority(t), "P-384": newAuthorityWith(t, "P-384"), "RSA": newAuthorityWith(t, "RSA"), "Ed25519": newAuthorityWith(t, "Ed25519")}
+	authorities := map[string]*testcert.Authority{}
+	for _, kind := range []string{"P-256", "P-384", "RSA", "Ed25519"} {
+		authorities[kind] = testcert.NewAuthorityWithKey("Test CA", testcert.NewKey(kind))
+	}
 	signed := map[string]uint16{"P-256": suite.ECDSAWithSHA256, "P-384": suite.ECDSAWithSHA384, "RSA": suite.PKCS1WithSHA256, "Ed25519": suite.Ed25519}
 	keys := map[string]crypto.Signer{}
 	add := func(kind, by string) {
 		c := choosable{name: kind + " by " + by, suite: ecdheCert, schemes: ecdsaSchemes}
 		if keys[kind] == nil {
-			keys[kind] = newKey(t, kind)
+			keys[kind] = testcert.NewKey(kind)
 		}
 		switch kind {
 		case "P-256":
@@ -64,25 +67,25 @@ func choosables(t testing.TB) (all []choosable) {
 		}
 		switch by {
 		case "itself":
-			c.Certificate = selfSigned(t, kind)
+			c.Certificate = selfSigned(kind)
 		case "an intermediate": // of RSA, by one of P-256
-			root, key := authorities["P-256"], newKey(t, "RSA")
-			ca := root.issue("intermediate", key, func(c *x509.Certificate) {
+			root, key := authorities["P-256"], testcert.NewKey("RSA")
+			ca := root.Issue("intermediate", key, func(c *x509.Certificate) {
 				c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
 			})
 			parsed, err := x509.ParseCertificate(ca.Certificate[0])
 			if err != nil {
 				t.Fatal(err)
 			}
-			middle := &authority{t: t, cert: parsed, key: key}
-			c.Certificate = middle.issue("localhost", keys[kind])
-			c.Certificate.Certificate = append(c.Certificate.Certificate, root.cert.Raw)
+			middle := &testcert.Authority{Cert: parsed, Key: key}
+			c.Certificate = middle.Issue("localhost", keys[kind])
+			c.Certificate.Certificate = append(c.Certificate.Certificate, root.Cert.Raw)
 			c.signers = []uint16{suite.PKCS1WithSHA256, suite.ECDSAWithSHA256}
 		case "RSA-PSS":
-			c.Certificate = authorities["RSA"].issue("localhost", keys[kind], func(c *x509.Certificate) { c.SignatureAlgorithm = x509.SHA256WithRSAPSS })
+			c.Certificate = authorities["RSA"].Issue("localhost", keys[kind], func(c *x509.Certificate) { c.SignatureAlgorithm = x509.SHA256WithRSAPSS })
 			c.signers = []uint16{suite.PSSWithSHA256}
 		default:
-			c.Certificate = authorities[by].issue("localhost", keys[kind])
+			c.Certificate = authorities[by].Issue("localhost", keys[kind])
 			c.signers = []uint16{signed[by]}
 		}
 		all = append(all, c)
@@ -217,7 +220,7 @@ func shakeChoice(t *testing.T, name string, server *Server, offer clientOffer, w
 // that does not have its group; another suite may do.
 func TestHookChoosesOtherGroup(t *testing.T) {
 	t.Parallel()
-	certificate := newAuthority(t).issue("localhost", newKey(t, "P-384"))
+	certificate := testcert.NewAuthority().Issue("localhost", testcert.NewKey("P-384"))
 	for _, psk := range []bool{false, true} {
 		d := newDirect(t, func(s *Server) {
 			s.GetCertificate = func(info *ClientHelloInfo) (*tls.Certificate, error) {
@@ -249,9 +252,9 @@ func TestHookChoosesOtherGroup(t *testing.T) {
 // than its SupportedSignatureAlgorithms, by which it is chosen too.
 func TestSupportedSignatureAlgorithms(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := testcert.NewAuthority()
 	limited := func(kind string, schemes ...tls.SignatureScheme) tls.Certificate {
-		c := ca.issue("localhost", newKey(t, kind))
+		c := ca.Issue("localhost", testcert.NewKey(kind))
 		c.SupportedSignatureAlgorithms = schemes
 		return c
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 )
 
@@ -24,12 +25,12 @@ func manyNames(c *x509.Certificate) {
 // one, with what is to be changed of it.
 func certified(t testing.TB, mode tls.ClientAuthType, edit func(*Server), leaf ...func(*x509.Certificate)) (*direct, func(n int) *testpeer.Client) {
 	t.Helper()
-	ca := newAuthority(t)
-	server, key := ca.issue("localhost", newKey(t, "P-256")), newKey(t, "P-256")
-	chain := ca.issue("client", key, leaf...).Certificate
+	ca := testcert.NewAuthority()
+	server, key := ca.Issue("localhost", testcert.NewKey("P-256")), testcert.NewKey("P-256")
+	chain := ca.Issue("client", key, leaf...).Certificate
 	d := newDirect(t, func(s *Server) {
 		s.PSK, s.Certificates = nil, []tls.Certificate{server}
-		s.ClientAuth, s.ClientCAs = mode, ca.pool
+		s.ClientAuth, s.ClientCAs = mode, ca.Pool
 		s.MaxClientCertificateBytes = 64 << 10
 		if edit != nil {
 			edit(s)

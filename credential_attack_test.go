@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -33,8 +34,8 @@ func spoofed(message []byte) []byte {
 // no key.
 func TestValueOfRefusedResumption(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
 	key := []byte(testKey)
 	d := newDirect(t, func(s *Server) {
 		s.Certificates = []tls.Certificate{server}
@@ -61,10 +62,10 @@ func TestValueOfRefusedResumption(t *testing.T) {
 // keep the genuine ones out for good.
 func TestPoisonedSlots(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
-	key := newKey(t, "P-256")
-	chain := ca.issue("client", key).Certificate
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
+	key := testcert.NewKey("P-256")
+	chain := ca.Issue("client", key).Certificate
 	tests := []struct {
 		name   string
 		chain  [][]byte
@@ -115,8 +116,8 @@ func TestPoisonedSlots(t *testing.T) {
 // GetCertificate, nor that of the hook which a resumption waits for.
 func TestSpoofedAlertWhileAsking(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
 	for _, how := range []string{"certificate", "resumption"} {
 		var slow atomic.Bool
 		inBubble(t, func(s *Server) {
@@ -163,18 +164,14 @@ func TestSpoofedAlertWhileAsking(t *testing.T) {
 // certificates are the client's choice alone (CVE-2023-29409).
 func TestClientChainIsBounded(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
-	key := newKey(t, "P-256")
-	leaf := ca.issue("client", key).Certificate[0]
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
+	key := testcert.NewKey("P-256")
+	leaf := ca.Issue("client", key).Certificate[0]
 	withRSA := func(name string, bits, e int) []byte {
 		n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1)
 		template := &x509.Certificate{SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: name}, NotAfter: time.Unix(1<<33, 0)}
-		der, err := x509.CreateCertificate(nil, template, ca.cert, &rsa.PublicKey{N: n, E: e}, ca.key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return der
+		return ca.Sign(template, &rsa.PublicKey{N: n, E: e}).Raw
 	}
 	authorities := func(n int) (all [][]byte) {
 		for i := range n {
@@ -189,8 +186,8 @@ func TestClientChainIsBounded(t *testing.T) {
 	}{
 		{"ten certificates", append([][]byte{leaf}, authorities(9)...), true},
 		{"eleven certificates", append([][]byte{leaf}, authorities(10)...), false},
-		{"two of one name", append([][]byte{leaf}, repeat(ca.cert.Raw, 2)...), true},
-		{"three of one name", append([][]byte{leaf}, repeat(ca.cert.Raw, 3)...), false},
+		{"two of one name", append([][]byte{leaf}, repeat(ca.Cert.Raw, 2)...), true},
+		{"three of one name", append([][]byte{leaf}, repeat(ca.Cert.Raw, 3)...), false},
 		{"an authority of 4096 bits", [][]byte{leaf, withRSA("", 4096, 65537)}, true},
 		{"an authority of 4097 bits", [][]byte{leaf, withRSA("", 4097, 65537)}, false},
 		{"an authority with a long exponent", [][]byte{leaf, withRSA("", 2048, 65539)}, false},
@@ -222,8 +219,8 @@ func repeat(b []byte, n int) (all [][]byte) {
 // TestSlowSigner: a key that takes its time to sign delays nobody else.
 func TestSlowSigner(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	cert := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	cert := ca.Issue("localhost", testcert.NewKey("P-256"))
 	cert.PrivateKey = slowSigner{cert.PrivateKey.(crypto.Signer)}
 	inBubble(t, func(s *Server) { s.Certificates = []tls.Certificate{cert} }, func(b *bubble) {
 		p := b.peer(1)
@@ -264,8 +261,8 @@ func (s slowSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byt
 // not make the operator look for a wrong one.
 func TestCertificateTimeoutIsNoWrongKey(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
 	d := newDirect(t, func(s *Server) { s.Certificates = []tls.Certificate{server} })
 	c, from := testpeer.New("", nil, 1), clientAddr(1)
 	c.Suites = []uint16{ecdheCert}

@@ -10,8 +10,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
 	"net"
@@ -25,6 +23,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/udpio"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
@@ -47,17 +46,17 @@ type towards struct {
 var (
 	serverOfKeys   = func(s *Server) {}
 	serverOfChains = func(s *Server) {
-		s.Certificates = []tls.Certificate{madeAuthority().issue("localhost", "Ed25519", 0)}
-		s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, madeAuthority().pool
+		s.Certificates = []tls.Certificate{issueMade("localhost", "Ed25519", 0)}
+		s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, madeAuthority().Pool
 	}
 	serverOfMany = func(s *Server) {
 		for i := range 20 {
-			s.Certificates = append(s.Certificates, madeAuthority().issue(fmt.Sprintf("host%d.example", i), "Ed25519", 0))
+			s.Certificates = append(s.Certificates, issueMade(fmt.Sprintf("host%d.example", i), "Ed25519", 0))
 		}
 	}
 	serverThatAsks = func(s *Server) {
 		s.GetCertificate = func(*ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
-		s.Certificates = []tls.Certificate{madeAuthority().issue("localhost", "Ed25519", 0)}
+		s.Certificates = []tls.Certificate{issueMade("localhost", "Ed25519", 0)}
 	}
 )
 
@@ -151,7 +150,7 @@ func (b *towardsOne) WriteTo(p []byte, to net.Addr) (int, error) {
 // certify gives a client what the server's ClientAuth asks for.
 func (b *towardsOne) certify(c *testpeer.Client) {
 	if b.s.ClientAuth != tls.NoClientCert {
-		client := madeAuthority().issue("client", "Ed25519", 0)
+		client := issueMade("client", "Ed25519", 0)
 		c.Chain, c.Signer = client.Certificate[:1], client.PrivateKey.(ed25519.PrivateKey)
 	}
 }
@@ -413,38 +412,18 @@ func (b *towardsOne) warm() {
 	}
 }
 
-// issuer issues certificates that are the same in each run.
-type issuer struct {
-	cert *x509.Certificate
-	key  ed25519.PrivateKey
-	pool *x509.CertPool
-}
-
-var madeAuthority = sync.OnceValue(func() *issuer {
-	a := &issuer{key: madeKey(1), pool: x509.NewCertPool()}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Made CA"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(nil, template, template, a.key.Public(), a.key)
-	if err != nil {
-		panic(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		panic(err)
-	}
-	a.pool.AddCert(a.cert)
-	return a
+// madeAuthority is the same in each run, and so is what it issues.
+var madeAuthority = sync.OnceValue(func() *testcert.Authority {
+	return testcert.NewAuthorityWithKey("Made CA", madeKey(1))
 })
 
 func madeKey(seed byte) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed([]byte(strings.Repeat(string(rune(seed)), ed25519.SeedSize)))
 }
 
-// issue returns a certificate for a name, with a key of the kind, and as many
+// issueMade returns a certificate for a name, with a key of the kind, and as many
 // names more.
-func (a *issuer) issue(name, kind string, names int) tls.Certificate {
+func issueMade(name, kind string, names int) tls.Certificate {
 	key := madeKey(2)
 	var public any = key.Public()
 	switch kind {
@@ -462,11 +441,7 @@ func (a *issuer) issue(name, kind string, names int) tls.Certificate {
 		n := new(big.Int).Lsh(big.NewInt(1), 4095)
 		public = &rsa.PublicKey{N: n.Add(n, big.NewInt(12345)), E: 65537}
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
+	template := testcert.Template(name)
 	for i := range names {
 		switch kind {
 		case "names":
@@ -475,11 +450,8 @@ func (a *issuer) issue(name, kind string, names int) tls.Certificate {
 			template.Subject.OrganizationalUnit = append(template.Subject.OrganizationalUnit, fmt.Sprint(i))
 		}
 	}
-	der, err := x509.CreateCertificate(nil, template, a.cert, public, a.key)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}
+	a := madeAuthority()
+	return tls.Certificate{Certificate: [][]byte{a.Sign(template, public).Raw, a.Cert.Raw}, PrivateKey: key}
 }
 
 var madeCertificates = map[string][]byte{}
@@ -489,7 +461,7 @@ var madeCertificates = map[string][]byte{}
 func madeCertificate(kind string, names, number int) []byte {
 	key := fmt.Sprint(kind, names, number)
 	if madeCertificates[key] == nil {
-		madeCertificates[key] = madeAuthority().issue(fmt.Sprint("client", number), kind, names).Certificate[0]
+		madeCertificates[key] = issueMade(fmt.Sprint("client", number), kind, names).Certificate[0]
 	}
 	return madeCertificates[key]
 }

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -122,7 +123,7 @@ func TestNonsenseIsTold(t *testing.T) {
 // ever if the alert does not say that it is over, and its failure has the code.
 func TestClientsAlertIsTold(t *testing.T) {
 	t.Parallel()
-	cert := newAuthority(t).issue("localhost", newKey(t, "P-256"))
+	cert := testcert.NewAuthority().Issue("localhost", testcert.NewKey("P-256"))
 	const doubt = 5 * time.Second
 	type say struct {
 		at    time.Duration

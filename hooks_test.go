@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -37,7 +38,7 @@ func (l *loop) waitingIn(lane *lane) int {
 // laneBubble runs f with a server of ten handshakes at a time, that has a
 // certificate, and with an open session.
 func laneBubble(t *testing.T, f func(b *bubble, p *peer, s *Session)) {
-	cert := newAuthority(t).issue("localhost", newKey(t, "P-256"))
+	cert := testcert.NewAuthority().Issue("localhost", testcert.NewKey("P-256"))
 	inBubble(t, func(s *Server) {
 		s.Certificates = []tls.Certificate{cert}
 		s.MaxHandshakes = 10

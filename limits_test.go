@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -517,10 +518,10 @@ func TestFragmentedRecordings(t *testing.T) {
 		if len(datagrams) == 1 {
 			continue
 		}
-		ca := newAuthority(t)
+		ca := testcert.NewAuthority()
 		d := newDirect(t, func(s *Server) {
 			s.PSK = nil
-			s.Certificates = append(s.Certificates, ca.issue("localhost", newKey(t, "RSA")))
+			s.Certificates = append(s.Certificates, ca.Issue("localhost", testcert.NewKey("RSA")))
 		})
 		from := clientAddr(1)
 		answer := d.receive(from, datagrams[0])

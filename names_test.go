@@ -14,6 +14,7 @@ import (
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -75,7 +76,7 @@ var oddNames = []string{
 // against each, alone, and among other certificates.
 func TestIndexAsByTrial(t *testing.T) {
 	t.Parallel()
-	ec, rsaKey := newKey(t, "P-256"), newKey(t, "RSA")
+	ec, rsaKey := testcert.NewKey("P-256"), testcert.NewKey("RSA")
 	hello := func(name string, suites ...uint16) *engine.HelloInfo {
 		return &engine.HelloInfo{ServerName: name, CipherSuites: numbers(suites), Schemes: numbers(suite.Schemes())}
 	}
@@ -115,7 +116,7 @@ func FuzzCertificateIndex(f *testing.F) {
 	for _, name := range oddNames {
 		f.Add(name, strings.TrimPrefix(name, "*")+".", "a"+strings.TrimPrefix(name, "*"))
 	}
-	key := newKey(f, "P-256")
+	key := testcert.NewKey("P-256")
 	f.Fuzz(func(t *testing.T, first, second, host string) {
 		hello := &engine.HelloInfo{ServerName: host, CipherSuites: numbers([]uint16{ecdheCert}), Schemes: numbers(suite.Schemes())}
 		certificates := []*engine.Certificate{named(key), named(key, first), named(key, second, first)}
@@ -129,7 +130,7 @@ func FuzzCertificateIndex(f *testing.F) {
 // keys too, and the longest is not.
 func TestLongServerName(t *testing.T) {
 	t.Parallel()
-	server := newAuthority(t).issue("localhost", newKey(t, "P-256"))
+	server := testcert.NewAuthority().Issue("localhost", testcert.NewKey("P-256"))
 	for _, id := range []uint16{0x00a8, ecdhePSK, ecdheCert} {
 		for length, in := range map[int]bool{1: true, 255: true, 256: false, 1000: false} {
 			d := newDirect(t, func(s *Server) { s.Certificates = []tls.Certificate{server} })
@@ -153,11 +154,11 @@ func TestLongServerName(t *testing.T) {
 // TestManyCertificates: of many, each is found by its names.
 func TestManyCertificates(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	key := newKey(t, "P-256")
+	ca := testcert.NewAuthority()
+	key := testcert.NewKey("P-256")
 	var certificates []tls.Certificate
 	for n := range 50 {
-		certificates = append(certificates, ca.issue(fmt.Sprintf("host%d.example", n), key))
+		certificates = append(certificates, ca.Issue(fmt.Sprintf("host%d.example", n), key))
 	}
 	d := newDirect(t, func(s *Server) { s.PSK, s.Certificates = nil, certificates })
 	for n := range certificates {
@@ -173,7 +174,7 @@ func TestManyCertificates(t *testing.T) {
 // BenchmarkChooseCertificate is the choice for a name that none is for, the
 // longest there is, and for a hello of two thousand suites.
 func BenchmarkChooseCertificate(b *testing.B) {
-	key := newKey(b, "P-256")
+	key := testcert.NewKey("P-256")
 	for _, count := range []int{1, 100} {
 		var certificates []*engine.Certificate
 		for n := range count {

@@ -17,6 +17,7 @@ import (
 
 	piondtls "github.com/pion/dtls/v2"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -114,8 +115,8 @@ type pathVariant struct {
 // pathVariants are a handshake with a pre-shared key, and one with a
 // certificate whose flight takes several datagrams of 548 bytes.
 func pathVariants(t *testing.T) []pathVariant {
-	ca := newAuthority(t)
-	certificate := ca.issue("localhost", newKey(t, "P-256"), func(c *x509.Certificate) {
+	ca := testcert.NewAuthority()
+	certificate := ca.Issue("localhost", testcert.NewKey("P-256"), func(c *x509.Certificate) {
 		for i := range 10 { // as long as certificates are
 			c.DNSNames = append(c.DNSNames, fmt.Sprintf("another-name-%d.of-the-server.test", i))
 		}
@@ -128,7 +129,7 @@ func pathVariants(t *testing.T) []pathVariant {
 			s.MTU = 548
 			s.PSK, s.Certificates = nil, []tls.Certificate{certificate}
 		}, &piondtls.Config{
-			RootCAs: ca.pool, ServerName: "localhost", MTU: 548,
+			RootCAs: ca.Pool, ServerName: "localhost", MTU: 548,
 			CipherSuites: []piondtls.CipherSuiteID{piondtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
 		}},
 	}

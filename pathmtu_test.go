@@ -16,14 +16,15 @@ import (
 
 	piondtls "github.com/pion/dtls/v2"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/udpio"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // longCertificate is one of some 1,600 bytes.
-func longCertificate(t *testing.T) (*authority, tls.Certificate) {
-	ca := newAuthority(t)
-	return ca, ca.issue("localhost", newKey(t, "P-256"), func(c *x509.Certificate) {
+func longCertificate(t *testing.T) (*testcert.Authority, tls.Certificate) {
+	ca := testcert.NewAuthority()
+	return ca, ca.Issue("localhost", testcert.NewKey("P-256"), func(c *x509.Certificate) {
 		for i := range 30 {
 			c.DNSNames = append(c.DNSNames, fmt.Sprintf("another-name-%d.of-the-server.test", i))
 		}
@@ -50,7 +51,7 @@ func TestPathMTU(t *testing.T) {
 				}
 				start := time.Now()
 				c, err := dialPion(t, b.network.dial(clientAddr(1), serverAddr), &piondtls.Config{
-					RootCAs: ca.pool, ServerName: "localhost", MTU: 200,
+					RootCAs: ca.Pool, ServerName: "localhost", MTU: 200,
 					CipherSuites: []piondtls.CipherSuiteID{piondtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
 				}, time.Minute)
 				if err != nil {

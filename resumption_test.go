@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -67,15 +68,15 @@ func tryResume(d *direct, c *testpeer.Client, from netip.AddrPort) bool {
 // same as before; with certificates and with ECDHE_PSK.
 func TestResumption(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
-	key := newKey(t, "P-256")
-	chain := ca.issue("client", key).Certificate
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
+	key := testcert.NewKey("P-256")
+	chain := ca.Issue("client", key).Certificate
 	for _, id := range []uint16{ecdhePSK, ecdheCert} {
 		asked := 0
 		d := newDirect(t, func(s *Server) {
 			s.Certificates = []tls.Certificate{server}
-			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.pool
+			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool
 			s.NextProtos = []string{"coap"}
 			s.VerifyConnection = func(_ context.Context, req *VerifyRequest) error { asked++; return nil }
 			s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
@@ -156,10 +157,10 @@ func TestNoTicket(t *testing.T) {
 // resumption.
 func TestRefusedTickets(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
-	key := newKey(t, "P-256")
-	chain := ca.issue("client", key, func(c *x509.Certificate) { c.NotAfter = time.Unix(1_700_000_000+3600, 0) }).Certificate
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
+	key := testcert.NewKey("P-256")
+	chain := ca.Issue("client", key, func(c *x509.Certificate) { c.NotAfter = time.Unix(1_700_000_000+3600, 0) }).Certificate
 	keyNow := []byte(testKey)
 	var pskErr, verifyErr error
 	tests := []struct {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -70,8 +71,8 @@ func TestZeroPSK(t *testing.T) {
 func TestTextsOfPeersAreShort(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("\u00e9", 15_000)
-	ca := newAuthority(t)
-	certificate := ca.issue("client", newKey(t, "P-256"), func(c *x509.Certificate) {
+	ca := testcert.NewAuthority()
+	certificate := ca.Issue("client", testcert.NewKey("P-256"), func(c *x509.Certificate) {
 		c.Subject = pkix.Name{CommonName: "begins so " + long}
 	})
 	leaf, err := x509.ParseCertificate(certificate.Certificate[0])

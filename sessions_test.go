@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -125,12 +126,12 @@ func TestSessionsPerSource(t *testing.T) {
 // TestSessionIdentity: what an identity is, with which it is looked up.
 func TestSessionIdentity(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	key, other := newKey(t, "P-256"), newKey(t, "P-256")
-	certificates := []tls.Certificate{ca.issue("one", key), ca.issue("two, of one key", key), ca.issue("three", other)}
+	ca := testcert.NewAuthority()
+	key, other := testcert.NewKey("P-256"), testcert.NewKey("P-256")
+	certificates := []tls.Certificate{ca.Issue("one", key), ca.Issue("two, of one key", key), ca.Issue("three", other)}
 	d := newDirect(t, func(s *Server) {
-		s.PSK, s.ClientAuth, s.ClientCAs = anyPSK, tls.VerifyClientCertIfGiven, ca.pool
-		s.Certificates = []tls.Certificate{ca.issue("localhost", newKey(t, "P-256"))}
+		s.PSK, s.ClientAuth, s.ClientCAs = anyPSK, tls.VerifyClientCertIfGiven, ca.Pool
+		s.Certificates = []tls.Certificate{ca.Issue("localhost", testcert.NewKey("P-256"))}
 	})
 	d.connect("a", host(10, 1, 0))
 	d.connect("a", host(10, 1, 1))
@@ -200,18 +201,18 @@ func TestSessionIdentity(t *testing.T) {
 // anybody may have as many as it likes; one that VerifyConnection accepts is.
 func TestUnverifiedIdentity(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	key := newKey(t, "P-256")
+	ca := testcert.NewAuthority()
+	key := testcert.NewKey("P-256")
 	for _, verified := range []bool{false, true} {
 		d := newDirect(t, func(s *Server) {
 			s.ClientAuth = tls.RequireAnyClientCert
-			s.Certificates = []tls.Certificate{ca.issue("localhost", newKey(t, "P-256"))}
+			s.Certificates = []tls.Certificate{ca.Issue("localhost", testcert.NewKey("P-256"))}
 			if verified {
 				s.VerifyConnection = func(context.Context, *VerifyRequest) error { return nil }
 			}
 		})
 		c := testpeer.New("", nil, 1)
-		c.Suites, c.Chain, c.Signer = []uint16{ecdheCert}, ca.issue("any", key).Certificate, key
+		c.Suites, c.Chain, c.Signer = []uint16{ecdheCert}, ca.Issue("any", key).Certificate, key
 		d.establish(c, clientAddr(1))
 		s, _ := d.s.SessionByAddr(clientAddr(1), anyLocal)
 		if got := s.Identity() != (Identity{}); got != verified || len(slices.Collect(d.s.SessionsOf(s.Identity()))) == 1 != verified {
@@ -224,8 +225,8 @@ func TestUnverifiedIdentity(t *testing.T) {
 // server takes strangers, and keeps out nobody else.
 func TestStrangersGiveWay(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
 	for _, shared := range []bool{false, true} {
 		d := newDirect(t, func(s *Server) {
 			s.MaxSessions, s.PSK, s.Certificates = 60, anyPSK, []tls.Certificate{server}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -27,7 +28,7 @@ var (
 // the hook.
 func TestStapling(t *testing.T) {
 	t.Parallel()
-	bare := newAuthority(t).issue("localhost", newKey(t, "P-256"))
+	bare := testcert.NewAuthority().Issue("localhost", testcert.NewKey("P-256"))
 	full := bare
 	full.OCSPStaple = bytes.Repeat([]byte("staple"), 500) // in several fragments
 	full.SignedCertificateTimestamps = [][]byte{{1, 2, 3}, {4}}
@@ -89,9 +90,9 @@ func TestStapling(t *testing.T) {
 // a session is resumed.
 func TestRefusalChoosesAlert(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server, key := ca.issue("localhost", newKey(t, "P-256")), newKey(t, "P-256")
-	chain := ca.issue("client", key).Certificate
+	ca := testcert.NewAuthority()
+	server, key := ca.Issue("localhost", testcert.NewKey("P-256")), testcert.NewKey("P-256")
+	chain := ca.Issue("client", key).Certificate
 	alert := &AlertError{Code: 71, Sent: true, Reason: "too weak"}
 	plain := errors.New("not today")
 	for _, tt := range []struct {
@@ -109,7 +110,7 @@ func TestRefusalChoosesAlert(t *testing.T) {
 		for _, id := range []uint16{ecdheCert, ecdhePSK, 0x00a8} {
 			refuse := false
 			d := newDirect(t, func(s *Server) {
-				s.Certificates, s.ClientAuth, s.ClientCAs = []tls.Certificate{server}, tls.RequireAndVerifyClientCert, ca.pool
+				s.Certificates, s.ClientAuth, s.ClientCAs = []tls.Certificate{server}, tls.RequireAndVerifyClientCert, ca.Pool
 				s.VerifyConnection = func(context.Context, *VerifyRequest) error {
 					if refuse {
 						return tt.err

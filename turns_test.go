@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -127,13 +128,13 @@ func TestLanesTakeTurns(t *testing.T) {
 // for that, handshakes without get on, and those with certificates wait.
 func TestChainsDelayNobody(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	server := ca.issue("localhost", newKey(t, "P-256"))
-	key := newKey(t, "P-256")
-	chain := ca.issue("client", key).Certificate
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
+	key := testcert.NewKey("P-256")
+	chain := ca.Issue("client", key).Certificate
 	inBubble(t, func(s *Server) {
 		s.Certificates = append(s.Certificates, server)
-		s.ClientAuth, s.ClientCAs = tls.VerifyClientCertIfGiven, ca.pool
+		s.ClientAuth, s.ClientCAs = tls.VerifyClientCertIfGiven, ca.Pool
 	}, func(b *bubble) {
 		first := b.peer(1)
 		first.establish()

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -26,11 +26,7 @@ func hostile(t *testing.T, size int) map[string][]byte {
 		for n := range count {
 			edit(c, n)
 		}
-		der, err := x509.CreateCertificate(rand.Reader, c, c, testCertificate.Key.Public(), testCertificate.Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return der
+		return testcert.Sign(c, c, testCertificate.Key.Public(), testCertificate.Key).Raw
 	}
 	// names are as many general names of a kind as fit.
 	names := func(tag byte, value string) func(*x509.Certificate, int) {

@@ -7,10 +7,7 @@ package engine
 import (
 	"bytes"
 	"crypto/ed25519"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
 	"path"
 	"slices"
 	"strings"
@@ -18,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/suite"
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -119,19 +117,9 @@ func (openTickets) Open(_ time.Time, ticket []byte) ([]byte, bool) {
 // testCertificate is the certificate of both peers.
 var testCertificate = func() *Certificate {
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
-	}
-	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return &Certificate{Chain: [][]byte{der}, Key: key, Leaf: leaf}
+	template := testcert.Template("localhost")
+	leaf := testcert.Sign(template, template, key.Public(), key)
+	return &Certificate{Chain: [][]byte{leaf.Raw}, Key: key, Leaf: leaf}
 }()
 
 // world is a scene being played: an engine at some point of it, and a client

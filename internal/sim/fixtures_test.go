@@ -2,9 +2,6 @@ package sim
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -14,6 +11,8 @@ import (
 	"testing"
 	"testing/cryptotest"
 	"time"
+
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 )
 
 // fixtures are the certificates, which are the same for every seed.
@@ -34,8 +33,7 @@ func makeFixtures(t *testing.T) {
 	fixtures.once.Do(func() {
 		cryptotest.SetGlobalRandom(t, 0)
 		ca, stranger := newAuthority("the authority"), newAuthority("a stranger")
-		fixtures.pool = x509.NewCertPool()
-		fixtures.pool.AddCert(ca.certificate)
+		fixtures.pool = ca.Pool
 		names := func(n int) func(*x509.Certificate) {
 			return func(c *x509.Certificate) {
 				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
@@ -44,56 +42,31 @@ func makeFixtures(t *testing.T) {
 				}
 			}
 		}
-		fixtures.server = ca.issue(names(1))
-		fixtures.long = ca.issue(names(40))
-		fixtures.client = ca.issue(nil)
-		fixtures.expired = ca.issue(func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(time.Hour) })
-		fixtures.other = stranger.issue(nil)
-		fixtures.p384 = ca.issueFor(newKey(elliptic.P384()), names(1))
-		fixtures.encipherment = ca.issue(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
-		fixtures.forServers = ca.issue(names(1))
+		fixtures.server = ca.issue(testcert.NewKey("P-256"), names(1))
+		fixtures.long = ca.issue(testcert.NewKey("P-256"), names(40))
+		fixtures.client = ca.issue(testcert.NewKey("P-256"), nil)
+		fixtures.expired = ca.issue(testcert.NewKey("P-256"), func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(time.Hour) })
+		fixtures.other = stranger.issue(testcert.NewKey("P-256"), nil)
+		fixtures.p384 = ca.issue(testcert.NewKey("P-384"), names(1))
+		fixtures.encipherment = ca.issue(testcert.NewKey("P-256"), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
+		fixtures.forServers = ca.issue(testcert.NewKey("P-256"), names(1))
 	})
 }
 
+// authority numbers what it issues.
 type authority struct {
-	certificate *x509.Certificate
-	key         crypto.Signer
-	serial      int64
+	*testcert.Authority
+	serial int64
 }
 
-func newKey(curve elliptic.Curve) crypto.Signer {
-	key, err := ecdsa.GenerateKey(curve, rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return key
+func newAuthority(name string) *authority {
+	return &authority{testcert.NewAuthorityWithKey(name, testcert.NewKey("P-256")), 1}
 }
 
 var validFrom = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newAuthority(name string) *authority {
-	key := newKey(elliptic.P256())
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: validFrom, NotAfter: validFrom.AddDate(50, 0, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return &authority{certificate, key, 1}
-}
-
-func (a *authority) issue(edit func(*x509.Certificate)) tls.Certificate {
-	return a.issueFor(newKey(elliptic.P256()), edit)
-}
-
-func (a *authority) issueFor(key crypto.Signer, edit func(*x509.Certificate)) tls.Certificate {
+// issue returns a certificate for a client, or for what the edit makes of it.
+func (a *authority) issue(key crypto.Signer, edit func(*x509.Certificate)) tls.Certificate {
 	a.serial++
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: fmt.Sprintf("device %d", a.serial)},
@@ -104,9 +77,5 @@ func (a *authority) issueFor(key crypto.Signer, edit func(*x509.Certificate)) tl
 	if edit != nil {
 		edit(template)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return tls.Certificate{Certificate: [][]byte{a.Sign(template, key.Public()).Raw}, PrivateKey: key}
 }
