@@ -1,5 +1,8 @@
 package dtlsserver
 
+// What datagrams, handshakes and sessions cost: allocations, memory and time,
+// with the loop driven by hand.
+
 import (
 	"bytes"
 	"net"
@@ -12,91 +15,6 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/udpio"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
-
-// What a datagram costs on the way from a socket of the system to the handler
-// and back, with the loop driven by hand.
-
-// wired is a loop on a UDP socket, and a client's socket connected to it.
-type wired struct {
-	tb     testing.TB
-	l      *loop
-	client *net.UDPConn
-	addr   netip.AddrPort
-}
-
-func newWired(tb testing.TB, h EventHandler) *wired {
-	tb.Helper()
-	s := &Server{PSK: testPSK, Handler: h}
-	cfg, err := s.config()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	w := &wired{tb: tb}
-	if w.l, err = s.adopt(cfg, pc, endpoint{}); err != nil {
-		tb.Fatal(err)
-	}
-	client, err := net.Dial("udp4", pc.LocalAddr().String())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	w.client = client.(*net.UDPConn)
-	w.addr = w.client.LocalAddr().(*net.UDPAddr).AddrPort()
-	tb.Cleanup(func() { pc.Close(); client.Close() })
-	_ = w.client.SetDeadline(time.Now().Add(time.Minute))
-	_ = pc.SetDeadline(time.Now().Add(time.Minute))
-	return w
-}
-
-// give has the loop receive datagrams that the client sends, in one batch if
-// the socket reads batches.
-func (w *wired) give(now time.Time, datagrams ...[]byte) {
-	for _, b := range datagrams {
-		if _, err := w.client.Write(b); err != nil {
-			w.tb.Fatal(err)
-		}
-	}
-	for left := len(datagrams); left > 0; {
-		n, err := w.l.conn.Receive(w.l.messages)
-		if err != nil {
-			w.tb.Fatal(err)
-		}
-		w.l.receiveBatch(now, w.l.messages[:n])
-		w.l.housekeep(now)
-		left -= n
-	}
-}
-
-// answer reads one datagram at the client.
-func (w *wired) answer(buf []byte) []byte {
-	n, err := w.client.Read(buf)
-	if err != nil {
-		w.tb.Fatal(err)
-	}
-	return buf[:n]
-}
-
-// establish makes a session.
-func (w *wired) establish(now time.Time) *testpeer.Client {
-	w.tb.Helper()
-	c := testpeer.New(testIdentity, []byte(testKey), 1)
-	buf := make([]byte, 2048)
-	for _, flight := range []func() []byte{c.Hello, c.Hello, c.Flight} {
-		w.give(now, flight())
-		w.l.hooks.Wait()
-		w.l.housekeep(now)
-		if err := c.Receive(w.answer(buf)); err != nil {
-			w.tb.Fatal(err)
-		}
-	}
-	if !c.Complete {
-		w.tb.Fatal("no session")
-	}
-	return c
-}
 
 // TestSteadyStateAllocatesNothing: from the socket to the answer and the folded
 // event, of one datagram and of several at a time.
@@ -375,12 +293,4 @@ func BenchmarkSessions(b *testing.B) {
 	d.advance(2 * restAfter)
 	b.ReportMetric(float64(liveHeap()-before)/float64(b.N), "B/session")
 	runtime.KeepAlive(d)
-}
-
-func liveHeap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }

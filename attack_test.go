@@ -28,19 +28,6 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// again returns another client at the address of p.
-func (p *peer) again(seed uint64) *peer {
-	return &peer{testpeer.New(testIdentity, []byte(testKey), seed), p.t, p.pipe}
-}
-
-// drain throws away what has come.
-func (p *peer) drain() (n int) {
-	for ; len(p.pipe.in) > 0; n++ {
-		<-p.pipe.in
-	}
-	return n
-}
-
 // TestHooksAreBounded: no more hooks run than MaxHandshakes allows, whatever
 // has become of their handshakes, and all is well once they return.
 func TestHooksAreBounded(t *testing.T) {

@@ -1,7 +1,7 @@
 package dtlsserver
 
-// Tests that drive a loop by hand, without its goroutine: many sessions, many
-// datagrams.
+// Loops that tests drive by hand, without a goroutine: in memory, on a clock of
+// their own, or on a socket of the system.
 
 import (
 	"bytes"
@@ -142,6 +142,132 @@ func (d *direct) establish(c *testpeer.Client, from netip.AddrPort) {
 	if !c.Complete {
 		d.t.Fatalf("client %v is not connected", from)
 	}
+}
+
+// verified sends both hellos of a client that never goes on.
+func (d *direct) verified(n uint64, from netip.AddrPort) *testpeer.Client {
+	d.t.Helper()
+	c := testpeer.New(testIdentity, []byte(testKey), n)
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Hello())
+	return c
+}
+
+// connect makes a session of an identity, or not, if the server refuses. What
+// else is sent meanwhile, as to sessions that give way, is not the client's.
+func (d *direct) connect(identity string, from netip.AddrPort) *testpeer.Client {
+	d.t.Helper()
+	d.connected++
+	c := testpeer.New(identity, []byte(testKey), d.connected<<32)
+	for _, flight := range []func() []byte{c.Hello, c.Hello, c.Flight} {
+		if c.Cookie != nil && c.MessageSeq > 1 && !c.HelloDone {
+			return c // refused
+		}
+		d.receiveTo(c, from, flight())
+	}
+	return c
+}
+
+// isOpen reports whether the peer has an open session.
+func (d *direct) isOpen(from netip.AddrPort) bool {
+	_, open := d.s.SessionByAddr(from, anyLocal)
+	return open
+}
+
+// newTestLoop returns a loop that does not run.
+func newTestLoop(t *testing.T, s *Server) *loop {
+	t.Helper()
+	cfg, err := s.config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.adopt(cfg, newNetwork().listen(serverAddr), endpoint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// wired is a loop on a UDP socket, and a client's socket connected to it.
+type wired struct {
+	tb     testing.TB
+	l      *loop
+	client *net.UDPConn
+	addr   netip.AddrPort
+}
+
+func newWired(tb testing.TB, h EventHandler) *wired {
+	tb.Helper()
+	s := &Server{PSK: testPSK, Handler: h}
+	cfg, err := s.config()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w := &wired{tb: tb}
+	if w.l, err = s.adopt(cfg, pc, endpoint{}); err != nil {
+		tb.Fatal(err)
+	}
+	client, err := net.Dial("udp4", pc.LocalAddr().String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w.client = client.(*net.UDPConn)
+	w.addr = w.client.LocalAddr().(*net.UDPAddr).AddrPort()
+	tb.Cleanup(func() { pc.Close(); client.Close() })
+	_ = w.client.SetDeadline(time.Now().Add(time.Minute))
+	_ = pc.SetDeadline(time.Now().Add(time.Minute))
+	return w
+}
+
+// give has the loop receive datagrams that the client sends, in one batch if
+// the socket reads batches.
+func (w *wired) give(now time.Time, datagrams ...[]byte) {
+	for _, b := range datagrams {
+		if _, err := w.client.Write(b); err != nil {
+			w.tb.Fatal(err)
+		}
+	}
+	for left := len(datagrams); left > 0; {
+		n, err := w.l.conn.Receive(w.l.messages)
+		if err != nil {
+			w.tb.Fatal(err)
+		}
+		w.l.receiveBatch(now, w.l.messages[:n])
+		w.l.housekeep(now)
+		left -= n
+	}
+}
+
+// answer reads one datagram at the client.
+func (w *wired) answer(buf []byte) []byte {
+	n, err := w.client.Read(buf)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return buf[:n]
+}
+
+// establish makes a session.
+func (w *wired) establish(now time.Time) *testpeer.Client {
+	w.tb.Helper()
+	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	buf := make([]byte, 2048)
+	for _, flight := range []func() []byte{c.Hello, c.Hello, c.Flight} {
+		w.give(now, flight())
+		w.l.hooks.Wait()
+		w.l.housekeep(now)
+		if err := c.Receive(w.answer(buf)); err != nil {
+			w.tb.Fatal(err)
+		}
+	}
+	if !c.Complete {
+		w.tb.Fatal("no session")
+	}
+	return c
 }
 
 // attacks are datagrams of an attacker who knows a peer's address, and has seen

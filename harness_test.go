@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -36,6 +37,9 @@ var testPSK = StaticPSK(map[string][]byte{testIdentity: []byte(testKey)})
 // anyPSK has the test's key for any identity.
 func anyPSK(context.Context, PSKRequest) (PSK, error) { return PSK{Key: []byte(testKey)}, nil }
 
+// echo is what a handler does with a datagram.
+func echo(s *Session, _, plainText []byte) { s.Write(plainText) }
+
 var serverAddr = netip.MustParseAddrPort("192.0.2.1:4433")
 
 // anyLocal is what Server.SessionByAddr takes for any local address.
@@ -45,6 +49,17 @@ var anyLocal netip.AddrPort
 func clientAddr(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 5000)
 }
+
+// host is a port of the n-th host of a network.
+func host(network byte, n, port int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{network, byte(n >> 16), byte(n >> 8), byte(n)}), uint16(1+port))
+}
+
+// Two cipher suites.
+const (
+	ecdhePSK  = 0xd001
+	ecdheCert = 0xc02b
+)
 
 // network carries datagrams between its ends.
 type network struct {
@@ -229,6 +244,35 @@ func (r *recorder) lines() (lines []string) {
 	return lines
 }
 
+// waiter is a recorder that can be waited for.
+type waiter struct {
+	recorder
+	told chan Event
+}
+
+func newWaiter() *waiter {
+	w := &waiter{told: make(chan Event, 1024)}
+	tell := func(e Event) { w.told <- e }
+	w.then = HandlerFuncs{OnError: tell, OnWarning: tell, OnInfo: tell}
+	return w
+}
+
+// wait waits for the next event of a kind.
+func (w *waiter) wait(t *testing.T, kind EventKind) Event {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case e := <-w.told:
+			if e.Kind == kind {
+				return e
+			}
+		case <-timeout:
+			t.Fatalf("no %v; events: %v", kind, w.lines())
+		}
+	}
+}
+
 // bubble is a server on a network in memory, in a synctest bubble.
 type bubble struct {
 	t       *testing.T
@@ -325,6 +369,19 @@ func (p *peer) establish() {
 	}
 }
 
+// again returns another client at the address of p.
+func (p *peer) again(seed uint64) *peer {
+	return &peer{testpeer.New(testIdentity, []byte(testKey), seed), p.t, p.pipe}
+}
+
+// drain throws away what has come.
+func (p *peer) drain() (n int) {
+	for ; len(p.pipe.in) > 0; n++ {
+		<-p.pipe.in
+	}
+	return n
+}
+
 // pionConfig is the configuration of pion's client with a key.
 func pionConfig(identity, key string) *piondtls.Config {
 	return &piondtls.Config{
@@ -340,6 +397,62 @@ func dialPion(t *testing.T, conn net.Conn, cfg *piondtls.Config, timeout time.Du
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return piondtls.ClientWithContext(ctx, conn, cfg)
+}
+
+// listen starts a server on an address of the system.
+func listen(t *testing.T, network, address string, w *waiter) *Server {
+	t.Helper()
+	s := &Server{PSK: testPSK, Handler: w}
+	start(t, s, network, address)
+	return s
+}
+
+// start makes a server listen until the end of the test.
+func start(t *testing.T, s *Server, network, address string) {
+	t.Helper()
+	if err := s.Listen(network, address); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+}
+
+// dialUDP connects pion's client from a local address.
+func dialUDP(t *testing.T, local string, to netip.AddrPort) *piondtls.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(local), 0))}
+	conn, err := d.Dial("udp", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := dialPion(t, conn, pionConfig(testIdentity, testKey), 10*time.Second)
+	if err != nil {
+		conn.Close()
+		t.Fatalf("pion from %s to %v: %v", local, to, err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// wantEcho sends a datagram and wants it back.
+func wantEcho(t *testing.T, c *piondtls.Conn, text string) {
+	t.Helper()
+	if _, err := c.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 100)
+	if n, err := c.Read(b); err != nil || string(b[:n]) != text {
+		t.Fatalf("got %q, %v, want %q", b[:n], err, text)
+	}
+}
+
+// hasIPv6 reports whether the system does.
+func hasIPv6() bool {
+	c, err := net.ListenPacket("udp6", "[::1]:0")
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
 }
 
 var discardLogger = slog.New(slog.DiscardHandler)
@@ -376,3 +489,12 @@ func (l *loop) left() string {
 
 // timerCount is how many sessions have a timer that is set.
 func (l *loop) timerCount() int { return l.pending.Len() + l.timers.Len() }
+
+// liveHeap returns how many bytes are in use.
+func liveHeap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

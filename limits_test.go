@@ -18,15 +18,6 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// verified sends both hellos of a client that never goes on.
-func (d *direct) verified(n uint64, from netip.AddrPort) *testpeer.Client {
-	d.t.Helper()
-	c := testpeer.New(testIdentity, []byte(testKey), n)
-	d.exchange(c, from, c.Hello())
-	d.exchange(c, from, c.Hello())
-	return c
-}
-
 // TestFloods: between the datagrams of 200 honest handshakes come 200,000 bare
 // hellos of as many addresses, 200,000 junk datagrams, and 10,000 hellos with
 // right cookies that are never followed up, from as many addresses or all from

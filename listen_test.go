@@ -19,87 +19,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	piondtls "github.com/pion/dtls/v2"
-
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
-
-// waiter is a recorder that can be waited for.
-type waiter struct {
-	recorder
-	told chan Event
-}
-
-func newWaiter() *waiter {
-	w := &waiter{told: make(chan Event, 1024)}
-	tell := func(e Event) { w.told <- e }
-	w.then = HandlerFuncs{OnError: tell, OnWarning: tell, OnInfo: tell}
-	return w
-}
-
-// wait waits for the next event of a kind.
-func (w *waiter) wait(t *testing.T, kind EventKind) Event {
-	t.Helper()
-	timeout := time.After(20 * time.Second)
-	for {
-		select {
-		case e := <-w.told:
-			if e.Kind == kind {
-				return e
-			}
-		case <-timeout:
-			t.Fatalf("no %v; events: %v", kind, w.lines())
-		}
-	}
-}
-
-// listen starts a server on an address of the system.
-func listen(t *testing.T, network, address string, w *waiter) *Server {
-	t.Helper()
-	s := &Server{PSK: testPSK, Handler: w}
-	start(t, s, network, address)
-	return s
-}
-
-// start makes a server listen until the end of the test.
-func start(t *testing.T, s *Server, network, address string) {
-	t.Helper()
-	if err := s.Listen(network, address); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-}
-
-// dialUDP connects pion's client from a local address.
-func dialUDP(t *testing.T, local string, to netip.AddrPort) *piondtls.Conn {
-	t.Helper()
-	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(local), 0))}
-	conn, err := d.Dial("udp", to.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := dialPion(t, conn, pionConfig(testIdentity, testKey), 10*time.Second)
-	if err != nil {
-		conn.Close()
-		t.Fatalf("pion from %s to %v: %v", local, to, err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-// wantEcho sends a datagram and wants it back.
-func wantEcho(t *testing.T, c *piondtls.Conn, text string) {
-	t.Helper()
-	if _, err := c.Write([]byte(text)); err != nil {
-		t.Fatal(err)
-	}
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
-	b := make([]byte, 100)
-	if n, err := c.Read(b); err != nil || string(b[:n]) != text {
-		t.Fatalf("got %q, %v, want %q", b[:n], err, text)
-	}
-}
 
 // TestWildcard: on a wildcard socket each client is answered from the address
 // that it wrote to. Its socket is connected, so it would not see another.
@@ -150,14 +72,6 @@ func TestWildcard(t *testing.T) {
 	}
 }
 
-func hasIPv6() bool {
-	c, err := net.ListenPacket("udp6", "[::1]:0")
-	if err == nil {
-		c.Close()
-	}
-	return err == nil
-}
-
 // TestTwoLocalAddresses: one client socket, two addresses of the server, two
 // sessions.
 func TestTwoLocalAddresses(t *testing.T) {
@@ -194,20 +108,6 @@ func TestTwoLocalAddresses(t *testing.T) {
 	if left := l.left(); left != "" {
 		t.Errorf("left: %s", left)
 	}
-}
-
-// newTestLoop returns a loop that does not run.
-func newTestLoop(t *testing.T, s *Server) *loop {
-	t.Helper()
-	cfg, err := s.config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := s.adopt(cfg, newNetwork().listen(serverAddr), endpoint{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }
 
 // TestListenAgain: on the same address nothing happens, on another the

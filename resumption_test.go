@@ -20,11 +20,6 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-const (
-	ecdhePSK  = 0xd001
-	ecdheCert = 0xc02b
-)
-
 // ticketOf runs a full handshake and returns a client that has its ticket.
 func ticketOf(d *direct, from netip.AddrPort, id uint16, edit ...func(*testpeer.Client)) *testpeer.Client {
 	d.t.Helper()

@@ -450,8 +450,6 @@ func TestReconnect(t *testing.T) {
 	})
 }
 
-func echo(s *Session, _, plainText []byte) { s.Write(plainText) }
-
 // TestReconnectThatFails leaves the old session as it was: a made-up cookie, a
 // replayed hello, a wrong key.
 func TestReconnectThatFails(t *testing.T) {

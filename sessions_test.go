@@ -19,26 +19,6 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// host is a port of the n-th host of a network.
-func host(network byte, n, port int) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{network, byte(n >> 16), byte(n >> 8), byte(n)}), uint16(1+port))
-}
-
-// connect makes a session of an identity, or not, if the server refuses. What
-// else is sent meanwhile, as to sessions that give way, is not the client's.
-func (d *direct) connect(identity string, from netip.AddrPort) *testpeer.Client {
-	d.t.Helper()
-	d.connected++
-	c := testpeer.New(identity, []byte(testKey), d.connected<<32)
-	for _, flight := range []func() []byte{c.Hello, c.Hello, c.Flight} {
-		if c.Cookie != nil && c.MessageSeq > 1 && !c.HelloDone {
-			return c // refused
-		}
-		d.receiveTo(c, from, flight())
-	}
-	return c
-}
-
 // TestNewestGivesWay: where no session may give way for it, the new one does,
 // so that MaxSessions is never passed.
 func TestNewestGivesWay(t *testing.T) {
@@ -265,12 +245,6 @@ func TestStrangersGiveWay(t *testing.T) {
 			}
 		}
 	}
-}
-
-// isOpen reports whether the peer has an open session.
-func (d *direct) isOpen(from netip.AddrPort) bool {
-	_, open := d.s.SessionByAddr(from, anyLocal)
-	return open
 }
 
 // TestNoKeyTakesMoreThanAnother: one key does not close the sessions of another,
