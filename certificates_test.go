@@ -690,44 +690,6 @@ func TestNoCommonMeans(t *testing.T) {
 	}
 }
 
-// TestCertificateConfigErrors: what is wrong with certificates is said by
-// Listen.
-func TestCertificateConfigErrors(t *testing.T) {
-	t.Parallel()
-	ca := testcert.NewAuthority()
-	good, other := ca.Issue("localhost", testcert.NewKey("P-256")), ca.Issue("localhost", testcert.NewKey("P-256"))
-	mixed := tls.Certificate{Certificate: good.Certificate, PrivateKey: other.PrivateKey}
-	s := &Server{
-		Certificates: []tls.Certificate{
-			good, {}, mixed, {Certificate: good.Certificate},
-			{Certificate: [][]byte{{1}}, PrivateKey: good.PrivateKey},
-		},
-		ClientAuth: 9, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, NextProtos: []string{""},
-		MaxClientCertificateBytes: 1 << 24, CipherSuites: []uint16{0x00a8, 0xc02f},
-	}
-	err := s.Listen("udp", "127.0.0.1:0")
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, part := range []string{
-		"Certificates[1] has no certificate", "Certificates[2] has a private key that is not", "Certificates[3] has a private key of type",
-		"Certificates[4] has a leaf", "ClientAuth", "CurvePreferences", "NextProtos", "MaxClientCertificateBytes", "CipherSuites has none",
-	} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("the error does not say %q: %v", part, err)
-		}
-	}
-	if err := (&Server{PSK: testPSK, ClientAuth: tls.RequireAnyClientCert}).Listen("udp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "ClientAuth") {
-		t.Errorf("ClientAuth without Certificates: %v", err)
-	}
-	if strings.Contains(err.Error(), "Certificates[0]") {
-		t.Errorf("%v", err)
-	}
-	if err := (&Server{PSK: testPSK, ClientAuth: 9}).Listen("udp", "127.0.0.1:0"); err == nil || err.Error() != "dtlsserver: Server.ClientAuth is unknown: 9" {
-		t.Errorf("an unknown ClientAuth: %v", err)
-	}
-}
-
 // TestExportBeforeAndAfter: there is nothing to export without a complete
 // handshake.
 func TestExportBeforeAndAfter(t *testing.T) {

@@ -1,12 +1,7 @@
 package dtlsserver
 
 import (
-	"errors"
-	"net"
 	"net/netip"
-	"os"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,45 +73,5 @@ func TestClosedSessions(t *testing.T) {
 		if !c.has(clientAddr(n), netip.Addr{}, time.Second) {
 			t.Errorf("of %d, number %d is forgotten", many, n)
 		}
-	}
-}
-
-// troubledConn is an end whose first reads fail.
-type troubledConn struct {
-	*end
-	err  error
-	left atomic.Int32
-}
-
-func (c *troubledConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	if c.left.Add(-1) >= 0 {
-		return 0, nil, &net.OpError{Op: "read", Net: "udp", Err: os.NewSyscallError("recvfrom", c.err)}
-	}
-	return c.end.ReadFrom(b)
-}
-
-// TestReadErrorsOfPeers: reads that fail for what happened to datagrams on their
-// way to peers, however many in a row, end nothing.
-func TestReadErrorsOfPeers(t *testing.T) {
-	t.Parallel()
-	for _, errno := range []syscall.Errno{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH} {
-		synctest.Test(t, func(t *testing.T) {
-			n, rec := newNetwork(), &recorder{}
-			conn := &troubledConn{end: n.listen(serverAddr), err: errno}
-			conn.left.Store(20 * maxReadFailures)
-			s := &Server{PSK: testPSK, Handler: rec}
-			served := make(chan error)
-			go func() { served <- s.Serve(conn) }()
-			time.Sleep(time.Second)
-			b := &bubble{t: t, network: n, server: s, rec: rec}
-			b.peer(1).establish()
-			if e := rec.want(t, KindReadFailed, 20*maxReadFailures, "all together"); !errors.Is(e.Err, errno) {
-				t.Errorf("%v", e)
-			}
-			s.Close()
-			if err := <-served; err != ErrServerClosed {
-				t.Errorf("%v: Serve: %v", errno, err)
-			}
-		})
 	}
 }

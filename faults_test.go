@@ -143,6 +143,85 @@ func TestReadTruncates(t *testing.T) {
 	})
 }
 
+// troubledConn is an end whose first reads fail.
+type troubledConn struct {
+	*end
+	err  error
+	left atomic.Int32
+}
+
+func (c *troubledConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	if c.left.Add(-1) >= 0 {
+		return 0, nil, &net.OpError{Op: "read", Net: "udp", Err: os.NewSyscallError("recvfrom", c.err)}
+	}
+	return c.end.ReadFrom(b)
+}
+
+// TestReadErrorsOfPeers: reads that fail for what happened to datagrams on their
+// way to peers, however many in a row, end nothing.
+func TestReadErrorsOfPeers(t *testing.T) {
+	t.Parallel()
+	for _, errno := range []syscall.Errno{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH} {
+		synctest.Test(t, func(t *testing.T) {
+			n, rec := newNetwork(), &recorder{}
+			conn := &troubledConn{end: n.listen(serverAddr), err: errno}
+			conn.left.Store(20 * maxReadFailures)
+			s := &Server{PSK: testPSK, Handler: rec}
+			served := make(chan error)
+			go func() { served <- s.Serve(conn) }()
+			time.Sleep(time.Second)
+			b := &bubble{t: t, network: n, server: s, rec: rec}
+			b.peer(1).establish()
+			if e := rec.want(t, KindReadFailed, 20*maxReadFailures, "all together"); !errors.Is(e.Err, errno) {
+				t.Errorf("%v", e)
+			}
+			s.Close()
+			if err := <-served; err != ErrServerClosed {
+				t.Errorf("%v: Serve: %v", errno, err)
+			}
+		})
+	}
+}
+
+// failingConn is a socket whose reads fail.
+type failingConn struct {
+	*end
+	err error
+}
+
+func (c *failingConn) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, c.err }
+
+// TestReadFails: a socket that fails for good ends Serve with its error, after
+// a few folded events, also when it fails with timeouts that nobody has asked
+// for.
+func TestReadFails(t *testing.T) {
+	t.Parallel()
+	for _, broken := range []error{errors.New("the cable is cut"), os.ErrDeadlineExceeded} {
+		testReadFails(t, broken)
+	}
+}
+
+func testReadFails(t *testing.T, broken error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		rec := &recorder{}
+		s := &Server{PSK: testPSK, Handler: rec}
+		if err := s.Serve(&failingConn{newNetwork().listen(serverAddr), broken}); err != broken {
+			t.Errorf("Serve: %v", err)
+		}
+		if s.IsListening() {
+			t.Error("listening")
+		}
+		rec.want(t, KindReadFailed, maxReadFailures, "in the end")
+		if n := len(rec.of(KindReadFailed)); n > 3 {
+			t.Errorf("%d events", n)
+		}
+		if e := rec.want(t, KindStopped, 1, "in the end"); e.Err != broken {
+			t.Errorf("%v", e)
+		}
+	})
+}
+
 // TestWriteFaults: a datagram that the socket does not take is lost as in the
 // network. Session.Write says so, the session lives, and a handshake is repaired
 // by retransmission.

@@ -8,107 +8,20 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	piondtls "github.com/pion/dtls/v2"
+
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
-
-// TestWildcard: on a wildcard socket each client is answered from the address
-// that it wrote to. Its socket is connected, so it would not see another.
-func TestWildcard(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		network, address string
-		clients          [][2]string // local address, the server's
-	}{
-		{"udp4", ":0", [][2]string{{"127.0.0.1", "127.0.0.1"}, {"127.0.0.1", "127.0.0.2"}, {"127.0.0.3", "127.0.0.2"}}},
-		{"udp", ":0", [][2]string{{"127.0.0.1", "127.0.0.1"}, {"127.0.0.1", "127.0.0.2"}, {"::1", "::1"}}},
-		{"udp6", ":0", [][2]string{{"::1", "::1"}}},
-		{"udp", "127.0.0.1:0", [][2]string{{"127.0.0.1", "127.0.0.1"}}},
-		{"udp", "[::1]:0", [][2]string{{"::1", "::1"}}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.network+" "+tt.address, func(t *testing.T) {
-			t.Parallel()
-			if runtime.GOOS != "linux" && len(tt.clients) > 1 {
-				t.Skip("packet info and 127.0.0.2 are there on Linux only")
-			}
-			if tt.network != "udp4" && !hasIPv6() {
-				t.Skip("no IPv6 here")
-			}
-			w := newWaiter()
-			w.then.OnDatagramReceived = echo
-			s := listen(t, tt.network, tt.address, w)
-			for _, c := range tt.clients {
-				to := netip.AddrPortFrom(netip.MustParseAddr(c[1]), s.Addr().Port())
-				wantEcho(t, dialUDP(t, c[0], to), "from "+c[0]+" to "+c[1])
-			}
-			var locals []string
-			for session := range s.Sessions() {
-				locals = append(locals, session.LocalAddr().Addr().String())
-				if session.RemoteAddr().Addr().Is4In6() {
-					t.Errorf("%v is mapped", session.RemoteAddr())
-				}
-			}
-			var want []string
-			for _, c := range tt.clients {
-				want = append(want, c[1])
-			}
-			slices.Sort(locals)
-			if slices.Sort(want); !slices.Equal(locals, want) {
-				t.Errorf("local addresses %v, want %v", locals, want)
-			}
-		})
-	}
-}
-
-// TestTwoLocalAddresses: one client socket, two addresses of the server, two
-// sessions.
-func TestTwoLocalAddresses(t *testing.T) {
-	t.Parallel()
-	if runtime.GOOS != "linux" {
-		t.Skip("packet info is there on Linux only")
-	}
-	s := &Server{PSK: testPSK, Handler: newWaiter()}
-	l := newTestLoop(t, s)
-	remote := netip.MustParseAddrPort("127.0.0.1:5000")
-	var all []*Session
-	for _, local := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
-		session := &Session{loop: l, remote: remote, local: netip.AddrPortFrom(netip.MustParseAddr(local), 1)}
-		if _, _, err := l.add(session, nil); err != nil {
-			t.Fatal(err)
-		}
-		l.promote(session, PSKIdentity(testIdentity))
-		all = append(all, session)
-	}
-	for _, session := range all {
-		if l.known(remote, session.local.Addr()) != session {
-			t.Errorf("%v is not found", session.local)
-		}
-	}
-	for i, session := range []*Session{all[1], all[2], all[0]} {
-		l.remove(session, Event{Kind: KindSessionClosed})
-		if l.known(remote, session.local.Addr()) != nil {
-			t.Errorf("%v is still found", session.local)
-		}
-		if left := len(l.sessions(withHandshakes)); left != 2-i {
-			t.Errorf("%d left, want %d", left, 2-i)
-		}
-	}
-	if left := l.left(); left != "" {
-		t.Errorf("left: %s", left)
-	}
-}
 
 // TestListenAgain: on the same address nothing happens, on another the
 // sessions are closed and the socket moves, and errors leave everything as it
@@ -170,6 +83,24 @@ func TestListenAgain(t *testing.T) {
 	wantEcho(t, dialUDP(t, "127.0.0.1", first), "five")
 }
 
+// TestSameWildcard: "udp" and an IPv4 wildcard is IPv4 only, so it is what
+// "udp4" binds, and not what "udp" and no address does.
+func TestSameWildcard(t *testing.T) {
+	t.Parallel()
+	w := newWaiter()
+	s := listen(t, "udp", "0.0.0.0:0", w)
+	l := s.current()
+	if err := s.Listen("udp4", fmt.Sprintf(":%d", s.Addr().Port())); err != nil || s.current() != l {
+		t.Errorf("udp4 after udp: %v, another socket %v", err, s.current() != l)
+	}
+	if !hasIPv6() {
+		return
+	}
+	if err := s.Listen("udp", fmt.Sprintf(":%d", s.Addr().Port())); err != nil || s.current() == l {
+		t.Errorf("both families after one: %v, another socket %v", err, s.current() != l)
+	}
+}
+
 // TestListenFails: a bind that fails is returned and told once, and the server
 // is not listening.
 func TestListenFails(t *testing.T) {
@@ -195,64 +126,43 @@ func TestListenFails(t *testing.T) {
 	}
 }
 
-// TestConfigErrors: all that is wrong is said at once, by field, and a running
-// server goes on.
-func TestConfigErrors(t *testing.T) {
+// TestListenWhenStopped: a handler that is told that the socket has died
+// listens anew.
+func TestListenWhenStopped(t *testing.T) {
 	t.Parallel()
-	s := &Server{
-		PSKIdentityHint: strings.Repeat("h", 2000), MaxPSKIdentityLen: -1, MaxSessionAge: -1, Verifier: &Verifier{},
-		CipherSuites: []uint16{0x00a8, 0xc027, 0x000a}, HandshakeTimeout: -1, RetransmitTimeout: -1, IdleTimeout: -1,
-		MaxSessions: -1, MaxHandshakes: -1, MTU: 100, ReadBuffer: -1, WriteBuffer: -1,
-	}
-	err := s.Listen("tcp", "127.0.0.1:0")
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, field := range []string{
-		"Server has no credentials: set PSK", "PSKIdentityHint", "MaxPSKIdentityLen", "MaxSessionAge is negative", "Verifier", "CipherSuites has 0xc027", "CipherSuites has 0x000a",
-		"HandshakeTimeout", "RetransmitTimeout", "IdleTimeout", "MaxSessions", "MaxHandshakes", "MTU", "ReadBuffer", "WriteBuffer", `network "tcp"`,
-	} {
-		if !strings.Contains(err.Error(), field) {
-			t.Errorf("the error does not name %s", field)
+	result := make(chan error, 1)
+	var s *Server
+	opened := 0
+	s = &Server{PSK: testPSK, ListenPacket: func(network, address string) (net.PacketConn, error) {
+		pc, err := net.ListenPacket(network, address)
+		if opened++; opened == 1 && err == nil {
+			pc = &deadConn{pc}
 		}
-	}
-	for line := range strings.Lines(err.Error()) {
-		if !strings.HasPrefix(line, "dtlsserver: ") {
-			t.Errorf("line %q", line)
+		return pc, err
+	}, Handler: HandlerFuncs{OnInfo: func(e Event) {
+		if e.Kind == KindStopped && e.Err != nil {
+			if s.IsListening() {
+				result <- errors.New("said to be listening")
+				return
+			}
+			result <- s.Listen("udp4", e.Local.String())
 		}
+	}}}
+	if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
 	}
-	if s.IsListening() {
-		t.Error("listening")
+	if err := <-result; err != nil || !s.IsListening() {
+		t.Errorf("%v, listening %v", err, s.IsListening())
 	}
-	if err := (&Server{}).Serve(nil); err == nil || err.Error() != "dtlsserver: Server has no credentials: set PSK, Certificates or GetCertificate" {
-		t.Errorf("Serve without credentials: %v", err)
-	}
-	for _, mtu := range []int{127, 65508, -1} {
-		if err := (&Server{PSK: testPSK, MTU: mtu}).Listen("udp", "127.0.0.1:0"); err == nil {
-			t.Errorf("MTU %d", mtu)
-		}
-	}
-	for _, s := range []*Server{
-		{RetransmitTimeout: 999 * time.Microsecond},
-		{RetransmitTimeout: time.Minute + 1, HandshakeTimeout: time.Hour},
-		{RetransmitTimeout: DefaultHandshakeTimeout},
-		{RetransmitTimeout: time.Second, HandshakeTimeout: time.Second},
-	} {
-		s.PSK = testPSK
-		if err := s.Listen("udp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "dtlsserver: Server.RetransmitTimeout is ") {
-			t.Errorf("RetransmitTimeout %v with HandshakeTimeout %v: %v", s.RetransmitTimeout, s.HandshakeTimeout, err)
-		}
-	}
-	if err := (&Server{PSK: testPSK, CipherSuites: []uint16{}}).Listen("udp", "127.0.0.1:0"); err == nil {
-		t.Error("no cipher suites")
-	}
-
-	running := listen(t, "udp", "127.0.0.1:0", newWaiter())
-	running.MTU = 1 // against the rules, but it must not hurt
-	if err := running.Listen("udp", "127.0.0.1:0"); err == nil || !running.IsListening() {
-		t.Errorf("Listen with a wrong field: %v, listening %v", err, running.IsListening())
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Error(err)
 	}
 }
+
+// deadConn is a socket whose reads fail.
+type deadConn struct{ net.PacketConn }
+
+func (c *deadConn) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, errors.New("dead") }
 
 // TestServe: twice is refused, and after Close it returns ErrServerClosed.
 func TestServe(t *testing.T) {
@@ -390,6 +300,102 @@ func TestHandlerCallsEverything(t *testing.T) {
 	})
 }
 
+// TestListenInHandlerTellsInOrder: the events of the new socket follow the last
+// of the old one, which follow the handler's return.
+func TestListenInHandlerTellsInOrder(t *testing.T) {
+	t.Parallel()
+	w := newWaiter()
+	s := &Server{PSK: testPSK, Handler: w}
+	w.then.OnDatagramReceived = func(*Session, []byte, []byte) {
+		if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
+			t.Error(err)
+		}
+		for range 1000 {
+			runtime.Gosched() // the new loop may run
+		}
+		if n := len(w.of(KindListening)); n != 1 {
+			t.Errorf("%d times listening, inside a handler", n)
+		}
+	}
+	start(t, s, "udp4", "127.0.0.1:0")
+	dialUDP(t, "127.0.0.1", s.Addr()).Write([]byte("move"))
+	w.wait(t, KindStopped)
+	w.wait(t, KindListening)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	want := "[data SessionClosed Stopped Listening]"
+	if got := fmt.Sprint(w.log[len(w.log)-4:]); got != want {
+		t.Errorf("events %v, want %v", got, want)
+	}
+}
+
+// TestCloseTellsAll: the loop, which the first closed session wakes, does not
+// cut short what Close tells the others.
+func TestCloseTellsAll(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		peers := make([]*peer, 200)
+		for n := range peers {
+			peers[n] = b.peer(n)
+			peers[n].establish()
+		}
+		b.server.Close()
+		for _, p := range peers {
+			if p.receive(); len(p.Alerts) != 1 {
+				t.Fatalf("%v got alerts %v, want close_notify", p.pipe.addr, p.Alerts)
+			}
+		}
+	})
+}
+
+// TestCloseTellsPeers: every session gets close_notify, also on the way of its
+// handshake, and the handler is told of each once.
+func TestCloseTellsPeers(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(b *bubble) {
+		var clients []*piondtls.Conn
+		for n := range 3 {
+			c, err := dialPion(t, b.network.dial(clientAddr(n), serverAddr), pionConfig(testIdentity, testKey), time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			clients = append(clients, c)
+		}
+		half := b.peer(9)
+		half.verify()
+		sessions := slices.Collect(b.server.Sessions())
+		if len(sessions) != 3 {
+			t.Errorf("%d sessions, want 3", len(sessions))
+		}
+		b.server.Close()
+		if b.server.IsListening() || b.server.Addr().IsValid() {
+			t.Error("listening after Close")
+		}
+		for _, c := range clients {
+			if _, err := c.Read(make([]byte, 10)); err == nil {
+				t.Error("a client reads on after Close")
+			}
+			c.Close()
+		}
+		synctest.Wait()
+		if half.receive(); len(half.Alerts) != 1 {
+			t.Errorf("the handshake in progress got alerts %v", half.Alerts)
+		}
+		for _, e := range b.rec.of(KindSessionClosed) {
+			if e.Err != ErrServerClosed {
+				t.Errorf("closed with %v", e.Err)
+			}
+			if _, err := e.Session.Write(nil); err != ErrServerClosed {
+				t.Errorf("Write: %v", err)
+			}
+		}
+		b.rec.want(t, KindSessionClosed, 3, "after Close")
+		if last := b.rec.log[len(b.rec.log)-1]; last != "Stopped" {
+			t.Errorf("the last event is %s", last)
+		}
+	})
+}
+
 // TestCloseWithBlockedHook: Close does not wait for a PSK hook, whose context
 // is done; Shutdown does, as long as its context allows.
 func TestCloseWithBlockedHook(t *testing.T) {
@@ -442,6 +448,95 @@ func TestCloseWithBlockedHook(t *testing.T) {
 	}
 }
 
+// TestCloseBehindBlockedWrite: a net.PacketConn whose writes block does not
+// keep Close, nor what else is called, until they end by themselves. In real
+// time: a goroutine that waits for a lock keeps a bubble's clock from moving.
+func TestCloseBehindBlockedWrite(t *testing.T) {
+	t.Parallel()
+	n := newNetwork()
+	conn := &blockingConn{end: n.listen(serverAddr), blocked: make(chan struct{}), expired: make(chan struct{})}
+	w := newWaiter()
+	s := &Server{PSK: testPSK, Handler: w}
+	served := make(chan error)
+	go func() { served <- s.Serve(conn) }()
+	w.wait(t, KindListening)
+	c, err := dialPion(t, n.dial(clientAddr(1), serverAddr), pionConfig(testIdentity, testKey), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	session := w.wait(t, KindHandshakeComplete).Session
+	conn.blocks.Store(true)
+	go session.Write([]byte("stuck"))
+	<-conn.blocked
+	go s.Close()
+	for s.IsListening() {
+		runtime.Gosched()
+	}
+	s.Stats()
+	if err := <-served; err != ErrServerClosed {
+		t.Error(err)
+	}
+}
+
+// blockingConn is an end whose writes block until their deadline.
+type blockingConn struct {
+	*end
+	blocks  atomic.Bool
+	once    sync.Once
+	blocked chan struct{}
+	expired chan struct{}
+}
+
+func (c *blockingConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if c.blocks.Load() {
+		c.once.Do(func() { close(c.blocked) })
+		<-c.expired
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.end.WriteTo(b, to)
+}
+
+func (c *blockingConn) SetWriteDeadline(at time.Time) error {
+	time.AfterFunc(time.Until(at), func() { close(c.expired) })
+	return nil
+}
+
+// TestCloseUnderFlood: a socket that is closed between the datagrams of a batch,
+// again and again.
+func TestCloseUnderFlood(t *testing.T) {
+	t.Parallel()
+	w := newWaiter()
+	s := listen(t, "udp4", "127.0.0.1:0", w)
+	var addr atomic.Pointer[net.UDPAddr] // another each time, lest another test take the port
+	addr.Store(net.UDPAddrFromAddrPort(s.Addr()))
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flooded := make(chan struct{})
+	go func() {
+		defer close(flooded)
+		hello := testpeer.New("", nil, 1).Hello()
+		for {
+			if _, err := pc.WriteTo(hello, addr.Load()); errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	}()
+	for range 100 {
+		w.wait(t, KindHelloVerifyRequestSent)
+		s.Close()
+		if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		addr.Store(net.UDPAddrFromAddrPort(s.Addr()))
+	}
+	pc.Close()
+	<-flooded
+	s.Close()
+}
+
 // TestShutdown: no new peers, handshakes in progress complete, then the
 // sessions are closed; two at once are one.
 func TestShutdown(t *testing.T) {
@@ -482,90 +577,20 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// failingConn is a socket whose reads fail.
-type failingConn struct {
-	*end
-	err error
-}
-
-func (c *failingConn) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, c.err }
-
-// TestReadFails: a socket that fails for good ends Serve with its error, after
-// a few folded events, also when it fails with timeouts that nobody has asked
-// for.
-func TestReadFails(t *testing.T) {
+// TestShutdownAfterClose waits for what Close has left to be told.
+func TestShutdownAfterClose(t *testing.T) {
 	t.Parallel()
-	for _, broken := range []error{errors.New("the cable is cut"), os.ErrDeadlineExceeded} {
-		testReadFails(t, broken)
-	}
-}
-
-func testReadFails(t *testing.T, broken error) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		rec := &recorder{}
-		s := &Server{PSK: testPSK, Handler: rec}
-		if err := s.Serve(&failingConn{newNetwork().listen(serverAddr), broken}); err != broken {
-			t.Errorf("Serve: %v", err)
-		}
-		if s.IsListening() {
-			t.Error("listening")
-		}
-		rec.want(t, KindReadFailed, maxReadFailures, "in the end")
-		if n := len(rec.of(KindReadFailed)); n > 3 {
-			t.Errorf("%d events", n)
-		}
-		if e := rec.want(t, KindStopped, 1, "in the end"); e.Err != broken {
-			t.Errorf("%v", e)
-		}
-	})
-}
-
-// TestKeyLog writes lines that a packet analyzer reads.
-func TestKeyLog(t *testing.T) {
-	t.Parallel()
-	var log strings.Builder
-	inBubble(t, func(s *Server) { s.KeyLogWriter = &log }, func(b *bubble) {
-		p := b.peer(1)
-		p.establish()
-		want := fmt.Sprintf("CLIENT_RANDOM %x ", p.Random)
-		if line := log.String(); !strings.HasPrefix(line, want) || len(line) != len(want)+96+1 {
-			t.Errorf("key log %q", line)
-		}
-	})
-}
-
-// TestCloseUnderFlood: a socket that is closed between the datagrams of a batch,
-// again and again.
-func TestCloseUnderFlood(t *testing.T) {
-	t.Parallel()
-	w := newWaiter()
-	s := listen(t, "udp4", "127.0.0.1:0", w)
-	var addr atomic.Pointer[net.UDPAddr] // another each time, lest another test take the port
-	addr.Store(net.UDPAddrFromAddrPort(s.Addr()))
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	flooded := make(chan struct{})
-	go func() {
-		defer close(flooded)
-		hello := testpeer.New("", nil, 1).Hello()
-		for {
-			if _, err := pc.WriteTo(hello, addr.Load()); errors.Is(err, net.ErrClosed) {
-				return
+	inBubble(t, func(s *Server) {
+		s.Handler.(*recorder).then.OnInfo = func(e Event) {
+			if e.Kind == KindStopped {
+				time.Sleep(3 * time.Second)
 			}
 		}
-	}()
-	for range 100 {
-		w.wait(t, KindHelloVerifyRequestSent)
-		s.Close()
-		if err := s.Listen("udp4", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
+	}, func(b *bubble) {
+		start := time.Now()
+		b.server.Close()
+		if err := b.server.Shutdown(context.Background()); err != nil || time.Since(start) != 3*time.Second {
+			t.Errorf("Shutdown: %v after %v", err, time.Since(start))
 		}
-		addr.Store(net.UDPAddrFromAddrPort(s.Addr()))
-	}
-	pc.Close()
-	<-flooded
-	s.Close()
+	})
 }

@@ -4,11 +4,15 @@ package dtlsserver
 // delay datagrams, and carry no long ones.
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -16,8 +20,10 @@ import (
 	"time"
 
 	piondtls "github.com/pion/dtls/v2"
+	"github.com/pion/transport/v2/vnet"
 
 	"github.com/dtlsserver/dtlsserver/internal/testcert"
+	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -227,4 +233,118 @@ func TestPerfectNetwork(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWildcard: on a wildcard socket each client is answered from the address
+// that it wrote to. Its socket is connected, so it would not see another.
+func TestWildcard(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		network, address string
+		clients          [][2]string // local address, the server's
+	}{
+		{"udp4", ":0", [][2]string{{"127.0.0.1", "127.0.0.1"}, {"127.0.0.1", "127.0.0.2"}, {"127.0.0.3", "127.0.0.2"}}},
+		{"udp", ":0", [][2]string{{"127.0.0.1", "127.0.0.1"}, {"127.0.0.1", "127.0.0.2"}, {"::1", "::1"}}},
+		{"udp6", ":0", [][2]string{{"::1", "::1"}}},
+		{"udp", "127.0.0.1:0", [][2]string{{"127.0.0.1", "127.0.0.1"}}},
+		{"udp", "[::1]:0", [][2]string{{"::1", "::1"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.network+" "+tt.address, func(t *testing.T) {
+			t.Parallel()
+			if runtime.GOOS != "linux" && len(tt.clients) > 1 {
+				t.Skip("packet info and 127.0.0.2 are there on Linux only")
+			}
+			if tt.network != "udp4" && !hasIPv6() {
+				t.Skip("no IPv6 here")
+			}
+			w := newWaiter()
+			w.then.OnDatagramReceived = echo
+			s := listen(t, tt.network, tt.address, w)
+			for _, c := range tt.clients {
+				to := netip.AddrPortFrom(netip.MustParseAddr(c[1]), s.Addr().Port())
+				wantEcho(t, dialUDP(t, c[0], to), "from "+c[0]+" to "+c[1])
+			}
+			var locals []string
+			for session := range s.Sessions() {
+				locals = append(locals, session.LocalAddr().Addr().String())
+				if session.RemoteAddr().Addr().Is4In6() {
+					t.Errorf("%v is mapped", session.RemoteAddr())
+				}
+			}
+			var want []string
+			for _, c := range tt.clients {
+				want = append(want, c[1])
+			}
+			slices.Sort(locals)
+			if slices.Sort(want); !slices.Equal(locals, want) {
+				t.Errorf("local addresses %v, want %v", locals, want)
+			}
+		})
+	}
+}
+
+// TestVnet: pion's virtual network, whose timeouts are errors of its own.
+func TestVnet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		router, err := vnet.NewRouter(&vnet.RouterConfig{CIDR: "192.0.2.0/24", LoggerFactory: quiet{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var nets []*vnet.Net
+		for _, ip := range []string{"192.0.2.1", "192.0.2.2"} {
+			n, err := vnet.NewNet(&vnet.NetConfig{StaticIPs: []string{ip}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := router.AddNet(n); err != nil {
+				t.Fatal(err)
+			}
+			nets = append(nets, n)
+		}
+		if err := router.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer router.Stop()
+		rec := &recorder{}
+		s := &Server{PSK: testPSK, Handler: rec, ListenPacket: nets[0].ListenPacket}
+		if err := s.Listen("udp4", serverAddr.String()); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := nets[1].Dial("udp4", serverAddr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := dialPion(t, conn, pionConfig(testIdentity, testKey), time.Minute)
+		if err != nil {
+			t.Fatalf("%v; %v", err, rec.lines())
+		}
+		silent, err := nets[1].ListenPacket("udp4", "192.0.2.2:7000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hand, b := testpeer.New(testIdentity, []byte(testKey), 1), make([]byte, 2000)
+		for range 2 {
+			silent.WriteTo(hand.Hello(), net.UDPAddrFromAddrPort(serverAddr))
+			n, _, err := silent.ReadFrom(b)
+			if err != nil || hand.Receive(bytes.Clone(b[:n])) != nil {
+				t.Fatal(err)
+			}
+		}
+		before := s.Stats().DatagramsSent
+		time.Sleep(time.Minute)
+		// Four retransmissions, with a record in each datagram.
+		if sent := s.Stats().DatagramsSent - before; sent != 8 {
+			t.Errorf("%d datagrams, want 8", sent)
+		}
+		rec.want(t, KindHandshakeFailed, 1, "after a minute")
+		rec.want(t, KindReadFailed, 0, "after a minute")
+		c.Close()
+		silent.Close()
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		rec.want(t, KindSessionClosed, 1, "in the end")
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -94,6 +95,44 @@ func TestPeersReplace(t *testing.T) {
 		if len(p.byRemote) != 0 || len(p.byBoth) != 0 {
 			t.Errorf("beside %d others, left: %d and %d", others, len(p.byRemote), len(p.byBoth))
 		}
+	}
+}
+
+// TestTwoLocalAddresses: one client socket, two addresses of the server, two
+// sessions.
+func TestTwoLocalAddresses(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("packet info is there on Linux only")
+	}
+	s := &Server{PSK: testPSK, Handler: newWaiter()}
+	l := newTestLoop(t, s)
+	remote := netip.MustParseAddrPort("127.0.0.1:5000")
+	var all []*Session
+	for _, local := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
+		session := &Session{loop: l, remote: remote, local: netip.AddrPortFrom(netip.MustParseAddr(local), 1)}
+		if _, _, err := l.add(session, nil); err != nil {
+			t.Fatal(err)
+		}
+		l.promote(session, PSKIdentity(testIdentity))
+		all = append(all, session)
+	}
+	for _, session := range all {
+		if l.known(remote, session.local.Addr()) != session {
+			t.Errorf("%v is not found", session.local)
+		}
+	}
+	for i, session := range []*Session{all[1], all[2], all[0]} {
+		l.remove(session, Event{Kind: KindSessionClosed})
+		if l.known(remote, session.local.Addr()) != nil {
+			t.Errorf("%v is still found", session.local)
+		}
+		if left := len(l.sessions(withHandshakes)); left != 2-i {
+			t.Errorf("%d left, want %d", left, 2-i)
+		}
+	}
+	if left := l.left(); left != "" {
+		t.Errorf("left: %s", left)
 	}
 }
 

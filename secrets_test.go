@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -123,4 +124,18 @@ func TestAlertsFoldWhateverTheirCode(t *testing.T) {
 	if n := len(d.l.outbox.fold.windows); n > 8 {
 		t.Errorf("%d kinds and sources are told apart, of one peer", n)
 	}
+}
+
+// TestKeyLog writes lines that a packet analyzer reads.
+func TestKeyLog(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	inBubble(t, func(s *Server) { s.KeyLogWriter = &log }, func(b *bubble) {
+		p := b.peer(1)
+		p.establish()
+		want := fmt.Sprintf("CLIENT_RANDOM %x ", p.Random)
+		if line := log.String(); !strings.HasPrefix(line, want) || len(line) != len(want)+96+1 {
+			t.Errorf("key log %q", line)
+		}
+	})
 }

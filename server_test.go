@@ -16,8 +16,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	piondtls "github.com/pion/dtls/v2"
-
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -503,73 +501,6 @@ func TestReconnectThatFails(t *testing.T) {
 		wantAlive("the attempt is given up")
 		b.rec.want(t, KindHandshakeFailed, 1, "after it")
 		b.rec.want(t, KindSessionClosed, 0, "after it")
-	})
-}
-
-// TestCloseTellsAll: the loop, which the first closed session wakes, does not
-// cut short what Close tells the others.
-func TestCloseTellsAll(t *testing.T) {
-	t.Parallel()
-	inBubble(t, nil, func(b *bubble) {
-		peers := make([]*peer, 200)
-		for n := range peers {
-			peers[n] = b.peer(n)
-			peers[n].establish()
-		}
-		b.server.Close()
-		for _, p := range peers {
-			if p.receive(); len(p.Alerts) != 1 {
-				t.Fatalf("%v got alerts %v, want close_notify", p.pipe.addr, p.Alerts)
-			}
-		}
-	})
-}
-
-// TestCloseTellsPeers: every session gets close_notify, also on the way of its
-// handshake, and the handler is told of each once.
-func TestCloseTellsPeers(t *testing.T) {
-	t.Parallel()
-	inBubble(t, nil, func(b *bubble) {
-		var clients []*piondtls.Conn
-		for n := range 3 {
-			c, err := dialPion(t, b.network.dial(clientAddr(n), serverAddr), pionConfig(testIdentity, testKey), time.Minute)
-			if err != nil {
-				t.Fatal(err)
-			}
-			clients = append(clients, c)
-		}
-		half := b.peer(9)
-		half.verify()
-		sessions := slices.Collect(b.server.Sessions())
-		if len(sessions) != 3 {
-			t.Errorf("%d sessions, want 3", len(sessions))
-		}
-		b.server.Close()
-		if b.server.IsListening() || b.server.Addr().IsValid() {
-			t.Error("listening after Close")
-		}
-		for _, c := range clients {
-			if _, err := c.Read(make([]byte, 10)); err == nil {
-				t.Error("a client reads on after Close")
-			}
-			c.Close()
-		}
-		synctest.Wait()
-		if half.receive(); len(half.Alerts) != 1 {
-			t.Errorf("the handshake in progress got alerts %v", half.Alerts)
-		}
-		for _, e := range b.rec.of(KindSessionClosed) {
-			if e.Err != ErrServerClosed {
-				t.Errorf("closed with %v", e.Err)
-			}
-			if _, err := e.Session.Write(nil); err != ErrServerClosed {
-				t.Errorf("Write: %v", err)
-			}
-		}
-		b.rec.want(t, KindSessionClosed, 3, "after Close")
-		if last := b.rec.log[len(b.rec.log)-1]; last != "Stopped" {
-			t.Errorf("the last event is %s", last)
-		}
 	})
 }
 
