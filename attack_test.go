@@ -6,9 +6,7 @@ package dtlsserver
 import (
 	"bytes"
 	"context"
-	"errors"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -290,73 +288,6 @@ func TestReconnectAfterClose(t *testing.T) {
 			t.Errorf("%d open, %d half open, %d peers", l.open.count, l.handshakes.count, len(l.peers.byRemote))
 		}
 	})
-}
-
-// TestWriteEventIsToldAtOnce: an event that Session.Write causes in another
-// goroutine does not wait for the next datagram.
-func TestWriteEventIsToldAtOnce(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		n, rec := newNetwork(), &recorder{}
-		conn := &refusingConn{end: n.listen(serverAddr)}
-		s := &Server{PSK: testPSK, Handler: rec}
-		served := make(chan error)
-		go func() { served <- s.Serve(conn) }()
-		synctest.Wait()
-		b := &bubble{t: t, network: n, server: s, rec: rec}
-		p := b.peer(1)
-		p.establish()
-		session, _ := s.SessionByAddr(p.pipe.addr, anyLocal)
-		broken := errors.New("no route")
-		conn.err.Store(&broken)
-		if _, err := session.Write(nil); !errors.Is(err, broken) {
-			t.Errorf("Write: %v", err)
-		}
-		synctest.Wait()
-		if e := rec.want(t, KindWriteFailed, 1, "after Write"); !errors.Is(e.Err, broken) {
-			t.Errorf("%v", e)
-		}
-		full := udpio.ErrFull
-		conn.err.Store(&full)
-		for range 3 {
-			if _, err := session.Write(nil); err != ErrWriteDropped {
-				t.Errorf("Write: %v", err)
-			}
-		}
-		synctest.Wait()
-		rec.want(t, KindWriteDropped, 1, "at once")
-		time.Sleep(time.Second)
-		synctest.Wait()
-		rec.want(t, KindWriteDropped, 3, "after a second")
-		conn.err.Store(nil)
-		s.Close()
-		<-served
-	})
-}
-
-// refusingConn is an end whose writes fail while err is set.
-type refusingConn struct {
-	*end
-	err atomic.Pointer[error]
-}
-
-func (c *refusingConn) WriteTo(b []byte, to net.Addr) (int, error) {
-	if err := c.err.Load(); err != nil {
-		return 0, *err
-	}
-	return c.end.WriteTo(b, to)
-}
-
-// TestEventsByHand: events that a user's test makes up are no trouble.
-func TestEventsByHand(t *testing.T) {
-	t.Parallel()
-	for kind := range EventKind(255) {
-		e := Event{Kind: kind}
-		if e.String() == "" || kind.String() == "" {
-			t.Errorf("kind %d has no text", kind)
-		}
-		LogHandler(discardLogger).Info(e)
-	}
 }
 
 // order checks "opened, then datagrams, then closed" and that nothing follows

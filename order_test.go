@@ -2,14 +2,11 @@ package dtlsserver
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"reflect"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
@@ -18,95 +15,6 @@ import (
 
 // What is told and sent around the end of a session, and of hooks that outlive
 // theirs.
-
-// TestFoldedEventIsTold: of what a handler causes when it is told of something
-// that another goroutine has done, the folded rest is told too.
-func TestFoldedEventIsTold(t *testing.T) {
-	t.Parallel()
-	var session atomic.Pointer[Session]
-	edit := func(s *Server) {
-		s.IdleTimeout = time.Hour
-		s.Handler.(*recorder).then.OnInfo = func(e Event) {
-			if e.Kind == KindSessionClosed && session.Load() != nil {
-				for range 3 {
-					session.Load().raise(Event{Kind: KindWriteDropped})
-				}
-			}
-		}
-	}
-	inBubble(t, edit, func(b *bubble) {
-		p, q := b.peer(1), b.peer(2)
-		p.establish()
-		q.establish()
-		other, _ := b.server.SessionByAddr(q.pipe.addr, anyLocal)
-		time.Sleep(10 * time.Minute) // no timer is near
-		s, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
-		session.Store(s)
-		other.Close()
-		synctest.Wait()
-		session.Store(nil)
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		b.rec.want(t, KindWriteDropped, 3, "after two seconds")
-	})
-}
-
-// slowAlerts holds alerts back until it is told to let them go.
-type slowAlerts struct {
-	*end
-	let chan struct{}
-}
-
-func (s slowAlerts) WriteTo(b []byte, to net.Addr) (int, error) {
-	if b[0] == byte(wire.ContentAlert) {
-		<-s.let
-	}
-	return s.end.WriteTo(b, to)
-}
-
-// TestCloseNotifyLeavesFirst: whoever is told of the end of a session may close
-// the server, which must not cut off the session's close_notify.
-func TestCloseNotifyLeavesFirst(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := &bubble{t: t, network: newNetwork(), rec: &recorder{}}
-		b.server = &Server{PSK: testPSK, Handler: b.rec}
-		conn := slowAlerts{b.network.listen(serverAddr), make(chan struct{})}
-		served := make(chan error, 1)
-		go func() { served <- b.server.Serve(conn) }()
-		synctest.Wait()
-		p := b.peer(1)
-		p.establish()
-		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
-		go session.Close()
-		synctest.Wait()
-		b.rec.want(t, KindSessionClosed, 0, "before close_notify has left")
-		close(conn.let)
-		synctest.Wait()
-		b.rec.want(t, KindSessionClosed, 1, "when it has")
-		b.server.Close()
-		if p.receive(); len(p.Alerts) != 1 {
-			t.Errorf("alerts %v, want close_notify", p.Alerts)
-		}
-		<-served
-	})
-}
-
-// TestNothingAfterSessionClosed: what stands behind close_notify in a datagram
-// is counted, and not told of a session that is over.
-func TestNothingAfterSessionClosed(t *testing.T) {
-	t.Parallel()
-	d := newDirect(t, nil)
-	c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
-	d.establish(c, from)
-	d.receive(from, append(c.Sealed(wire.ContentAlert, []byte{1, 0}), "this is no record"...))
-	if last := d.rec.log[len(d.rec.log)-1]; last != "SessionClosed" {
-		t.Errorf("told %v, want SessionClosed last", d.rec.log)
-	}
-	if n := d.s.Stats().Dropped.Closed; n != 1 {
-		t.Errorf("%d records counted as too late, want 1", n)
-	}
-}
 
 // TestDataBehindFinished: the last flight of a client that comes back with a
 // ticket may have data in the same datagram.

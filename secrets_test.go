@@ -3,19 +3,13 @@ package dtlsserver
 // Secrets that were never filled in, and texts that peers make long.
 
 import (
-	"bytes"
 	"context"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
-	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
-	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // TestSessionTicketKeysAreChecked: a variable that was never set is no key, and
@@ -65,64 +59,6 @@ func TestZeroPSK(t *testing.T) {
 	}
 	if e := d.rec.want(t, KindPSKFailed, 1, "for a key of zeros"); !errors.Is(e.Err, errZeroPSK) {
 		t.Errorf("%v", e)
-	}
-}
-
-// TestTextsOfPeersAreShort: what a peer has chosen makes no long line.
-func TestTextsOfPeersAreShort(t *testing.T) {
-	t.Parallel()
-	long := strings.Repeat("\u00e9", 15_000)
-	ca := testcert.NewAuthority()
-	certificate := ca.Issue("client", testcert.NewKey("P-256"), func(c *x509.Certificate) {
-		c.Subject = pkix.Name{CommonName: "begins so " + long}
-	})
-	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := subjectText(leaf); !strings.HasPrefix(text, "CN=begins so \u00e9") || len(text) > maxText+4 {
-		t.Errorf("a subject of %d bytes makes a text of %d: %.40q", len(leaf.RawSubject), len(text), text)
-	}
-	e := Event{Kind: KindHandshakeFailed, Remote: clientAddr(1), Count: 1, Err: &AlertError{Code: 42, Sent: true, Reason: long}}
-	var log bytes.Buffer
-	LogHandler(slog.New(slog.NewJSONHandler(&log, nil))).Warning(e)
-	for _, line := range []string{e.String(), log.String()} {
-		if len(line) > 2*maxText || !strings.Contains(line, "bad_certificate") {
-			t.Errorf("a line of %d bytes: %.200s", len(line), line)
-		}
-	}
-}
-
-// TestAlertsFoldWhateverTheirCode: a key holder that ends handshakes and sessions
-// with each alert that there is makes one warning a second of each kind.
-func TestAlertsFoldWhateverTheirCode(t *testing.T) {
-	t.Parallel()
-	d := newDirect(t, nil)
-	for code := range 256 {
-		if code == int(wire.AlertCloseNotify) {
-			continue
-		}
-		from := clientAddr(1)
-		c := testpeer.New(testIdentity, []byte(testKey), uint64(code))
-		d.establish(c, from)
-		d.receive(from, c.Sealed(wire.ContentAlert, []byte{byte(wire.LevelWarning), byte(code)}))
-		d.receive(from, c.Sealed(wire.ContentAlert, []byte{byte(wire.LevelFatal), byte(code)}))
-
-		c = testpeer.New(testIdentity, []byte(testKey), uint64(1000+code))
-		d.exchange(c, from, c.Hello())
-		d.exchange(c, from, c.Hello())
-		cke, ccs, _ := c.KeyExchange()
-		d.exchange(c, from, cke)
-		d.exchange(c, from, ccs)
-		d.receive(from, c.Sealed(wire.ContentAlert, []byte{byte(wire.LevelFatal), byte(code)}))
-	}
-	for _, kind := range []EventKind{KindAlertReceived, KindHandshakeFailed} {
-		if n := len(d.rec.of(kind)); n != 1 {
-			t.Errorf("%d events %v in an instant", n, kind)
-		}
-	}
-	if n := len(d.l.outbox.fold.windows); n > 8 {
-		t.Errorf("%d kinds and sources are told apart, of one peer", n)
 	}
 }
 

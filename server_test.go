@@ -612,29 +612,6 @@ func TestSpoofedPlaintext(t *testing.T) {
 	})
 }
 
-// TestDroppedTexts: a record of an open session that does not open is told
-// apart from a wrong key, at once.
-func TestDroppedTexts(t *testing.T) {
-	t.Parallel()
-	inBubble(t, nil, func(b *bubble) {
-		p := b.peer(1)
-		p.establish()
-		forged := p.Sealed(wire.ContentApplicationData, nil)
-		forged[len(forged)-1] ^= 1
-		p.send(forged)
-		if e := b.rec.want(t, KindRecordDropped, 1, "after a forged record"); e.Err.Error() != "does not open" {
-			t.Errorf("%v", e)
-		}
-		q := b.peer(2)
-		q.Client = testpeer.New(testIdentity, []byte("another key"), 2)
-		q.verify()
-		q.send(q.Flight())
-		if e := b.rec.want(t, KindRecordDropped, 2, "after a wrong key"); e.Err.Error() != "does not open: wrong key or unknown identity?" {
-			t.Errorf("%v", e)
-		}
-	})
-}
-
 // TestBadRecordInDatagram: good, bad, good in one datagram.
 func TestBadRecordInDatagram(t *testing.T) {
 	t.Parallel()
