@@ -238,29 +238,6 @@ func TestSpoofedAlertWithSlowHook(t *testing.T) {
 	})
 }
 
-// TestHookLatencyIsHidden: how long a look-up took does not show in when the
-// flight is repeated.
-func TestHookLatencyIsHidden(t *testing.T) {
-	t.Parallel()
-	for _, latency := range []time.Duration{0, 300 * time.Millisecond, 999 * time.Millisecond} {
-		inBubble(t, func(s *Server) {
-			s.PSK = func(context.Context, PSKRequest) (PSK, error) {
-				time.Sleep(latency)
-				return PSK{}, ErrUnknownPSKIdentity
-			}
-		}, func(b *bubble) {
-			p := b.peer(1)
-			p.verify()
-			start := time.Now()
-			p.send(p.Flight())
-			<-p.pipe.in
-			if took := time.Since(start); took != DefaultRetransmitTimeout {
-				t.Errorf("a hook of %v shows: repeated after %v", latency, took)
-			}
-		})
-	}
-}
-
 // TestReconnectAfterClose: the open session is closed between the two hellos of
 // the handshake that would have replaced it.
 func TestReconnectAfterClose(t *testing.T) {

@@ -466,30 +466,6 @@ func TestFragmentFlood(t *testing.T) {
 	}
 }
 
-// TestOddIdentities: any bytes are an identity, and none breaks a line of
-// output.
-func TestOddIdentities(t *testing.T) {
-	t.Parallel()
-	for _, identity := range []string{"", "\x00", "a\nb\x1b[2J", "\xff\xfe", strings.Repeat("x", 256), `"quoted"`} {
-		d := newDirect(t, func(s *Server) {
-			s.PSK = StaticPSK(map[string][]byte{identity: []byte(testKey)})
-		})
-		c := testpeer.New(identity, []byte(testKey), 1)
-		d.establish(c, clientAddr(1))
-		e := d.rec.want(t, KindHandshakeComplete, 1, "with an odd identity")
-		if e.Identity != identity || e.Session.ConnectionState().PSKIdentity != identity {
-			t.Errorf("identity %q became %q", identity, e.Identity)
-		}
-		for _, line := range d.rec.lines() {
-			for _, r := range line {
-				if r < ' ' || r > '~' {
-					t.Errorf("line %q has %q", line, r)
-				}
-			}
-		}
-	}
-}
-
 // TestKeyWornOut: one warning past 2^24.5 records.
 func TestKeyWornOut(t *testing.T) {
 	t.Parallel()

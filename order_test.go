@@ -146,44 +146,6 @@ func TestSecretsAreCleared(t *testing.T) {
 	}
 }
 
-// TestClaimedIdentity: before the handshake is complete a session's state is
-// the identity that the client claims, cut off when it is too long, and nothing
-// else. One that fails has learnt no more.
-func TestClaimedIdentity(t *testing.T) {
-	t.Parallel()
-	for identity, told := range map[string]string{"device": "device", "0123456789": "0123456789", "0123456789a": "0123456789"} {
-		d := newDirect(t, func(s *Server) { s.MaxPSKIdentityLen = 10 })
-		c, from := testpeer.New(identity, []byte("a wrong key"), 1), clientAddr(1)
-		d.exchange(c, from, c.Hello())
-		d.exchange(c, from, c.Hello())
-		verified := d.rec.of(KindHelloVerified)
-		if len(verified) != 1 {
-			t.Fatalf("%d verified hellos", len(verified))
-		}
-		s := verified[0].Session
-		if state := s.ConnectionState(); !reflect.DeepEqual(state, ConnectionState{}) {
-			t.Errorf("%q: before the client has said it, the state is %+v", identity, state)
-		}
-		d.receive(from, c.Flight())
-		want := ConnectionState{PSKIdentity: told}
-		if state := s.ConnectionState(); !reflect.DeepEqual(state, want) {
-			t.Errorf("%q: the state is %+v", identity, state)
-		}
-		d.advance(DefaultHandshakeTimeout)
-		failed := d.rec.of(KindHandshakeFailed)
-		if len(failed) != 1 || failed[0].Identity != told {
-			t.Errorf("%q: failures %v", identity, failed)
-		}
-		if state := s.ConnectionState(); !reflect.DeepEqual(state, want) {
-			t.Errorf("%q: in the end the state is %+v", identity, state)
-		}
-		unknown := d.rec.of(KindUnknownPSKIdentity)
-		if len(unknown) != 1 || unknown[0].Identity != told || (unknown[0].Err != nil) != (identity != told) {
-			t.Errorf("%q: unknown identities %v", identity, unknown)
-		}
-	}
-}
-
 // TestHookContextEnds with the hook.
 func TestHookContextEnds(t *testing.T) {
 	t.Parallel()

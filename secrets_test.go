@@ -3,13 +3,9 @@ package dtlsserver
 // Secrets that were never filled in, and texts that peers make long.
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 )
 
 // TestSessionTicketKeysAreChecked: a variable that was never set is no key, and
@@ -41,24 +37,6 @@ func TestSessionTicketKeysAreChecked(t *testing.T) {
 		if err != nil && (len(s.tickets.keys) != 1 || s.tickets.keys[0].name != before) {
 			t.Errorf("%s: the keys were changed", tt.name)
 		}
-	}
-}
-
-// TestZeroPSK: a key of zeros is an error for the operator, and for the client as
-// an unknown identity.
-func TestZeroPSK(t *testing.T) {
-	t.Parallel()
-	d := newDirect(t, func(s *Server) {
-		s.PSK = func(context.Context, PSKRequest) (PSK, error) { return PSK{Key: make([]byte, 16)}, nil }
-	})
-	c, from := testpeer.New(testIdentity, make([]byte, 16), 1), clientAddr(1)
-	d.exchange(c, from, c.Hello())
-	d.exchange(c, from, c.Hello())
-	if d.exchange(c, from, c.Flight()); c.Complete || len(c.Alerts) != 0 {
-		t.Errorf("complete %v, alerts %v", c.Complete, c.Alerts)
-	}
-	if e := d.rec.want(t, KindPSKFailed, 1, "for a key of zeros"); !errors.Is(e.Err, errZeroPSK) {
-		t.Errorf("%v", e)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -319,86 +318,6 @@ func TestBlockedPSKHook(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if n := slow.receive(); n != 1 || !slow.Complete {
 			t.Errorf("after 10 s: %d datagrams, complete %v", n, slow.Complete)
-		}
-	})
-}
-
-// TestPSKFailures: what the hook may answer, what the client sees of it, which
-// is nothing, and what the operator is told.
-func TestPSKFailures(t *testing.T) {
-	t.Parallel()
-	const secret = "the database's password"
-	tests := []struct {
-		name string
-		psk  PSK
-		err  error
-		kind EventKind
-	}{
-		{"wrong key", PSK{Key: []byte("another key")}, nil, 0},
-		{"unknown", PSK{}, ErrUnknownPSKIdentity, KindUnknownPSKIdentity},
-		{"unknown, wrapped, with a key", PSK{Key: []byte(testKey)}, fmt.Errorf("no: %w", ErrUnknownPSKIdentity), KindUnknownPSKIdentity},
-		{"empty key", PSK{}, nil, KindUnknownPSKIdentity},
-		{"failure", PSK{Key: []byte(testKey)}, errors.New("database is down"), KindPSKFailed},
-		{"key too long", PSK{Key: make([]byte, 1<<16)}, nil, KindPSKFailed},
-	}
-	var first []string
-	for _, tt := range tests {
-		var trace []string
-		inBubble(t, func(s *Server) {
-			s.PSK = func(context.Context, PSKRequest) (PSK, error) { return tt.psk, tt.err }
-		}, func(b *bubble) {
-			start := time.Now()
-			b.network.carry = func(from, _ netip.AddrPort, d []byte) []time.Duration {
-				if from == serverAddr {
-					trace = append(trace, fmt.Sprint(time.Since(start), " ", len(d)))
-				}
-				return []time.Duration{0}
-			}
-			p := b.peer(1)
-			p.verify()
-			p.send(p.Flight())
-			time.Sleep(time.Minute)
-			p.receive()
-			if p.Complete {
-				t.Errorf("%s: complete", tt.name)
-			}
-			if e := b.rec.want(t, KindRecordDropped, 1, tt.name); e.Err != errMaybeWrongPSK || e.Time.Sub(start) > time.Second {
-				t.Errorf("%s: %+v", tt.name, e)
-			}
-			e := b.rec.want(t, KindHandshakeFailed, 1, tt.name)
-			if e.Err != ErrWrongPSK || e.Identity != testIdentity || e.Remote != p.pipe.addr {
-				t.Errorf("%s: %+v", tt.name, e)
-			}
-			if tt.kind != 0 {
-				if e := b.rec.want(t, tt.kind, 1, tt.name); e.Identity != testIdentity || e.Remote != p.pipe.addr {
-					t.Errorf("%s: %+v", tt.name, e)
-				}
-			}
-		})
-		if first == nil {
-			first = trace
-		}
-		if !slices.Equal(trace, first) {
-			t.Errorf("%s shows on the wire:\n%v\nwant\n%v", tt.name, trace, first)
-		}
-	}
-	// When the flight goes out again, it has a record in each datagram.
-	if strings.Contains(strings.Join(first, ""), secret) || len(first) != 1+1+4*2 {
-		t.Errorf("sent %v, want a HelloVerifyRequest and five flights", first)
-	}
-}
-
-// TestPionWrongKey: pion's client with a wrong key does not get in.
-func TestPionWrongKey(t *testing.T) {
-	t.Parallel()
-	inBubble(t, nil, func(b *bubble) {
-		if c, err := dialPion(t, b.network.dial(clientAddr(1), serverAddr), pionConfig(testIdentity, "not the key"), 10*time.Second); err == nil {
-			c.Close()
-			t.Fatal("pion's client with a wrong key is connected")
-		}
-		time.Sleep(time.Minute)
-		if e := b.rec.want(t, KindHandshakeFailed, 1, "after a minute"); e.Err != ErrWrongPSK {
-			t.Errorf("%v", e)
 		}
 	})
 }

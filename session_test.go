@@ -4,8 +4,6 @@ package dtlsserver
 
 import (
 	"context"
-	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,59 +13,6 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
-
-// TestPSKByServerName: the hook chooses keys by the name that the client asks for,
-// when a session is resumed too, and so is the hint chosen, with and without
-// ECDHE.
-func TestPSKByServerName(t *testing.T) {
-	t.Parallel()
-	var asked []string
-	d := newDirect(t, func(s *Server) {
-		s.PSKIdentityHint = "nobody's"
-		s.PSKIdentityHintFor = func(name string) string {
-			switch name {
-			case "long.example":
-				return strings.Repeat("h", maxHint+1)
-			case "":
-				return ""
-			}
-			return "hint for " + name
-		}
-		s.PSK = func(_ context.Context, req PSKRequest) (PSK, error) {
-			asked = append(asked, req.ServerName)
-			return PSK{Key: []byte("key of " + req.ServerName + req.Identity)}, nil
-		}
-	})
-	n := 0
-	for _, id := range []uint16{0x00a8, ecdhePSK} {
-		for name, hint := range map[string]string{"a.example": "hint for a.example", "b.example": "hint for b.example", "": "", "long.example": ""} {
-			n++
-			c := testpeer.New("device", []byte("key of "+name+"device"), uint64(n))
-			c.Suites, c.ServerName, c.AskTicket = []uint16{id}, name, true
-			d.establish(c, clientAddr(n))
-			if string(c.Hint) != hint {
-				t.Errorf("%#04x, %q: hint %q", id, name, c.Hint)
-			}
-			if asked[len(asked)-1] != name {
-				t.Errorf("%#04x: asked for %q of %q", id, asked, name)
-			}
-			if id == ecdhePSK {
-				again := testpeer.New("device", []byte("key of "+name+"device"), uint64(100+n))
-				again.Suites, again.Ticket, again.Master, again.ServerName = c.Suites, c.NewTicket, c.Master, name
-				if !tryResume(d, again, clientAddr(100+n)) || asked[len(asked)-1] != name {
-					t.Errorf("%q: not resumed, or asked for %q", name, asked)
-				}
-			}
-			wrong := testpeer.New("device", []byte("key of c.exampledevice"), uint64(200+n))
-			wrong.Suites, wrong.ServerName = []uint16{id}, name
-			d.exchange(wrong, clientAddr(200+n), wrong.Hello())
-			d.exchange(wrong, clientAddr(200+n), wrong.Hello())
-			if d.exchange(wrong, clientAddr(200+n), wrong.Flight()); wrong.Complete {
-				t.Errorf("%q: another name's key will do", name)
-			}
-		}
-	}
-}
 
 // closedAfter is how long after start the one session of an address was closed, and
 // why. Its peer was told.
@@ -170,46 +115,6 @@ func TestSessionAgeCountsFromFullHandshake(t *testing.T) {
 		if tryResume(d, &late, clientAddr(5)) || !late.Complete {
 			t.Errorf("%#04x: resumed when it was time: %v, complete %v", id, late.Resuming, late.Complete)
 		}
-	}
-}
-
-// TestExpiredPSK: a key that has expired is as unknown, when a session is to be
-// resumed too, and the operator reads why. A session that is resumed ends with the
-// key as it is then.
-func TestExpiredPSK(t *testing.T) {
-	t.Parallel()
-	var expires time.Time
-	d := newDirect(t, func(s *Server) {
-		s.IdleTimeout = 24 * time.Hour
-		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
-			psk, err := testPSK(ctx, req)
-			psk.Expires = expires
-			return psk, err
-		}
-	})
-	expires = d.now.Add(time.Hour)
-	c := ticketOf(d, clientAddr(1), ecdhePSK)
-	expires = d.now.Add(time.Minute)
-	again := *c
-	if !tryResume(d, &again, clientAddr(2)) {
-		t.Fatal("not resumed")
-	}
-	d.advance(time.Minute)
-	if e := d.rec.want(t, KindSessionClosed, 1, "of the two"); e.Remote != clientAddr(2) || e.Err != ErrPSKExpired {
-		t.Errorf("%v", e)
-	}
-	late := *c
-	if tryResume(d, &late, clientAddr(3)) || late.Complete {
-		t.Error("resumed, or complete, with a key that has expired")
-	}
-	d.advance(31 * time.Second)
-	var told bool
-	for _, e := range d.rec.of(KindUnknownPSKIdentity) {
-		told = told || errors.Is(e.Err, ErrPSKExpired) && e.Identity == testIdentity
-	}
-	d.rec.want(t, KindPSKFailed, 0, "for what is no failure")
-	if e := d.rec.want(t, KindHandshakeFailed, 1, "with an expired key"); !told || e.Err != ErrWrongPSK {
-		t.Errorf("told %v; %v", told, d.rec.lines())
 	}
 }
 
