@@ -7,11 +7,8 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
-	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,98 +18,6 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/udpio"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
-
-// TestHooksAreBounded: no more hooks run than MaxHandshakes allows, whatever
-// has become of their handshakes, and all is well once they return.
-func TestHooksAreBounded(t *testing.T) {
-	t.Parallel()
-	var running, most atomic.Int64
-	var release chan struct{}
-	inBubble(t, func(s *Server) {
-		release = make(chan struct{})
-		s.MaxHandshakes = 3
-		s.PSK = PSKFromCallback(func([]byte) ([]byte, error) {
-			most.Store(max(most.Load(), running.Add(1)))
-			defer running.Add(-1)
-			<-release
-			return []byte(testKey), nil
-		})
-	}, func(b *bubble) {
-		for n := range 3 {
-			p := b.peer(n)
-			p.verify()
-			p.send(p.Flight())
-		}
-		late := b.peer(9)
-		for _, p := range []*peer{b.peer(10), b.peer(11), late} {
-			p.send(p.Hello())
-			p.receive()
-			p.send(p.Hello())
-			p.receive()
-		}
-		if most.Load() != 3 || late.HelloDone {
-			t.Errorf("%d hooks at a time; another handshake began: %v", most.Load(), late.HelloDone)
-		}
-		if d := b.server.Stats().Dropped; d.Refused != 3 {
-			t.Errorf("%d hellos refused", d.Refused)
-		}
-		time.Sleep(time.Minute) // the handshakes are given up, their hooks still hang
-		late.send(late.Hello())
-		if late.receive(); late.HelloDone || most.Load() != 3 {
-			t.Errorf("with hooks hanging: %d at a time, another handshake %v", most.Load(), late.HelloDone)
-		}
-		close(release)
-		b.peer(20).establish()
-	})
-}
-
-// TestHookQuestionsWait: handshakes that were admitted while hooks were free
-// wait for one; those that end meanwhile ask nobody.
-func TestHookQuestionsWait(t *testing.T) {
-	t.Parallel()
-	var mu sync.Mutex // guards asked
-	var asked []netip.AddrPort
-	wantAsked := func(why string, want ...netip.AddrPort) {
-		t.Helper()
-		synctest.Wait()
-		mu.Lock()
-		defer mu.Unlock()
-		if !slices.Equal(asked, want) {
-			t.Errorf("%s: asked for %v, want %v", why, asked, want)
-		}
-	}
-	inBubble(t, func(s *Server) {
-		s.MaxHandshakes = 2
-		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
-			mu.Lock()
-			asked = append(asked, req.Remote)
-			mu.Unlock()
-			time.Sleep(3 * time.Second)
-			return testPSK(ctx, req)
-		}
-	}, func(b *bubble) {
-		first, second, third := b.peer(1), b.peer(2), b.peer(3)
-		first.verify()
-		first.send(first.Flight())
-		second.verify()
-		second.send(second.Flight())
-		b.rec.of(KindHelloVerified)[0].Session.Close() // its hook runs on
-		third.verify()
-		third.send(third.Flight()) // must wait
-		wantAsked("at first", first.pipe.addr, second.pipe.addr)
-		b.rec.of(KindHelloVerified)[1].Session.Close()
-		gone := b.peer(4)
-		gone.verify()
-		gone.send(gone.Flight())
-		b.rec.of(KindHelloVerified)[3].Session.Close() // asks nobody
-		time.Sleep(3 * time.Second)
-		wantAsked("when hooks have returned", first.pipe.addr, second.pipe.addr, third.pipe.addr)
-		time.Sleep(3 * time.Second)
-		if third.receive(); !third.Complete {
-			t.Error("the one that waited is not complete")
-		}
-	})
-}
 
 // TestReplayedHelloAgainstHandshake: an older verified hello, replayed, neither
 // ends a handshake that is under way, nor keeps the honest client out for long.

@@ -4,14 +4,12 @@ package dtlsserver
 
 import (
 	"context"
-	"crypto"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"sync/atomic"
 	"testing"
@@ -214,47 +212,6 @@ func repeat(b []byte, n int) (all [][]byte) {
 		all = append(all, b)
 	}
 	return all
-}
-
-// TestSlowSigner: a key that takes its time to sign delays nobody else.
-func TestSlowSigner(t *testing.T) {
-	t.Parallel()
-	ca := testcert.NewAuthority()
-	cert := ca.Issue("localhost", testcert.NewKey("P-256"))
-	cert.PrivateKey = slowSigner{cert.PrivateKey.(crypto.Signer)}
-	inBubble(t, func(s *Server) { s.Certificates = []tls.Certificate{cert} }, func(b *bubble) {
-		p := b.peer(1)
-		p.Suites = []uint16{ecdheCert}
-		p.send(p.Hello())
-		p.receive()
-		p.send(p.Hello())
-		start := time.Now()
-		for n := range 20 {
-			b.peer(10 + n).establish()
-		}
-		if took := time.Since(start); took != 0 {
-			t.Errorf("the others took %v", took)
-		}
-		if p.receive() != 0 {
-			t.Error("half a flight was sent")
-		}
-		time.Sleep(4 * time.Second)
-		synctest.Wait()
-		if p.receive(); !p.HelloDone {
-			t.Fatal("no flight")
-		}
-		p.send(p.Flight())
-		if p.receive(); !p.Complete {
-			t.Error("not complete")
-		}
-	})
-}
-
-type slowSigner struct{ crypto.Signer }
-
-func (s slowSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
-	time.Sleep(4 * time.Second)
-	return s.Signer.Sign(r, digest, o)
 }
 
 // TestCertificateTimeoutIsNoWrongKey: without pre-shared keys, forged records do

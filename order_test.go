@@ -1,13 +1,9 @@
 package dtlsserver
 
 import (
-	"context"
-	"net/netip"
 	"reflect"
-	"runtime"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
@@ -32,75 +28,6 @@ func TestDataBehindFinished(t *testing.T) {
 	if want := from.String() + ": first words"; !slices.Contains(d.rec.data, want) {
 		t.Errorf("data %q, want %q", d.rec.data, want)
 	}
-}
-
-// TestHookThatExits: a hook that ends its goroutine, as a test does by FailNow,
-// costs its handshake and nobody else's.
-func TestHookThatExits(t *testing.T) {
-	t.Parallel()
-	edit := func(s *Server) {
-		s.MaxHandshakes = 4
-		s.PSK = func(_ context.Context, req PSKRequest) (PSK, error) {
-			if req.Identity == "exit" {
-				runtime.Goexit()
-			}
-			return PSK{Key: []byte(testKey)}, nil
-		}
-	}
-	inBubble(t, edit, func(b *bubble) {
-		for n := range 3 {
-			p := b.peer(n)
-			p.Identity = "exit"
-			p.verify()
-			p.send(p.Flight())
-		}
-		b.peer(9).establish()
-	})
-}
-
-// TestOneSourceFillsNoHooks: whoever makes hooks slow keeps out its own source.
-func TestOneSourceFillsNoHooks(t *testing.T) {
-	t.Parallel()
-	const perSource = 5
-	edit := func(s *Server) {
-		s.MaxHandshakes, s.MaxHandshakesPerSource = 50, perSource
-		s.PSK = func(_ context.Context, req PSKRequest) (PSK, error) {
-			if req.Identity == "slow" {
-				time.Sleep(time.Minute)
-			}
-			return PSK{Key: []byte(testKey)}, nil
-		}
-	}
-	inBubble(t, edit, func(b *bubble) {
-		asked := 0
-		from := func(n int) *peer {
-			addr := netip.AddrPortFrom(clientAddr(1).Addr(), uint16(6000+n))
-			return &peer{testpeer.New("slow", []byte(testKey), uint64(n)), t, b.network.dial(addr, serverAddr)}
-		}
-		for n := range 60 {
-			p := from(n)
-			p.send(p.Hello())
-			p.receive()
-			p.send(p.Hello())
-			if p.receive(); p.HelloDone {
-				p.send(p.Flight())
-				asked++
-			}
-		}
-		if asked != perSource {
-			t.Errorf("%d hooks for one source, want %d", asked, perSource)
-		}
-		b.peer(99).establish()
-		time.Sleep(2 * time.Minute)
-		if p := from(99); true {
-			p.send(p.Hello())
-			p.receive()
-			p.send(p.Hello())
-			if p.receive(); !p.HelloDone {
-				t.Error("the source is still refused when its hooks have ended")
-			}
-		}
-	})
 }
 
 // TestSecretsAreCleared: a session that is over keeps no keys, however long
@@ -143,23 +70,5 @@ func TestSecretsAreCleared(t *testing.T) {
 		if after := s.ConnectionState(); !reflect.DeepEqual(after, state) {
 			t.Errorf("%s: the state is %+v, and was %+v", end, after, state)
 		}
-	}
-}
-
-// TestHookContextEnds with the hook.
-func TestHookContextEnds(t *testing.T) {
-	t.Parallel()
-	var hook context.Context
-	d := newDirect(t, func(s *Server) {
-		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
-			if hook = ctx; ctx.Err() != nil {
-				t.Errorf("the context is over before the hook: %v", ctx.Err())
-			}
-			return testPSK(ctx, req)
-		}
-	})
-	d.establish(testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1))
-	if hook.Err() == nil {
-		t.Error("the context is good after the hook")
 	}
 }

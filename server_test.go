@@ -290,38 +290,6 @@ func TestRetransmissionTimes(t *testing.T) {
 	}
 }
 
-// TestBlockedPSKHook: one client's hook blocks for 10 s; the others do not
-// notice, and its own handshake completes after it.
-func TestBlockedPSKHook(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(s *Server) {
-		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
-			if req.Remote == clientAddr(1) {
-				time.Sleep(10 * time.Second)
-			}
-			return testPSK(ctx, req)
-		}
-	}, func(b *bubble) {
-		start := time.Now()
-		slow := b.peer(1)
-		slow.verify()
-		slow.send(slow.Flight())
-		for n := 2; n < 50; n++ {
-			b.peer(n).establish()
-		}
-		if took := time.Since(start); took != 0 {
-			t.Errorf("the others took %v", took)
-		}
-		if slow.receive(); slow.Complete {
-			t.Error("complete without the key")
-		}
-		time.Sleep(10 * time.Second)
-		if n := slow.receive(); n != 1 || !slow.Complete {
-			t.Errorf("after 10 s: %d datagrams, complete %v", n, slow.Complete)
-		}
-	})
-}
-
 // TestReconnect: a device that has lost its memory comes back from the same
 // port. The old session lives until the new handshake is complete.
 func TestReconnect(t *testing.T) {
