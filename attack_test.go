@@ -92,30 +92,6 @@ func TestReplayedHelloAgainstHandshake(t *testing.T) {
 	})
 }
 
-// TestStaleHandshakeOutlivesRefusal: a handshake is not ended for one that is
-// then refused.
-func TestStaleHandshakeOutlivesRefusal(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(s *Server) { s.MaxSessions = 1 }, func(b *bubble) {
-		p := b.peer(1)
-		p.verify()
-		b.peer(2).establish()
-		time.Sleep(6 * time.Second)
-		p.drain()
-		other := p.again(5)
-		other.send(other.Hello())
-		other.receive()
-		other.send(other.Hello())
-		if stats := b.server.Stats(); stats.Dropped.Refused != 1 || stats.HandshakesFailed != 0 {
-			t.Errorf("%+v", stats)
-		}
-		p.send(p.Flight())
-		if p.receive(); !p.Complete {
-			t.Error("the handshake was ended")
-		}
-	})
-}
-
 // TestSpoofedAlertWithSlowHook: a plaintext alert does not shorten the time of
 // the PSK hook, and what it has shortened is forgotten when the client answers.
 func TestSpoofedAlertWithSlowHook(t *testing.T) {
@@ -139,35 +115,6 @@ func TestSpoofedAlertWithSlowHook(t *testing.T) {
 		synctest.Wait()
 		if p.receive(); !p.Complete {
 			t.Errorf("the handshake was ended: %v", b.rec.lines())
-		}
-	})
-}
-
-// TestReconnectAfterClose: the open session is closed between the two hellos of
-// the handshake that would have replaced it.
-func TestReconnectAfterClose(t *testing.T) {
-	t.Parallel()
-	inBubble(t, nil, func(b *bubble) {
-		p := b.peer(1)
-		p.establish()
-		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
-		again := p.again(7)
-		again.send(again.Hello())
-		again.receive()
-		l := b.server.current()
-		session.Close()
-		synctest.Wait()
-		p.drain()
-		again.send(again.Hello())
-		again.receive()
-		again.send(again.Flight())
-		if again.receive(); !again.Complete {
-			t.Error("the new handshake is in no map")
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.open.count != 1 || l.handshakes.count != 0 || len(l.peers.byRemote) != 1 {
-			t.Errorf("%d open, %d half open, %d peers", l.open.count, l.handshakes.count, len(l.peers.byRemote))
 		}
 	})
 }

@@ -236,38 +236,6 @@ func TestClientsAlertIsTold(t *testing.T) {
 	})
 }
 
-// TestRecordsOfThree: at an address with an open session and two handshakes, of which
-// the newer has keys and the older has none, each sealed record finds its own.
-func TestRecordsOfThree(t *testing.T) {
-	t.Parallel()
-	d := newDirect(t, nil)
-	from := clientAddr(1)
-	open := testpeer.New(testIdentity, []byte(testKey), 1)
-	d.establish(open, from)
-	older, newer := testpeer.New(testIdentity, []byte(testKey), 2), testpeer.New(testIdentity, []byte(testKey), 3)
-	for _, c := range []*testpeer.Client{older, newer} {
-		d.advance(2 * time.Second)
-		d.exchange(c, from, c.Hello())
-		d.exchange(c, from, c.Hello())
-	}
-	records := newer.Records()
-	d.exchange(newer, from, records[0])
-	d.exchange(newer, from, records[1])
-	d.exchange(open, from, open.Sealed(wire.ContentApplicationData, []byte("still open")))
-	if len(d.rec.data) != 1 {
-		t.Errorf("the open session's data: %q; %v", d.rec.data, d.rec.lines())
-	}
-	d.out = nil
-	d.exchange(open, from, open.Sealed(wire.ContentHandshake, open.FinishedMessage()))
-	if len(d.out) == 0 {
-		t.Error("its repeated Finished is not answered")
-	}
-	d.exchange(newer, from, records[2])
-	if !newer.Complete {
-		t.Error("the newer handshake is not complete")
-	}
-}
-
 // TestFlightInManyRecords: a flight in one datagram, of many records that each have a
 // few bytes of a message, is read to its end, the first time and when it comes again;
 // a datagram of more that is of no use is not.

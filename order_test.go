@@ -2,7 +2,6 @@ package dtlsserver
 
 import (
 	"reflect"
-	"slices"
 	"testing"
 
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
@@ -11,24 +10,6 @@ import (
 
 // What is told and sent around the end of a session, and of hooks that outlive
 // theirs.
-
-// TestDataBehindFinished: the last flight of a client that comes back with a
-// ticket may have data in the same datagram.
-func TestDataBehindFinished(t *testing.T) {
-	t.Parallel()
-	d := newDirect(t, nil)
-	from := clientAddr(1)
-	c := ticketOf(d, from, ecdhePSK)
-	d.exchange(c, from, c.Hello())
-	d.exchange(c, from, c.Hello())
-	if !c.Resuming {
-		t.Fatal("the session is not resumed")
-	}
-	d.exchange(c, from, append(c.Resume(), c.Sealed(wire.ContentApplicationData, []byte("first words"))...))
-	if want := from.String() + ": first words"; !slices.Contains(d.rec.data, want) {
-		t.Errorf("data %q, want %q", d.rec.data, want)
-	}
-}
 
 // TestSecretsAreCleared: a session that is over keeps no keys, however long
 // somebody holds it, and what was settled can still be asked for.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -520,5 +521,78 @@ func TestDataOfResumptionThatFails(t *testing.T) {
 	d.l.mu.Unlock()
 	if memory != 0 || len(d.rec.data) > 0 {
 		t.Errorf("%d bytes are left, data %q", memory, d.rec.data)
+	}
+}
+
+// TestAlertOvertakesResumption: an alert that comes before the Finished of an
+// abbreviated handshake is opened once.
+func TestAlertOvertakesResumption(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c := ticketOf(d, clientAddr(1), ecdhePSK)
+	from := clientAddr(2)
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Hello())
+	if !c.Resuming {
+		t.Fatal("the session is not resumed")
+	}
+	changeCipherSpec := c.Plain(wire.ContentChangeCipherSpec, []byte{1})
+	finished := c.Sealed(wire.ContentHandshake, c.FinishedMessage())
+	d.receive(from, c.Sealed(wire.ContentApplicationData, []byte("a")))
+	d.receive(from, c.Sealed(wire.ContentAlert, []byte{1, 90}))
+	d.receive(from, finished)
+	d.receive(from, changeCipherSpec)
+	if len(d.rec.data) != 1 || d.s.Stats().Dropped != (Drops{}) {
+		t.Errorf("%d messages, dropped %+v", len(d.rec.data), d.s.Stats().Dropped)
+	}
+}
+
+// TestDataBehindFinished: the last flight of a client that comes back with a
+// ticket may have data in the same datagram.
+func TestDataBehindFinished(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	from := clientAddr(1)
+	c := ticketOf(d, from, ecdhePSK)
+	d.exchange(c, from, c.Hello())
+	d.exchange(c, from, c.Hello())
+	if !c.Resuming {
+		t.Fatal("the session is not resumed")
+	}
+	d.exchange(c, from, append(c.Resume(), c.Sealed(wire.ContentApplicationData, []byte("first words"))...))
+	if want := from.String() + ": first words"; !slices.Contains(d.rec.data, want) {
+		t.Errorf("data %q, want %q", d.rec.data, want)
+	}
+}
+
+// TestSessionTicketKeysAreChecked: a variable that was never set is no key, and
+// a refused call changes nothing.
+func TestSessionTicketKeysAreChecked(t *testing.T) {
+	t.Parallel()
+	one, two := [32]byte{1}, [32]byte{31: 2}
+	for _, tt := range []struct {
+		name string
+		keys [][32]byte
+		want string // of the error; empty: none
+	}{
+		{"none", nil, ""},
+		{"one", [][32]byte{one}, ""},
+		{"two", [][32]byte{one, two}, ""},
+		{"zero", [][32]byte{{}}, "key 0 has only zero bytes"},
+		{"zero behind", [][32]byte{one, {}}, "key 1 has only zero bytes"},
+		{"twice", [][32]byte{one, two, one}, "key 2 is the same as 0"},
+	} {
+		var s Server
+		if err := s.SetSessionTicketKeys(two); err != nil {
+			t.Fatal(err)
+		}
+		before := s.tickets.keys[0].name
+		err := s.SetSessionTicketKeys(tt.keys...)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+		if err != nil && (len(s.tickets.keys) != 1 || s.tickets.keys[0].name != before) {
+			t.Errorf("%s: the keys were changed", tt.name)
+		}
 	}
 }
