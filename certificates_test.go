@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	piondtls "github.com/pion/dtls/v2"
@@ -688,34 +687,4 @@ func TestNoCommonMeans(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestExportBeforeAndAfter: there is nothing to export without a complete
-// handshake.
-func TestExportBeforeAndAfter(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(s *Server) {
-		s.Handler.(*recorder).then.OnInfo = func(e Event) {
-			if e.Kind == KindHelloVerified {
-				if _, err := e.Session.ExportKeyingMaterial("EXPORTER-x", nil, 10); err != ErrHandshakeIncomplete {
-					t.Errorf("in a handshake: %v", err)
-				}
-			}
-		}
-	}, func(b *bubble) {
-		p := b.peer(1)
-		p.establish()
-		session, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
-		if m, err := session.ExportKeyingMaterial("EXPORTER-x", nil, 10); err != nil || !bytes.Equal(m, p.Export("EXPORTER-x", nil, 10)) {
-			t.Errorf("%x, %v", m, err)
-		}
-		if _, err := session.ExportKeyingMaterial("EXPORTER-x", nil, -1); err == nil {
-			t.Error("a negative length")
-		}
-		session.Close()
-		synctest.Wait()
-		if _, err := session.ExportKeyingMaterial("EXPORTER-x", nil, 10); err != ErrSessionClosed {
-			t.Errorf("closed: %v", err)
-		}
-	})
 }

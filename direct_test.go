@@ -13,7 +13,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -464,45 +463,6 @@ func TestFragmentFlood(t *testing.T) {
 	if !c.Complete {
 		t.Error("the handshake does not complete any more")
 	}
-}
-
-// TestKeyWornOut: one warning past 2^24.5 records.
-func TestKeyWornOut(t *testing.T) {
-	t.Parallel()
-	d := newDirect(t, nil)
-	c := testpeer.New(testIdentity, []byte(testKey), 1)
-	d.establish(c, clientAddr(1))
-	session, _ := d.s.SessionByAddr(clientAddr(1), anyLocal)
-	setSealed(session, maxSealed-3)
-	for range 6 {
-		if _, err := session.Write(nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d.l.housekeep(d.now)
-	d.rec.want(t, KindKeyUsageLimit, 1, "past the limit")
-	setSealed(session, wire.MaxSequence-100)
-	for session.Context().Err() == nil {
-		session.Write(nil)
-	}
-	if session.Stats().MessagesSent > 200 {
-		t.Errorf("%d messages", session.Stats().MessagesSent)
-	}
-	d.l.housekeep(d.now)
-	if e := d.rec.want(t, KindSessionClosed, 1, "at the end of the numbers"); e.Err != ErrRecordsExhausted {
-		t.Errorf("%v", e)
-	}
-	r, _, _ := wire.ParseRecord(d.out[len(d.out)-1])
-	if r.Type != wire.ContentAlert || r.Seq != wire.MaxSequence {
-		t.Errorf("the last record has type %d and number %x", r.Type, r.Seq)
-	}
-}
-
-// setSealed makes a session's next record the n-th. No other way leads there
-// in the time of a test, and none should in the code.
-func setSealed(s *Session, n uint64) {
-	next := reflect.ValueOf(&s.eng).Elem().FieldByName("sealer").FieldByName("next")
-	*(*uint64)(next.Addr().UnsafePointer()) = n
 }
 
 // TestSecretsAreNotShown: neither the key nor the cookie secret is in any event,

@@ -290,33 +290,6 @@ func TestRetransmissionTimes(t *testing.T) {
 	}
 }
 
-// TestIdleTimeout closes a session whose peer is silent, and no other.
-func TestIdleTimeout(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(s *Server) { s.IdleTimeout = time.Minute }, func(b *bubble) {
-		silent, busy := b.peer(1), b.peer(2)
-		silent.establish()
-		busy.establish()
-		start := time.Now()
-		for range 5 {
-			time.Sleep(30 * time.Second)
-			busy.send(busy.Sealed(wire.ContentApplicationData, nil))
-			s, ok := b.server.SessionByAddr(silent.pipe.addr, anyLocal)
-			if ok {
-				s.Write([]byte("anybody there?")) // does not count: nobody may be
-			}
-		}
-		e := b.rec.want(t, KindSessionClosed, 1, "after 150 s")
-		if e.Err != ErrIdleTimeout || e.Remote != silent.pipe.addr || e.Time.Sub(start) != time.Minute {
-			t.Errorf("%v after %v", e, e.Time.Sub(start))
-		}
-		silent.receive()
-		if len(silent.Alerts) != 1 {
-			t.Errorf("the silent peer got alerts %v", silent.Alerts)
-		}
-	})
-}
-
 // TestLimits in their simple form: the oldest handshake gives way at
 // MaxHandshakes when it is overdue, new peers are refused at MaxSessions.
 func TestLimits(t *testing.T) {
@@ -413,63 +386,6 @@ func TestBadRecordInDatagram(t *testing.T) {
 		want := []string{fmt.Sprintf("%v: one", p.pipe.addr), fmt.Sprintf("%v: two", p.pipe.addr)}
 		if !slices.Equal(b.rec.data, want) {
 			t.Errorf("got %q, want %q", b.rec.data, want)
-		}
-	})
-}
-
-// TestWrite: its errors and its limits.
-func TestWrite(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(s *Server) {
-		s.Handler.(*recorder).then.OnInfo = func(e Event) {
-			if e.Kind == KindHelloVerified {
-				if _, err := e.Session.Write(nil); err != ErrHandshakeIncomplete {
-					t.Errorf("Write in a handshake: %v", err)
-				}
-			}
-		}
-	}, func(b *bubble) {
-		p := b.peer(1)
-		p.establish()
-		s, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
-		if n, err := s.Write(make([]byte, 16385)); n != 0 || err != ErrMessageTooLong {
-			t.Errorf("16385 bytes: %d, %v", n, err)
-		}
-		for _, size := range []int{0, 1, 16384} {
-			if n, err := s.Write(make([]byte, size)); n != size || err != nil {
-				t.Errorf("%d bytes: %d, %v", size, n, err)
-			}
-		}
-		if p.receive(); len(p.Data) != 3 || len(p.Data[0]) != 0 || len(p.Data[2]) != 16384 {
-			t.Errorf("client got %d messages", len(p.Data))
-		}
-	})
-}
-
-// TestValue: PSK.Value becomes the session's once the key is proven.
-func TestValue(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(s *Server) {
-		s.PSK = func(ctx context.Context, req PSKRequest) (PSK, error) {
-			psk, err := testPSK(ctx, req)
-			psk.Value = "account of " + req.Identity
-			return psk, err
-		}
-		s.Handler.(*recorder).then.OnInfo = func(e Event) {
-			if e.Kind == KindPSKRequested && e.Session.Value() != nil {
-				t.Error("there is a value before the key is proven")
-			}
-		}
-	}, func(b *bubble) {
-		p := b.peer(1)
-		p.establish()
-		s, _ := b.server.SessionByAddr(p.pipe.addr, anyLocal)
-		if s.Value() != "account of "+testIdentity {
-			t.Errorf("Value %v", s.Value())
-		}
-		s.SetValue(5)
-		if s.Value() != 5 {
-			t.Errorf("Value %v", s.Value())
 		}
 	})
 }
