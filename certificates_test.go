@@ -1,15 +1,13 @@
 package dtlsserver
 
-// Certificates of the server and of clients, ECDHE, ALPN, SNI and exporters,
-// with pion's client and with one that is driven by hand.
+// Certificates of the server: what they prove, to whom each is shown, keys that
+// fail or are asked once, and what is stapled.
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
@@ -123,49 +121,6 @@ func TestPionCertificates(t *testing.T) {
 	}
 }
 
-// clientAuthCase is a client's certificate, and whether it gets in, by mode: request,
-// require any, verify if given, require and verify. Without a request all do.
-type clientAuthCase struct {
-	name  string
-	edit  func(c *testpeer.Client)
-	chain [][]byte
-	want  [4]int
-}
-
-// keyUsages are certificates of every kind of key with every keyUsage: whoever may
-// not sign is refused, whether it is verified or not.
-func keyUsages(t *testing.T, ca *testcert.Authority) (cases []clientAuthCase) {
-	const in, unsupported = -1, 43
-	empty := pkix.Extension{Id: []int{2, 5, 29, 15}, Critical: true, Value: []byte{3, 1, 0}}
-	for _, kind := range []string{"P-256", "P-384", "P-521", "RSA", "Ed25519"} {
-		key := testcert.NewKey(kind)
-		for _, usage := range []struct {
-			name string
-			edit func(*x509.Certificate)
-			may  bool
-		}{
-			{"none", func(*x509.Certificate) {}, true},
-			{"digitalSignature", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }, true},
-			{"digitalSignature and others", func(c *x509.Certificate) {
-				c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement
-			}, true},
-			{"keyEncipherment", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }, false},
-			{"keyAgreement", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, false},
-			{"contentCommitment", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageContentCommitment }, false},
-			{"keyCertSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign }, false},
-			{"no bit", func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, empty) }, false},
-		} {
-			chain := ca.Issue("client", key, usage.edit).Certificate
-			want := [4]int{in, in, in, in}
-			if !usage.may {
-				want = [4]int{unsupported, unsupported, unsupported, unsupported}
-			}
-			cases = append(cases, clientAuthCase{kind + ", keyUsage " + usage.name, func(c *testpeer.Client) { c.Signer = key }, chain, want})
-		}
-	}
-	return cases
-}
-
 // TestServerMaySign: a certificate that clients must refuse for its keyUsage (RFC 5246
 // section 7.4.2) is an error in the configuration, and of the hook.
 func TestServerMaySign(t *testing.T) {
@@ -189,151 +144,6 @@ func TestServerMaySign(t *testing.T) {
 		if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertHandshakeFailure {
 			t.Errorf("%s: alerts %v", kind, c.Alerts)
 		}
-	}
-}
-
-// TestClientAuth: every kind of client certificate in every mode: who gets in,
-// and the alert for who does not.
-func TestClientAuth(t *testing.T) {
-	t.Parallel()
-	ca, other := testcert.NewAuthority(), testcert.NewAuthority()
-	server := ca.Issue("localhost", testcert.NewKey("P-256"))
-	key := testcert.NewKey("P-256")
-	good := ca.Issue("client", key)
-	expired := ca.Issue("client", key, func(c *x509.Certificate) { c.NotAfter = time.Unix(1000, 0) })
-	wrongUsage := ca.Issue("client", key, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
-	stranger := other.Issue("client", key)
-	const (
-		in               = -1
-		handshakeFailure = 40
-		badCertificate   = 42
-		unsupported      = 43
-		expiredAlert     = 45
-		unknownCA        = 48
-		decryptError     = 51
-		silence          = -2 // a message is missing: the handshake times out
-	)
-	tests := []clientAuthCase{
-		{"none", nil, nil, [4]int{in, handshakeFailure, in, handshakeFailure}},
-		{"good", nil, good.Certificate, [4]int{in, in, in, in}},
-		{"good, an RSA key", func(c *testpeer.Client) {
-			k := testcert.NewKey("RSA")
-			c.Signer, c.Chain = k, ca.Issue("client", k).Certificate
-		}, nil, [4]int{in, in, in, in}},
-		{"good, an Ed25519 key", func(c *testpeer.Client) {
-			k := testcert.NewKey("Ed25519")
-			c.Signer, c.Chain = k, ca.Issue("client", k).Certificate
-		}, nil, [4]int{in, in, in, in}},
-		{"expired", nil, expired.Certificate, [4]int{in, in, expiredAlert, expiredAlert}},
-		{"of another authority", nil, stranger.Certificate, [4]int{in, in, unknownCA, unknownCA}},
-		{"for servers", nil, wrongUsage.Certificate, [4]int{in, in, unsupported, unsupported}},
-		{"wrong CertificateVerify", func(c *testpeer.Client) { c.WrongVerify = true }, good.Certificate, [4]int{decryptError, decryptError, decryptError, decryptError}},
-		{"CertificateVerify of another key", func(c *testpeer.Client) { c.Signer = testcert.NewKey("P-256") }, good.Certificate, [4]int{decryptError, decryptError, decryptError, decryptError}},
-		{"no CertificateVerify", func(c *testpeer.Client) { c.SkipVerify = true }, good.Certificate, [4]int{silence, silence, silence, silence}},
-		{"no certificate but junk", nil, [][]byte{[]byte("junk")}, [4]int{badCertificate, badCertificate, badCertificate, badCertificate}},
-	}
-	tests = append(tests, keyUsages(t, ca)...)
-	for _, tt := range tests {
-		for mode := tls.NoClientCert; mode <= tls.RequireAndVerifyClientCert; mode++ {
-			d := newDirect(t, func(s *Server) {
-				s.Certificates = []tls.Certificate{server}
-				s.ClientAuth, s.ClientCAs = mode, ca.Pool
-			})
-			c, from := testpeer.New("", nil, 1), clientAddr(1)
-			c.Suites = []uint16{0xc02b}
-			c.Chain, c.Signer = tt.chain, key
-			if tt.edit != nil {
-				tt.edit(c)
-			}
-			d.exchange(c, from, c.Hello())
-			d.exchange(c, from, c.Hello())
-			if c.Requested != (mode != tls.NoClientCert) {
-				t.Errorf("%s, %v: certificate requested: %v", tt.name, mode, c.Requested)
-			}
-			d.exchange(c, from, c.Flight())
-			want := in
-			if mode != tls.NoClientCert {
-				want = tt.want[mode-1]
-			}
-			d.advance(time.Minute)
-			switch {
-			case want == in:
-				if !c.Complete {
-					t.Errorf("%s, %v: not let in: %v", tt.name, mode, d.rec.lines())
-				}
-				state := d.rec.want(t, KindHandshakeComplete, 1, tt.name).Session.ConnectionState()
-				verified := len(c.Chain) > 0 && mode >= tls.VerifyClientCertIfGiven
-				if (len(state.PeerCertificates) > 0) != (len(c.Chain) > 0 && c.Requested) || (len(state.VerifiedChains) > 0) != verified {
-					t.Errorf("%s, %v: %d certificates, %d chains", tt.name, mode, len(state.PeerCertificates), len(state.VerifiedChains))
-				}
-			case want == silence:
-				if c.Complete || len(c.Alerts) > 0 {
-					t.Errorf("%s, %v: complete %v, alerts %v", tt.name, mode, c.Complete, c.Alerts)
-				}
-			default:
-				if c.Complete || len(c.Alerts) != 1 || c.Alerts[0] != (wire.Alert{Level: wire.LevelFatal, Description: wire.AlertDescription(want)}) {
-					t.Errorf("%s, %v: complete %v, alerts %v, want %d", tt.name, mode, c.Complete, c.Alerts, want)
-				}
-				d.rec.want(t, KindHandshakeComplete, 0, tt.name)
-				var alert *AlertError
-				if e := d.rec.want(t, KindHandshakeFailed, 1, tt.name); !errors.As(e.Err, &alert) || int(alert.Code) != want || !alert.Sent {
-					t.Errorf("%s, %v: %v", tt.name, mode, e)
-				}
-			}
-		}
-	}
-}
-
-// TestVerifyConnection: it decides last, with pre-shared keys too, before the
-// client's handshake is complete, and may block.
-func TestVerifyConnection(t *testing.T) {
-	t.Parallel()
-	refusal := errors.New("not today")
-	for _, refuse := range []bool{false, true} {
-		inBubble(t, func(s *Server) {
-			s.VerifyConnection = func(_ context.Context, req *VerifyRequest) error {
-				time.Sleep(3 * time.Second)
-				state := req.State
-				if state.PSKIdentity != testIdentity || state.HandshakeComplete || state.CipherSuite != 0x00a8 {
-					t.Errorf("%+v", state)
-				}
-				if refuse {
-					return refusal
-				}
-				if req.Value != "an account" || !req.Local.IsValid() {
-					t.Errorf("value %v, local address %v", req.Value, req.Local)
-				}
-				req.Value = req.Remote
-				return nil
-			}
-			s.PSK = func(ctx context.Context, r PSKRequest) (PSK, error) {
-				psk, err := testPSK(ctx, r)
-				psk.Value = "an account"
-				return psk, err
-			}
-		}, func(b *bubble) {
-			p := b.peer(1)
-			p.verify()
-			p.send(p.Flight())
-			p.send(p.Sealed(wire.ContentHandshake, p.FinishedMessage())) // again, meanwhile
-			if p.receive() != 0 {
-				t.Error("answered before the verdict")
-			}
-			time.Sleep(3 * time.Second)
-			p.receive()
-			if p.Complete == refuse {
-				t.Errorf("refused %v, complete %v", refuse, p.Complete)
-			}
-			if s, ok := b.server.SessionByAddr(p.pipe.addr, anyLocal); ok && s.Value() != p.pipe.addr {
-				t.Errorf("value %v, want what VerifyConnection has set", s.Value())
-			}
-			if refuse {
-				e := b.rec.want(t, KindHandshakeFailed, 1, "refused")
-				if !errors.Is(e.Err, refusal) || len(p.Alerts) != 1 || p.Alerts[0].Description != 49 {
-					t.Errorf("%v, alerts %v", e, p.Alerts)
-				}
-			}
-		})
 	}
 }
 
@@ -471,220 +281,70 @@ func (c *countingSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) (
 	return c.Signer.Sign(r, digest, o)
 }
 
-// TestSkippedMessages: with client certificates no message of the client's
-// flight can be left out, whichever order the others come in.
-func TestSkippedMessages(t *testing.T) {
+var (
+	askStatus     = []byte{0, 5, 0, 5, 1, 0, 0, 0, 0}
+	askOther      = []byte{0, 5, 0, 1, 2} // another type of status
+	askTimestamps = []byte{0, 18, 0, 0}
+)
+
+// TestStapling: the response of OCSP and the signed timestamps of a certificate go to
+// clients that ask for them, with that certificate only, from Certificates and from
+// the hook.
+func TestStapling(t *testing.T) {
 	t.Parallel()
-	ca := testcert.NewAuthority()
-	key := testcert.NewKey("P-256")
-	chain := ca.Issue("client", key).Certificate
-	server := ca.Issue("localhost", testcert.NewKey("P-256"))
-	run := func(pick func(records [][]byte) [][]byte) (*direct, *testpeer.Client) {
-		d := newDirect(t, func(s *Server) {
-			s.Certificates = []tls.Certificate{server}
-			s.ClientAuth, s.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool
-		})
-		c := testpeer.New("", nil, 1)
-		c.Suites, c.Chain, c.Signer = []uint16{0xc02b}, chain, key
-		d.exchange(c, clientAddr(1), c.Hello())
-		d.exchange(c, clientAddr(1), c.Hello())
-		for _, r := range pick(c.Records()) {
-			d.exchange(c, clientAddr(1), r)
-		}
-		return d, c
-	}
-	const n = 5 // Certificate, ClientKeyExchange, CertificateVerify, ChangeCipherSpec, Finished
-	var order []int
-	var permute func(left []int)
-	permute = func(left []int) {
-		if len(left) == 0 {
-			_, c := run(func(records [][]byte) (picked [][]byte) {
-				for _, i := range order {
-					picked = append(picked, records[i], records[i])
+	bare := testcert.NewAuthority().Issue("localhost", testcert.NewKey("P-256"))
+	full := bare
+	full.OCSPStaple = bytes.Repeat([]byte("staple"), 500) // in several fragments
+	full.SignedCertificateTimestamps = [][]byte{{1, 2, 3}, {4}}
+	list := []byte{0, 8, 0, 3, 1, 2, 3, 0, 1, 4}
+	for _, tt := range []struct {
+		name               string
+		certificate        tls.Certificate
+		suite              uint16
+		asks               []byte
+		staple, timestamps bool
+	}{
+		{"asked for both", full, ecdheCert, append(bytes.Clone(askStatus), askTimestamps...), true, true},
+		{"asked for the status", full, ecdheCert, askStatus, true, false},
+		{"asked for timestamps", full, ecdheCert, askTimestamps, false, true},
+		{"asked for another status", full, ecdheCert, askOther, false, false},
+		{"asked for nothing", full, ecdheCert, nil, false, false},
+		{"has nothing", bare, ecdheCert, append(bytes.Clone(askStatus), askTimestamps...), false, false},
+		{"a pre-shared key", full, ecdhePSK, append(bytes.Clone(askStatus), askTimestamps...), false, false},
+	} {
+		for _, hook := range []bool{false, true} {
+			d := newDirect(t, func(s *Server) {
+				if s.Certificates = []tls.Certificate{tt.certificate}; hook {
+					s.Certificates = nil
+					s.GetCertificate = func(*ClientHelloInfo) (*tls.Certificate, error) { return &tt.certificate, nil }
 				}
-				return picked
 			})
-			if !c.Complete {
-				t.Errorf("order %v, everything twice: not complete", order)
+			c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
+			c.Suites, c.More, c.AskTicket = []uint16{tt.suite}, tt.asks, true
+			d.establish(c, from)
+			if (c.Staple != nil) != tt.staple || tt.staple && !bytes.Equal(c.Staple, full.OCSPStaple) {
+				t.Errorf("%s, hook %v: a response of %d bytes", tt.name, hook, len(c.Staple))
 			}
-			return
-		}
-		for k, i := range left {
-			order = append(order, i)
-			rest := append(append([]int(nil), left[:k]...), left[k+1:]...)
-			permute(rest)
-			order = order[:len(order)-1]
+			extensions := c.ServerHello.Extensions
+			if status, ok := extensions[5]; ok != tt.staple || len(status) > 0 {
+				t.Errorf("%s, hook %v: status_request %x, %v", tt.name, hook, status, ok)
+			}
+			if got, ok := extensions[18]; ok != tt.timestamps || ok && !bytes.Equal(got, list) {
+				t.Errorf("%s, hook %v: timestamps %x, %v", tt.name, hook, got, ok)
+			}
+			again := testpeer.New(testIdentity, []byte(testKey), 2)
+			again.Suites, again.More, again.Ticket, again.Master = c.Suites, tt.asks, c.NewTicket, c.Master
+			if !tryResume(d, again, clientAddr(2)) || again.Staple != nil || again.ServerHello.Extensions[18] != nil {
+				t.Errorf("%s, hook %v: resumed %v, with %d bytes", tt.name, hook, again.Resuming, len(again.Staple))
+			}
 		}
 	}
-	permute([]int{0, 1, 2, 3, 4})
-	for skip := range n {
-		d, c := run(func(records [][]byte) (picked [][]byte) {
-			for range 3 {
-				for i, r := range records {
-					if i != skip {
-						picked = append(picked, r)
-					}
-				}
-			}
-			return picked
-		})
-		if c.Complete || d.s.Stats().Sessions != 0 {
-			t.Errorf("complete without message %d", skip)
-		}
-	}
-}
-
-// TestALPN: the server's order decides; without a common one the client is
-// refused; a client or server without ALPN is no trouble.
-func TestALPN(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		server, client []string
-		want           string
-		refused        bool
-	}{
-		{[]string{"coap", "h2"}, []string{"h2", "coap"}, "coap", false},
-		{[]string{"coap"}, []string{"dns", "coap"}, "coap", false},
-		{[]string{"coap"}, nil, "", false},
-		{nil, []string{"coap"}, "", false},
-		{[]string{"coap"}, []string{"dns"}, "", true},
-	}
-	for _, tt := range tests {
-		d := newDirect(t, func(s *Server) { s.NextProtos = tt.server })
-		c := testpeer.New(testIdentity, []byte(testKey), 1)
-		c.Protocols = tt.client
-		d.exchange(c, clientAddr(1), c.Hello())
-		d.exchange(c, clientAddr(1), c.Hello())
-		if tt.refused {
-			if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertNoALPN {
-				t.Errorf("%v and %v: alerts %v", tt.server, tt.client, c.Alerts)
-			}
-			continue
-		}
-		d.exchange(c, clientAddr(1), c.Flight())
-		session, ok := d.s.SessionByAddr(clientAddr(1), anyLocal)
-		if !ok || session.ConnectionState().NegotiatedProtocol != tt.want {
-			t.Errorf("%v and %v: session %v", tt.server, tt.client, session)
-		}
-		var answer []byte
-		if tt.want != "" {
-			answer = append([]byte{0, byte(len(tt.want) + 1), byte(len(tt.want))}, tt.want...)
-		}
-		if got := c.ServerHello.Extensions[16]; !bytes.Equal(got, answer) {
-			t.Errorf("%v and %v: answered %x", tt.server, tt.client, got)
-		}
-	}
-}
-
-// TestRecordLimits: what the client says of the length of records is heeded in
-// the handshake and by Write; record_size_limit beats max_fragment_length.
-func TestRecordLimits(t *testing.T) {
-	t.Parallel()
-	ca := testcert.NewAuthority()
-	server := ca.Issue("localhost", testcert.NewKey("P-256"))
-	tests := []struct {
-		name       string
-		extensions []byte
-		limit      int // zero: refused
-		answer     map[uint16][]byte
-	}{
-		{"none", nil, 16384, nil},
-		{"record_size_limit", []byte{0, 28, 0, 2, 1, 0}, 256, map[uint16][]byte{28: {0x40, 0}}},
-		{"record_size_limit beyond ours", []byte{0, 28, 0, 2, 0xff, 0xff}, 16384, map[uint16][]byte{28: {0x40, 0}}},
-		{"record_size_limit too small", []byte{0, 28, 0, 2, 0, 63}, 0, nil},
-		{"max_fragment_length", []byte{0, 1, 0, 1, 1}, 512, map[uint16][]byte{1: {1}}},
-		{"max_fragment_length 4096", []byte{0, 1, 0, 1, 4}, 4096, map[uint16][]byte{1: {4}}},
-		{"max_fragment_length unknown", []byte{0, 1, 0, 1, 5}, 0, nil},
-		{"both", []byte{0, 1, 0, 1, 1, 0, 28, 0, 2, 4, 0}, 1024, map[uint16][]byte{28: {0x40, 0}}},
-	}
-	for _, tt := range tests {
-		d := newDirect(t, func(s *Server) { s.Certificates, s.MTU = []tls.Certificate{server}, 9000 })
-		c, from := testpeer.New("", nil, 1), clientAddr(1)
-		c.Suites, c.More = []uint16{0xc02b}, tt.extensions
-		d.exchange(c, from, c.Hello())
-		d.exchange(c, from, c.Hello())
-		if tt.limit == 0 {
-			if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertIllegalParameter {
-				t.Errorf("%s: alerts %v", tt.name, c.Alerts)
-			}
-			continue
-		}
-		d.exchange(c, from, c.Flight())
-		for _, r := range c.Seen {
-			// RFC 8449 section 4: of protected records; RFC 6066: of all.
-			if tt.answer[1] != nil && r.Epoch == 0 && len(r.Payload) > tt.limit {
-				t.Errorf("%s: a record of %d bytes", tt.name, len(r.Payload))
-			}
-		}
-		for _, id := range []uint16{1, 28} {
-			if got := c.ServerHello.Extensions[id]; !bytes.Equal(got, tt.answer[id]) {
-				t.Errorf("%s: extension %d was answered with %x", tt.name, id, got)
-			}
-		}
-		session, _ := d.s.SessionByAddr(from, anyLocal)
-		if _, err := session.Write(make([]byte, tt.limit)); err != nil {
-			t.Errorf("%s: %d bytes: %v", tt.name, tt.limit, err)
-		}
-		if _, err := session.Write(make([]byte, tt.limit+1)); err != ErrMessageTooLong {
-			t.Errorf("%s: %d bytes: %v", tt.name, tt.limit+1, err)
-		}
-	}
-}
-
-// TestNoCommonMeans: suites are skipped that the server has no credentials for
-// or the client no means, and without any the client is refused.
-func TestNoCommonMeans(t *testing.T) {
-	t.Parallel()
-	ca := testcert.NewAuthority()
-	ecdsaCert := ca.Issue("localhost", testcert.NewKey("P-256"))
-	tests := []struct {
-		name string
-		edit func(s *Server, c *testpeer.Client)
-		want uint16 // zero: refused
-	}{
-		{"certificate suites first, no certificate", func(_ *Server, c *testpeer.Client) { c.Suites = []uint16{0xc02b, 0xc02f, 0x00a8} }, 0x00a8},
-		{"PSK suites first, no PSK", func(s *Server, c *testpeer.Client) {
-			s.PSK, s.Certificates = nil, []tls.Certificate{ecdsaCert}
-			c.Suites = []uint16{0x00a8, 0xd001, 0xc02b}
-		}, 0xc02b},
-		{"RSA suites for an ECDSA certificate", func(s *Server, c *testpeer.Client) {
-			s.Certificates = []tls.Certificate{ecdsaCert}
-			c.Suites = []uint16{0xc02f, 0xcca8}
-		}, 0},
-		{"no group in common", func(_ *Server, c *testpeer.Client) {
-			c.Suites, c.Groups = []uint16{0xd001, 0x00a8}, []uint16{25, 30}
-		}, 0x00a8},
-		{"ECDHE only, no group in common", func(_ *Server, c *testpeer.Client) {
-			c.Suites, c.Groups = []uint16{0xd001}, []uint16{25}
-		}, 0},
-		{"ECDHE_PSK without supported_groups", func(_ *Server, c *testpeer.Client) {
-			c.Suites, c.Extensions = []uint16{0xd001}, []byte{0, 23, 0, 0}
-		}, 0xd001},
-		{"certificates without signature_algorithms", func(s *Server, c *testpeer.Client) {
-			s.Certificates = []tls.Certificate{ecdsaCert}
-			c.Suites, c.Extensions = []uint16{0xc02b}, []byte{0, 23, 0, 0}
-		}, 0},
-		{"compressed points only", func(_ *Server, c *testpeer.Client) {
-			c.Suites, c.Extensions = []uint16{0xd001, 0x00a8}, []byte{0, 11, 0, 2, 1, 1}
-		}, 0x00a8},
-	}
-	for _, tt := range tests {
-		c := testpeer.New(testIdentity, []byte(testKey), 1)
-		d := newDirect(t, func(s *Server) { tt.edit(s, c) })
-		d.exchange(c, clientAddr(1), c.Hello())
-		d.exchange(c, clientAddr(1), c.Hello())
-		switch {
-		case tt.want == 0:
-			if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertHandshakeFailure {
-				t.Errorf("%s: alerts %v", tt.name, c.Alerts)
-			}
-		case c.ServerHello == nil || c.ServerHello.Suite != tt.want:
-			t.Errorf("%s: ServerHello %+v, alerts %v", tt.name, c.ServerHello, c.Alerts)
-		default:
-			d.exchange(c, clientAddr(1), c.Flight())
-			if !c.Complete {
-				t.Errorf("%s: not complete", tt.name)
-			}
+	for name, timestamps := range map[string][][]byte{"an empty one": {{1}, {}}, "a long one": {make([]byte, maxSCTs)}, "a nil one": {nil}} {
+		bad := bare
+		bad.SignedCertificateTimestamps = timestamps
+		s := &Server{Certificates: []tls.Certificate{bad}}
+		if _, err := s.config(); err == nil || !strings.Contains(err.Error(), "SignedCertificateTimestamps") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -291,3 +291,158 @@ func TestSupportedSignatureAlgorithms(t *testing.T) {
 		}
 	}
 }
+
+// TestNoCommonMeans: suites are skipped that the server has no credentials for
+// or the client no means, and without any the client is refused.
+func TestNoCommonMeans(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewAuthority()
+	ecdsaCert := ca.Issue("localhost", testcert.NewKey("P-256"))
+	tests := []struct {
+		name string
+		edit func(s *Server, c *testpeer.Client)
+		want uint16 // zero: refused
+	}{
+		{"certificate suites first, no certificate", func(_ *Server, c *testpeer.Client) { c.Suites = []uint16{0xc02b, 0xc02f, 0x00a8} }, 0x00a8},
+		{"PSK suites first, no PSK", func(s *Server, c *testpeer.Client) {
+			s.PSK, s.Certificates = nil, []tls.Certificate{ecdsaCert}
+			c.Suites = []uint16{0x00a8, 0xd001, 0xc02b}
+		}, 0xc02b},
+		{"RSA suites for an ECDSA certificate", func(s *Server, c *testpeer.Client) {
+			s.Certificates = []tls.Certificate{ecdsaCert}
+			c.Suites = []uint16{0xc02f, 0xcca8}
+		}, 0},
+		{"no group in common", func(_ *Server, c *testpeer.Client) {
+			c.Suites, c.Groups = []uint16{0xd001, 0x00a8}, []uint16{25, 30}
+		}, 0x00a8},
+		{"ECDHE only, no group in common", func(_ *Server, c *testpeer.Client) {
+			c.Suites, c.Groups = []uint16{0xd001}, []uint16{25}
+		}, 0},
+		{"ECDHE_PSK without supported_groups", func(_ *Server, c *testpeer.Client) {
+			c.Suites, c.Extensions = []uint16{0xd001}, []byte{0, 23, 0, 0}
+		}, 0xd001},
+		{"certificates without signature_algorithms", func(s *Server, c *testpeer.Client) {
+			s.Certificates = []tls.Certificate{ecdsaCert}
+			c.Suites, c.Extensions = []uint16{0xc02b}, []byte{0, 23, 0, 0}
+		}, 0},
+		{"compressed points only", func(_ *Server, c *testpeer.Client) {
+			c.Suites, c.Extensions = []uint16{0xd001, 0x00a8}, []byte{0, 11, 0, 2, 1, 1}
+		}, 0x00a8},
+	}
+	for _, tt := range tests {
+		c := testpeer.New(testIdentity, []byte(testKey), 1)
+		d := newDirect(t, func(s *Server) { tt.edit(s, c) })
+		d.exchange(c, clientAddr(1), c.Hello())
+		d.exchange(c, clientAddr(1), c.Hello())
+		switch {
+		case tt.want == 0:
+			if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertHandshakeFailure {
+				t.Errorf("%s: alerts %v", tt.name, c.Alerts)
+			}
+		case c.ServerHello == nil || c.ServerHello.Suite != tt.want:
+			t.Errorf("%s: ServerHello %+v, alerts %v", tt.name, c.ServerHello, c.Alerts)
+		default:
+			d.exchange(c, clientAddr(1), c.Flight())
+			if !c.Complete {
+				t.Errorf("%s: not complete", tt.name)
+			}
+		}
+	}
+}
+
+// TestALPN: the server's order decides; without a common one the client is
+// refused; a client or server without ALPN is no trouble.
+func TestALPN(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		server, client []string
+		want           string
+		refused        bool
+	}{
+		{[]string{"coap", "h2"}, []string{"h2", "coap"}, "coap", false},
+		{[]string{"coap"}, []string{"dns", "coap"}, "coap", false},
+		{[]string{"coap"}, nil, "", false},
+		{nil, []string{"coap"}, "", false},
+		{[]string{"coap"}, []string{"dns"}, "", true},
+	}
+	for _, tt := range tests {
+		d := newDirect(t, func(s *Server) { s.NextProtos = tt.server })
+		c := testpeer.New(testIdentity, []byte(testKey), 1)
+		c.Protocols = tt.client
+		d.exchange(c, clientAddr(1), c.Hello())
+		d.exchange(c, clientAddr(1), c.Hello())
+		if tt.refused {
+			if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertNoALPN {
+				t.Errorf("%v and %v: alerts %v", tt.server, tt.client, c.Alerts)
+			}
+			continue
+		}
+		d.exchange(c, clientAddr(1), c.Flight())
+		session, ok := d.s.SessionByAddr(clientAddr(1), anyLocal)
+		if !ok || session.ConnectionState().NegotiatedProtocol != tt.want {
+			t.Errorf("%v and %v: session %v", tt.server, tt.client, session)
+		}
+		var answer []byte
+		if tt.want != "" {
+			answer = append([]byte{0, byte(len(tt.want) + 1), byte(len(tt.want))}, tt.want...)
+		}
+		if got := c.ServerHello.Extensions[16]; !bytes.Equal(got, answer) {
+			t.Errorf("%v and %v: answered %x", tt.server, tt.client, got)
+		}
+	}
+}
+
+// TestRecordLimits: what the client says of the length of records is heeded in
+// the handshake and by Write; record_size_limit beats max_fragment_length.
+func TestRecordLimits(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewAuthority()
+	server := ca.Issue("localhost", testcert.NewKey("P-256"))
+	tests := []struct {
+		name       string
+		extensions []byte
+		limit      int // zero: refused
+		answer     map[uint16][]byte
+	}{
+		{"none", nil, 16384, nil},
+		{"record_size_limit", []byte{0, 28, 0, 2, 1, 0}, 256, map[uint16][]byte{28: {0x40, 0}}},
+		{"record_size_limit beyond ours", []byte{0, 28, 0, 2, 0xff, 0xff}, 16384, map[uint16][]byte{28: {0x40, 0}}},
+		{"record_size_limit too small", []byte{0, 28, 0, 2, 0, 63}, 0, nil},
+		{"max_fragment_length", []byte{0, 1, 0, 1, 1}, 512, map[uint16][]byte{1: {1}}},
+		{"max_fragment_length 4096", []byte{0, 1, 0, 1, 4}, 4096, map[uint16][]byte{1: {4}}},
+		{"max_fragment_length unknown", []byte{0, 1, 0, 1, 5}, 0, nil},
+		{"both", []byte{0, 1, 0, 1, 1, 0, 28, 0, 2, 4, 0}, 1024, map[uint16][]byte{28: {0x40, 0}}},
+	}
+	for _, tt := range tests {
+		d := newDirect(t, func(s *Server) { s.Certificates, s.MTU = []tls.Certificate{server}, 9000 })
+		c, from := testpeer.New("", nil, 1), clientAddr(1)
+		c.Suites, c.More = []uint16{0xc02b}, tt.extensions
+		d.exchange(c, from, c.Hello())
+		d.exchange(c, from, c.Hello())
+		if tt.limit == 0 {
+			if len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertIllegalParameter {
+				t.Errorf("%s: alerts %v", tt.name, c.Alerts)
+			}
+			continue
+		}
+		d.exchange(c, from, c.Flight())
+		for _, r := range c.Seen {
+			// RFC 8449 section 4: of protected records; RFC 6066: of all.
+			if tt.answer[1] != nil && r.Epoch == 0 && len(r.Payload) > tt.limit {
+				t.Errorf("%s: a record of %d bytes", tt.name, len(r.Payload))
+			}
+		}
+		for _, id := range []uint16{1, 28} {
+			if got := c.ServerHello.Extensions[id]; !bytes.Equal(got, tt.answer[id]) {
+				t.Errorf("%s: extension %d was answered with %x", tt.name, id, got)
+			}
+		}
+		session, _ := d.s.SessionByAddr(from, anyLocal)
+		if _, err := session.Write(make([]byte, tt.limit)); err != nil {
+			t.Errorf("%s: %d bytes: %v", tt.name, tt.limit, err)
+		}
+		if _, err := session.Write(make([]byte, tt.limit+1)); err != ErrMessageTooLong {
+			t.Errorf("%s: %d bytes: %v", tt.name, tt.limit+1, err)
+		}
+	}
+}
