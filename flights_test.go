@@ -4,9 +4,12 @@ package dtlsserver
 // handshakes whose flights are lost.
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -27,6 +30,120 @@ func (p *peer) lengths() (lengths []int) {
 		default:
 			return lengths
 		}
+	}
+}
+
+// TestRetransmissionTimes: a client that is silent after its hello gets the
+// first flight again after RetransmitTimeout, and then after twice the time
+// before, up to a minute, until HandshakeTimeout.
+func TestRetransmissionTimes(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		first, giveUp time.Duration
+		want          []time.Duration
+	}{
+		{0, 0, []time.Duration{1250 * time.Millisecond, 3750 * time.Millisecond, 8750 * time.Millisecond, 18750 * time.Millisecond}},
+		{time.Second, 0, []time.Duration{time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second}},
+		{9 * time.Second, 0, []time.Duration{9 * time.Second, 27 * time.Second}},
+		{50 * time.Millisecond, 400 * time.Millisecond, []time.Duration{50 * time.Millisecond, 150 * time.Millisecond, 350 * time.Millisecond}},
+		{25 * time.Second, 200 * time.Second, []time.Duration{25 * time.Second, 75 * time.Second, 135 * time.Second, 195 * time.Second}},
+		{0, time.Second, nil},
+	}
+	for _, tt := range tests {
+		inBubble(t, func(s *Server) { s.RetransmitTimeout, s.HandshakeTimeout = tt.first, tt.giveUp }, func(b *bubble) {
+			p := b.peer(1)
+			p.verify()
+			start := time.Now()
+			giveUp := cmp.Or(tt.giveUp, DefaultHandshakeTimeout)
+			var at []time.Duration
+			for time.Since(start) < giveUp+time.Second {
+				time.Sleep(50 * time.Millisecond) // virtual
+				if p.receive() > 0 {
+					at = append(at, time.Since(start))
+				}
+			}
+			if !slices.Equal(at, tt.want) {
+				t.Errorf("RetransmitTimeout %v: retransmitted after %v, want %v", tt.first, at, tt.want)
+			}
+			e := b.rec.want(t, KindHandshakeFailed, 1, "in the end")
+			if e.Err != ErrHandshakeTimeout || e.Time.Sub(start) != giveUp {
+				t.Errorf("given up after %v: %v", e.Time.Sub(start), e.Err)
+			}
+			if stats := b.server.Stats(); stats.Handshakes != 0 {
+				t.Errorf("%d handshakes left", stats.Handshakes)
+			}
+		})
+	}
+}
+
+// TestLossOfEachDatagram drops, doubles and delays each single datagram of the
+// handshake with pion's client, in turn. All complete, a loss costing what the
+// retransmission of RFC 6347 section 4.2.4.1 takes, and data flows after.
+func TestLossOfEachDatagram(t *testing.T) {
+	t.Parallel()
+	const datagrams = 6 // hello, HelloVerifyRequest, hello, flights 4, 5 and 6
+	fates := []struct {
+		name string
+		fate []time.Duration
+		want time.Duration // at the most
+	}{
+		{"dropped", nil, time.Second},
+		{"doubled", []time.Duration{0, 0}, 0},
+		{"doubled later", []time.Duration{0, 300 * time.Millisecond}, 0},
+		{"delayed", []time.Duration{300 * time.Millisecond}, 300 * time.Millisecond},
+		{"delayed past a retransmission", []time.Duration{1500 * time.Millisecond}, 1500 * time.Millisecond},
+	}
+	for _, fate := range fates {
+		for which := range datagrams {
+			t.Run(fmt.Sprintf("%s/%d", fate.name, which), func(t *testing.T) {
+				t.Parallel()
+				inBubble(t, nil, func(b *bubble) {
+					n := -1
+					b.network.carry = func(netip.AddrPort, netip.AddrPort, []byte) []time.Duration {
+						if n++; n == which {
+							return fate.fate
+						}
+						return []time.Duration{0}
+					}
+					start := time.Now()
+					c, err := dialPion(t, b.network.dial(clientAddr(1), serverAddr), pionConfig(testIdentity, testKey), time.Minute)
+					if err != nil {
+						t.Fatalf("pion: %v; server: %v", err, b.rec.lines())
+					}
+					defer c.Close()
+					if took := time.Since(start); took > fate.want {
+						t.Errorf("took %v, want at most %v", took, fate.want)
+					}
+					c.Write([]byte("after it"))
+					time.Sleep(3 * time.Second) // virtual: what is still under way arrives
+					synctest.Wait()
+					if b.rec.want(t, KindHandshakeComplete, 1, "with one session"); len(b.rec.data) != 1 {
+						t.Errorf("data %q", b.rec.data)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestReorderedFlight5 delays each of the client's last three records past the
+// others.
+func TestReorderedFlight5(t *testing.T) {
+	t.Parallel()
+	for _, order := range [][3]int{{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, nil, func(b *bubble) {
+				p := b.peer(1)
+				p.verify()
+				var records [3][]byte
+				records[0], records[1], records[2] = p.KeyExchange()
+				p.send(records[order[0]], records[order[1]], records[order[2]])
+				if p.receive(); !p.Complete {
+					t.Error("not complete")
+				}
+			})
+		})
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/testcert"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
@@ -285,5 +286,126 @@ func TestHelloBehindItsEnd(t *testing.T) {
 				t.Errorf("%s behind the end, in parts %v: alerts %v, %v", name, parts, c.Alerts, d.rec.lines())
 			}
 		}
+	}
+}
+
+// split cuts a datagram with one handshake message in two, the first with n
+// bytes of its body.
+func split(c *testpeer.Client, datagram []byte, n int) (first, second []byte) {
+	r, _, _ := wire.ParseRecord(datagram)
+	f, _, _ := wire.ParseFragment(r.Payload)
+	cut := func(from, to int, seq uint64) []byte {
+		h := wire.AppendHandshakeHeader(nil, f.Type, len(f.Body), f.MessageSeq, from, to-from)
+		h = append(h, f.Body[from:to]...)
+		return append(wire.AppendRecordHeader(nil, r.Type, r.Version, 0, seq, len(h)), h...)
+	}
+	return cut(0, n, 2*r.Seq), cut(n, len(f.Body), 2*r.Seq+1)
+}
+
+// TestFragmentedHello: a hello in two datagrams is answered from the first,
+// without anything being kept, and put together only after a right cookie.
+func TestFragmentedHello(t *testing.T) {
+	t.Parallel()
+	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	length := len(c.HelloBody())
+	head := 2 + 32 + 1 + 1 // without cookie
+	for n := 1; n < length; n++ {
+		d := newDirect(t, nil)
+		c := testpeer.New(testIdentity, []byte(testKey), 1)
+		from := clientAddr(1)
+		first, second := split(c, c.Hello(), n)
+		answer := d.receive(from, first)
+		if answered := len(answer) == 1; answered != (n >= head) {
+			t.Errorf("a first fragment of %d bytes: answered %v", n, answered)
+		}
+		if len(d.receive(from, second)) != 0 || len(d.l.peers.byRemote) != 0 {
+			t.Errorf("%d bytes: the second fragment is answered, or something is kept", n)
+		}
+		if n < head {
+			continue
+		}
+		if len(answer[0]) != 60 || len(answer[0]) >= len(first) {
+			t.Errorf("%d bytes are answered with %d", len(first), len(answer[0]))
+		}
+		if err := c.Receive(answer[0]); err != nil {
+			t.Fatal(err)
+		}
+		first, second = split(c, c.Hello(), n+cookieLen)
+		if out := d.receive(from, second); len(out) != 0 { // overtakes: lost
+			t.Errorf("the second fragment alone is answered")
+		}
+		if out := d.receive(from, first); len(out) != 0 || d.s.Stats().Handshakes != 1 {
+			t.Errorf("after the first fragment: %d datagrams, %d handshakes", len(out), d.s.Stats().Handshakes)
+		}
+		d.receive(from, first) // repeated
+		for _, b := range d.receive(from, second) {
+			if err := c.Receive(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.exchange(c, from, c.Flight())
+		if !c.Complete {
+			t.Fatalf("split at %d: not complete", n)
+		}
+	}
+}
+
+// TestMixedHelloFragments: fragments of another hello do not take the place of
+// the one with the cookie.
+func TestMixedHelloFragments(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c, from := testpeer.New(testIdentity, []byte(testKey), 1), clientAddr(1)
+	d.exchange(c, from, c.Hello())
+	first, _ := split(c, c.Hello(), 80)
+	d.receive(from, first)
+	other := testpeer.New(testIdentity, []byte(testKey), 2)
+	other.Cookie, other.MessageSeq = bytes.Repeat([]byte{1}, 32), 1
+	r, _, _ := wire.ParseRecord(other.Hello())
+	f, _, _ := wire.ParseFragment(r.Payload)
+	h := wire.AppendHandshakeHeader(nil, f.Type, len(f.Body), 1, 1, len(f.Body)-1)
+	h = append(h, f.Body[1:]...)
+	out := d.receive(from, append(wire.AppendRecordHeader(nil, r.Type, r.Version, 0, 9, len(h)), h...))
+	for _, b := range out {
+		_ = c.Receive(b)
+	}
+	if c.ServerHello != nil || len(c.Alerts) != 1 || c.Alerts[0].Description != wire.AlertDecodeError {
+		t.Errorf("ServerHello %v, alerts %v", c.ServerHello, c.Alerts)
+	}
+}
+
+// TestFragmentedRecordings: the fragmented hellos of a real client are answered
+// from their first fragments, and lead to a handshake.
+func TestFragmentedRecordings(t *testing.T) {
+	t.Parallel()
+	tried := 0
+	for name, datagrams := range recordings(t) {
+		if len(datagrams) == 1 {
+			continue
+		}
+		ca := testcert.NewAuthority()
+		d := newDirect(t, func(s *Server) {
+			s.PSK = nil
+			s.Certificates = append(s.Certificates, ca.Issue("localhost", testcert.NewKey("RSA")))
+		})
+		from := clientAddr(1)
+		answer := d.receive(from, datagrams[0])
+		if len(answer) != 1 {
+			t.Errorf("%s: %d answers", name, len(answer))
+			continue
+		}
+		const cookieAt = wire.RecordHeaderLen + wire.HandshakeHeaderLen + 2 + 32 + 1 + 1
+		if datagrams[0][cookieAt-1] != cookieLen {
+			continue // the first hello, without a cookie
+		}
+		copy(datagrams[0][cookieAt:], cookieOf(t, answer[0]))
+		d.receive(from, datagrams[0])
+		if out := d.receive(from, datagrams[1]); len(out) == 0 || out[0][13] != byte(wire.TypeServerHello) {
+			t.Errorf("%s: answered with %x", name, out)
+		}
+		tried++
+	}
+	if tried == 0 {
+		t.Error("no recording was tried")
 	}
 }
