@@ -74,48 +74,6 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestHandlerBlocksInBatch: what was written before a handler blocks, and what
-// others write meanwhile, leaves all the same.
-func TestHandlerBlocksInBatch(t *testing.T) {
-	t.Parallel()
-	const datagrams = 8
-	answered := make(chan struct{})
-	handled := 0
-	h := HandlerFuncs{OnDatagramReceived: func(s *Session, _, plainText []byte) {
-		_, _ = s.Write(plainText)
-		if handled++; handled == datagrams/2 {
-			go s.Write([]byte("from elsewhere"))
-			select {
-			case <-answered:
-			case <-time.After(10 * time.Second):
-				t.Error("no answers while the handler blocks")
-			}
-		}
-	}}
-	w := newWired(t, h)
-	now := time.Now()
-	c := w.establish(now)
-	var sealed [][]byte
-	for range datagrams {
-		sealed = append(sealed, c.Sealed(wire.ContentApplicationData, []byte("text")))
-	}
-	go func() {
-		buf := make([]byte, 2048)
-		for range datagrams/2 + 1 {
-			w.answer(buf)
-		}
-		close(answered)
-	}()
-	w.give(now, sealed...)
-	buf := make([]byte, 2048)
-	for range datagrams / 2 {
-		w.answer(buf)
-	}
-	if handled != datagrams {
-		t.Errorf("%d datagrams handled", handled)
-	}
-}
-
 // BenchmarkDatagram is the whole way of a datagram, of which most is the
 // system's: the client's share is in it. An operation is a datagram and its
 // answer.

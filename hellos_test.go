@@ -1,7 +1,7 @@
 package dtlsserver
 
-// Hellos in several fragments of one datagram, hellos of other versions, and what
-// is said to whom has not proven its address.
+// Hellos in fragments, in one datagram or several, hellos of other versions, and
+// what is said to whom has not proven its address.
 
 import (
 	"bytes"

@@ -1,5 +1,8 @@
 package dtlsserver
 
+// What is done off the loop: hooks, which may block, and public key
+// cryptography. Neither holds up anybody else.
+
 import (
 	"context"
 	"crypto"

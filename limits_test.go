@@ -1,7 +1,7 @@
 package dtlsserver
 
-// Limits: floods, sources that take more than their share, sessions that make
-// room, and hellos in pieces.
+// Limits on handshakes and their memory: floods, sources that take more than
+// their share, and who gives way. Those on open sessions are in sessions_test.go.
 
 import (
 	"fmt"

@@ -1,6 +1,7 @@
 package dtlsserver
 
-// Which certificate a client gets: RFC 5246 section 7.4.2, RFC 8422 section 4.
+// What is chosen of what a client offers: the certificate (RFC 5246 section 7.4.2,
+// RFC 8422 section 4), the suite, the protocol (RFC 7301), the length of records.
 
 import (
 	"bytes"

@@ -1,7 +1,8 @@
 package dtlsserver
 
 // Handshakes with pion's client over networks that lose, repeat, reorder and
-// delay datagrams, and carry no long ones.
+// delay datagrams, and carry no long ones; on wildcard sockets of the system; and
+// on pion's virtual network.
 
 import (
 	"bytes"

@@ -1,19 +1,25 @@
 package dtlsserver
 
+// The server as a whole: one session from the first hello to the end, with what
+// the handler is told of it; many at once; and handshakes among damaged datagrams.
+
 import (
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
-	"regexp"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver/internal/engine"
 	"github.com/dtlsserver/dtlsserver/internal/testpeer"
+	"github.com/dtlsserver/dtlsserver/internal/udpio"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
@@ -75,152 +81,249 @@ func TestLife(t *testing.T) {
 	})
 }
 
-// floodConn is a net.PacketConn that receives one bare hello from each of many
-// addresses and then, once told so, is closed.
-type floodConn struct {
-	hello     []byte
-	next      uint32
-	n         uint32
-	flooded   chan struct{}
-	closed    chan struct{}
-	answers   int
-	wrongSize int
-	from      net.UDPAddr
+// order checks "opened, then datagrams, then closed" and that nothing follows
+// KindStopped.
+type order struct {
+	NopHandler
+	t       *testing.T
+	mu      sync.Mutex // guards all following
+	state   map[*Session]int
+	stopped bool
 }
 
-func (c *floodConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	if c.next == c.n {
-		close(c.flooded)
-		<-c.closed
-		return 0, nil, net.ErrClosed
+func (o *order) Info(e Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stopped {
+		o.t.Errorf("after Stopped: %v", e)
 	}
-	c.next++
-	c.from.IP = append(c.from.IP[:0], 10, byte(c.next>>16), byte(c.next>>8), byte(c.next))
-	return copy(b, c.hello), &c.from, nil
-}
-
-func (c *floodConn) WriteTo(b []byte, _ net.Addr) (int, error) {
-	c.answers++
-	if len(b) != 60 {
-		c.wrongSize++
-	}
-	return len(b), nil
-}
-
-func (c *floodConn) Close() error                     { close(c.closed); return nil }
-func (c *floodConn) LocalAddr() net.Addr              { return net.UDPAddrFromAddrPort(serverAddr) }
-func (c *floodConn) SetDeadline(time.Time) error      { return nil }
-func (c *floodConn) SetReadDeadline(time.Time) error  { return nil }
-func (c *floodConn) SetWriteDeadline(time.Time) error { return nil }
-
-// TestFloodKeepsNothing: 100,000 bare hellos from as many addresses leave no
-// goroutine, no session and no memory behind, and get 60 bytes each. Not
-// parallel, since it counts goroutines and heap.
-func TestFloodKeepsNothing(t *testing.T) {
-	const n = 100_000
-	rec := &recorder{}
-	s := &Server{PSK: testPSK, Handler: rec}
-	conn := &floodConn{
-		hello: testpeer.New("", nil, 1).Hello(), n: n,
-		flooded: make(chan struct{}), closed: make(chan struct{}), from: net.UDPAddr{Port: 5000},
-	}
-	heap := func() uint64 {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	goroutines, before := goroutineIDs(), heap()
-	done := make(chan error)
-	go func() { done <- s.Serve(conn) }()
-	<-conn.flooded
-	l := s.current()
-	if after := heap(); after > before+512<<10 { // the loop's own buffers are 128 KiB
-		t.Errorf("the heap grew by %d bytes", after-before)
-	}
-	begun := goroutineIDs()
-	for id := range goroutines {
-		delete(begun, id)
-	}
-	if len(begun) != 1 {
-		t.Errorf("%d goroutines begun, want that of Serve", len(begun))
-	}
-	l.mu.Lock()
-	peers := len(l.peers.byRemote)
-	l.mu.Unlock()
-	if peers != 0 || l.timerCount() != 0 {
-		t.Errorf("%d peers, %d timers", peers, l.timerCount())
-	}
-	if conn.answers != n || conn.wrongSize != 0 {
-		t.Errorf("%d answers, %d not of 60 bytes", conn.answers, conn.wrongSize)
-	}
-	s.Close()
-	<-done
-	rec.want(t, KindHelloVerifyRequestSent, n, "after the flood")
-	if lines := len(rec.of(KindHelloVerifyRequestSent)); lines > 20 {
-		t.Errorf("%d events for the flood", lines)
+	switch e.Kind {
+	case KindHandshakeComplete:
+		if o.state[e.Session] != 0 {
+			o.t.Error("opened twice")
+		}
+		o.state[e.Session] = 1
+	case KindSessionClosed:
+		if o.state[e.Session] != 1 {
+			o.t.Errorf("closed in state %d", o.state[e.Session])
+		}
+		o.state[e.Session] = 2
+	case KindStopped:
+		o.stopped = true
 	}
 }
 
-// goroutineIDs are the numbers of all goroutines. Others may end at any time.
-func goroutineIDs() map[string]bool {
-	buf := make([]byte, 1<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	ids := make(map[string]bool)
-	for _, m := range regexp.MustCompile(`(?m)^goroutine (\d+) `).FindAllSubmatch(buf, -1) {
-		ids[string(m[1])] = true
+func (o *order) DatagramReceived(s *Session, _, plainText []byte) {
+	o.mu.Lock()
+	if o.state[s] != 1 {
+		o.t.Errorf("data in state %d", o.state[s])
 	}
-	return ids
+	o.mu.Unlock()
+	s.Write(plainText)
+	if string(plainText) == "bye" {
+		go s.Close()
+	}
 }
 
-// TestSpoofedPlaintext: from an established peer's address come plaintext
-// alerts, data, and junk; nothing is answered, delivered or ended.
-func TestSpoofedPlaintext(t *testing.T) {
+// TestEverythingAtOnce: clients come, re-connect and go while other goroutines
+// write to and close sessions and at last the server closes. The order of
+// events holds, and every session that was opened is closed.
+func TestEverythingAtOnce(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(s *Server) { s.Handler.(*recorder).then.OnDatagramReceived = echo }, func(b *bubble) {
-		p := b.peer(1)
-		p.establish()
-		spoof := testpeer.New("", nil, 5)
-		p.send(
-			spoof.Plain(wire.ContentAlert, []byte{2, 40}),
-			spoof.Plain(wire.ContentAlert, []byte{1, 0}),
-			spoof.Plain(wire.ContentApplicationData, []byte("data")),
-			spoof.Plain(wire.ContentChangeCipherSpec, []byte{1}),
-			spoof.Plain(wire.ContentHandshake, testpeer.Message(wire.TypeFinished, 3, make([]byte, 12))),
-			[]byte("junk"), nil, make([]byte, 2000),
-		)
-		if n := p.receive(); n != 0 {
-			t.Errorf("%d answers", n)
+	rounds := 20
+	if testing.Short() {
+		rounds = 3
+	}
+	for round := range rounds {
+		n := newNetwork()
+		o := &order{t: t, state: make(map[*Session]int)}
+		s := &Server{PSK: testPSK, Handler: o}
+		conn := n.listen(serverAddr)
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(conn) }()
+		for s.current() == nil {
+			runtime.Gosched()
 		}
-		p.send(p.Sealed(wire.ContentApplicationData, []byte("x")))
-		if p.receive(); len(p.Data) != 1 {
-			t.Error("the session no longer answers")
+		stop := make(chan struct{})
+		var clients, meddlers sync.WaitGroup
+		for i := range 4 {
+			clients.Go(func() {
+				p := n.dial(clientAddr(i), serverAddr)
+				defer p.Close()
+				for k := range 20 {
+					handshakeInHaste(p, uint64(round*1000+i*100+k))
+				}
+			})
 		}
-		if len(b.rec.data) != 1 {
-			t.Errorf("delivered %q", b.rec.data)
+		for range 2 {
+			meddlers.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					for session := range s.Sessions() {
+						session.Write([]byte("push"))
+						session.Stats()
+						if rand.IntN(8) == 0 {
+							session.Close()
+						}
+					}
+					s.Stats()
+					runtime.Gosched()
+				}
+			})
 		}
-		if d := b.server.Stats().Dropped; d.Unauthenticated != 3 || d.Repeated != 2 || d.Malformed != 2 {
-			t.Errorf("Dropped %+v", d)
+		if round%3 > 0 {
+			clients.Wait()
 		}
-	})
+		if round%2 == 0 {
+			s.Close()
+		} else {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+			s.Shutdown(ctx)
+			cancel()
+		}
+		if err := <-served; err != ErrServerClosed {
+			t.Error(err)
+		}
+		close(stop)
+		clients.Wait()
+		meddlers.Wait()
+		for session, state := range o.state {
+			if state != 2 {
+				t.Errorf("round %d: the session of %v is in state %d at the end", round, session, state)
+			}
+		}
+	}
 }
 
-// TestBadRecordInDatagram: good, bad, good in one datagram.
-func TestBadRecordInDatagram(t *testing.T) {
-	t.Parallel()
-	inBubble(t, nil, func(b *bubble) {
-		p := b.peer(1)
-		p.establish()
-		bad := p.Sealed(wire.ContentApplicationData, []byte("bad"))
-		bad[len(bad)-1] ^= 1
-		p.send(bytes.Join([][]byte{
-			p.Sealed(wire.ContentApplicationData, []byte("one")), bad,
-			p.Sealed(wire.ContentApplicationData, []byte("two")),
-		}, nil))
-		want := []string{fmt.Sprintf("%v: one", p.pipe.addr), fmt.Sprintf("%v: two", p.pipe.addr)}
-		if !slices.Equal(b.rec.data, want) {
-			t.Errorf("got %q, want %q", b.rec.data, want)
+// handshakeInHaste tries a handshake and some data, and gives up when no
+// answer comes soon.
+func handshakeInHaste(p *pipe, seed uint64) {
+	c := testpeer.New(testIdentity, []byte(testKey), seed)
+	ask := func(b []byte, answered func() bool) bool {
+		p.Write(b)
+		for !answered() {
+			select {
+			case d := <-p.in:
+				_ = c.Receive(d.b) // may be for the handshake before
+			case <-time.After(5 * time.Millisecond):
+				return false
+			}
+		}
+		return true
+	}
+	if !ask(c.Hello(), func() bool { return c.Cookie != nil }) ||
+		!ask(c.Hello(), func() bool { return c.HelloDone }) ||
+		!ask(c.Flight(), func() bool { return c.Complete }) {
+		return
+	}
+	for range 5 {
+		p.Write(c.Sealed(wire.ContentApplicationData, []byte("hello")))
+	}
+	p.Write(c.Sealed(wire.ContentApplicationData, []byte("bye")))
+}
+
+// mutate damages a datagram in one of the ways that parsers trip over.
+func mutate(b []byte, r *rand.Rand) []byte {
+	b = bytes.Clone(b)
+	for range 1 + r.IntN(3) {
+		if len(b) == 0 {
+			return b
+		}
+		at := r.IntN(len(b))
+		switch r.IntN(5) {
+		case 0:
+			b[at] ^= 1 << r.IntN(8)
+		case 1:
+			b[at] = byte(r.Uint32())
+		case 2:
+			b = b[:at]
+		case 3:
+			b = append(b, b[at:]...)
+		case 4:
+			b = append(b[:at:at], append(make([]byte, r.IntN(40)), b[at:]...)...)
+		}
+	}
+	if n := len(b) - wire.RecordHeaderLen; n > 0 && r.IntN(2) == 0 {
+		b[11], b[12] = byte(n>>8), byte(n)
+	}
+	return b
+}
+
+// FuzzServer runs handshakes of two addresses with damaged, doubled and
+// replayed datagrams between theirs, as a seed chooses them. The order of events
+// holds, and in the end nothing is left.
+func FuzzServer(f *testing.F) {
+	for seed := range uint64(200) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		o := &order{t: t, state: make(map[*Session]int)}
+		s := &Server{
+			PSK: testPSK, Handler: o,
+			MTU: []int{0, engine.MinMTU, 256}[r.IntN(3)], MaxHandshakes: 1 + r.IntN(3), MaxSessions: 1 + r.IntN(3),
+			PSKIdentityHint: string(make([]byte, r.IntN(2)*r.IntN(1000))),
+		}
+		cfg, err := s.config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := newNetwork()
+		l, err := s.adopt(cfg, n.listen(serverAddr), endpoint{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends := []*pipe{n.dial(clientAddr(0), serverAddr), n.dial(clientAddr(1), serverAddr)}
+		now := time.Unix(1_700_000_000, 0)
+		var seen [][]byte
+		give := func(c *testpeer.Client, p *pipe, b []byte) {
+			seen = append(seen, b)
+			for _, d := range [][]byte{b, mutate(seen[r.IntN(len(seen))], r), mutate(seen[r.IntN(len(seen))], r)} {
+				l.receive(now, &udpio.Message{Buf: bytes.Clone(d), N: len(d), Remote: p.addr})
+				l.hooks.Wait()
+				l.housekeep(now)
+				for len(p.in) > 0 {
+					_ = c.Receive((<-p.in).b)
+				}
+			}
+			now = now.Add(time.Duration(r.IntN(2)*r.IntN(3000)) * time.Millisecond)
+		}
+		for range 1 + r.IntN(4) {
+			p := ends[r.IntN(2)]
+			c := testpeer.New(testIdentity, []byte(testKey), r.Uint64())
+			c.Suites, c.NoEMS = []uint16{DefaultCipherSuites()[r.IntN(7)]}, r.IntN(2) == 0
+			c.Seq, c.MessageSeq = uint64(r.Int64N(2)*r.Int64N(1<<40)), uint16(r.IntN(2)*r.IntN(1<<15))
+			give(c, p, c.Hello())
+			give(c, p, c.Hello())
+			if !c.HelloDone || c.ServerHello == nil { // or it was a flight for another
+				continue
+			}
+			cke, ccs, finished := c.KeyExchange()
+			for _, b := range [][]byte{cke, ccs, finished} {
+				give(c, p, b)
+			}
+			for range r.IntN(6) {
+				content := make([]byte, r.IntN(40))
+				for i := range content {
+					content[i] = byte(r.IntN(5) * r.IntN(60))
+				}
+				give(c, p, c.Sealed(wire.ContentType(20+r.IntN(5)), content))
+			}
+		}
+		_ = l.stop(ErrServerClosed)
+		l.hooks.Wait()
+		_ = l.finish(ErrServerClosed)
+		if left := l.left(); left != "" {
+			t.Errorf("left: %s", left)
+		}
+		for _, state := range o.state {
+			if state != 2 {
+				t.Errorf("a session is in state %d at the end", state)
+			}
 		}
 	})
 }
