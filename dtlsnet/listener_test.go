@@ -205,197 +205,26 @@ func TestAccept(t *testing.T) {
 	}
 }
 
+// TestClosing: whatever is closed first, reads, writes, Accept and Close say so, and
+// all ends.
 func TestClosing(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
 		f    func(t *testing.T, l *fixture)
 	}{
-		{"client first", func(t *testing.T, l *fixture) {
-			client, _ := l.dial(nil)
-			conn := l.accept()
-			write(t, client, "last words")
-			client.Close()
-			wantRead(t, conn, "last words")
-			wantReadError(t, conn, io.EOF)
-			wantReadError(t, conn, io.EOF)
-			wantWriteError(t, conn, dtlsserver.ErrPeerClosed)
-			if err := conn.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-			wantReadError(t, conn, net.ErrClosed)
-			wantWriteError(t, conn, net.ErrClosed)
-			wantError(t, conn.Close(), "close", net.ErrClosed)
-		}},
-		{"connection first", func(t *testing.T, l *fixture) {
-			client, _ := l.dial(nil)
-			conn := l.accept()
-			wantEcho(t, conn, client)
-			write(t, client, "not read")
-			if err := conn.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-			wantReadError(t, conn, net.ErrClosed)
-			wantWriteError(t, conn, net.ErrClosed)
-			wantError(t, conn.Close(), "close", net.ErrClosed)
-			wantEOF(t, client)
-			if n := l.Stats().Conns; n != 0 {
-				t.Errorf("%d connections are open", n)
-			}
-			other, _ := l.dial(nil)
-			wantEcho(t, l.accept(), other)
-		}},
-		{"session first", func(t *testing.T, l *fixture) {
-			client, _ := l.dial(nil)
-			conn := l.accept()
-			conn.Session().Close()
-			wantReadError(t, conn, net.ErrClosed)
-			wantWriteError(t, conn, dtlsserver.ErrSessionClosed)
-			wantEOF(t, client)
-			if err := conn.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-		}},
-		{"before Accept", func(t *testing.T, l *fixture) {
-			client, _ := l.dial(nil)
-			write(t, client, "last words")
-			client.Close()
-			l.wait(dtlsserver.KindSessionClosed)
-			conn := l.accept()
-			wantRead(t, conn, "last words")
-			wantReadError(t, conn, io.EOF)
-			if stats := l.Stats(); stats != (Stats{}) {
-				t.Errorf("%+v", stats)
-			}
-		}},
-		{"listener first", func(t *testing.T, l *fixture) {
-			client, _ := l.dial(nil)
-			conn := l.accept()
-			waiting, _ := l.dial(nil)
-			l.wait(dtlsserver.KindHandshakeComplete)
-			l.wait(dtlsserver.KindHandshakeComplete)
-			write(t, waiting, "nobody listens")
-			for got := ""; got != "nobody listens"; got = <-l.data {
-			}
-			accepted := make(chan error, 1)
-			if n := l.Stats().Waiting; n != 1 {
-				t.Errorf("%d connections wait", n)
-			}
-			if err := l.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-			go func() {
-				_, err := l.Accept()
-				accepted <- err
-			}()
-			wantError(t, <-accepted, "accept", net.ErrClosed)
-			wantError(t, l.Close(), "close", net.ErrClosed)
-			wantEOF(t, waiting)
-			wantEcho(t, conn, client) // lives on
-
-			l.wantRefused()
-			if stats := l.Stats(); stats.Refused != 1 || stats.Waiting != 0 || stats.Conns != 1 {
-				t.Errorf("%+v", stats)
-			}
-			if !l.server.IsListening() {
-				t.Fatal("the server is closed")
-			}
-			_, err := Listen("udp", l.Addr().String(), l.server)
-			if !errors.Is(err, dtlsserver.ErrAlreadyServing) || !strings.Contains(err.Error(), l.Addr().String()) {
-				t.Errorf("Listen while a connection is open: %v", err)
-			}
-			conn.Close()
-			if l.server.IsListening() {
-				t.Error("the last connection is closed and the server is not")
-			}
-			wantEOF(t, client)
-		}},
-		{"listener first, client ends the last", func(t *testing.T, l *fixture) {
-			client, _ := l.dial(nil)
-			conn := l.accept()
-			l.Close()
-			wantEcho(t, conn, client)
-			client.Close()
-			l.wait(dtlsserver.KindStopped)
-			wantReadError(t, conn, io.EOF)
-			conn.Close()
-		}},
-		{"listener while Accept waits", func(t *testing.T, l *fixture) {
-			accepted := make(chan error, 1)
-			go func() {
-				_, err := l.Accept()
-				accepted <- err
-			}()
-			l.Close()
-			wantError(t, <-accepted, "accept", net.ErrClosed)
-			if l.server.IsListening() {
-				t.Error("the server is not closed")
-			}
-		}},
-		{"server first", func(t *testing.T, l *fixture) {
-			client, _ := l.dial(nil)
-			conn := l.accept()
-			l.server.Close()
-			wantReadError(t, conn, net.ErrClosed)
-			wantReadError(t, conn, dtlsserver.ErrServerClosed)
-			wantWriteError(t, conn, dtlsserver.ErrServerClosed)
-			wantEOF(t, client)
-			l.wantAcceptError(net.ErrClosed)
-			if err := l.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-			if err := conn.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-		}},
-		{"server while connections wait", func(t *testing.T, l *fixture) {
-			for range 5 {
-				l.dial(nil)
-			}
-			l.server.Close()
-			<-l.done
-			for range 5 {
-				l.wantAcceptError(net.ErrClosed)
-			}
-			if err := l.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-			if stats := l.Stats(); stats != (Stats{}) {
-				t.Errorf("%+v", stats)
-			}
-		}},
-		{"server that is given to Listen again", func(t *testing.T, l *fixture) {
-			client, _ := l.dial(nil)
-			conn := l.accept()
-			l.server.Close()
-			again, err := Listen("udp", l.Addr().String(), l.server)
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Close() // must not reach the server any more
-			conn.Close()
-			wantEOF(t, client)
-			now := &fixture{Listener: again, t: t, infos: l.infos}
-			other, _ := now.dial(nil)
-			wantEcho(t, now.accept(), other)
-			l.wantAcceptError(net.ErrClosed)
-			if got := <-l.data; got != "ping" || len(l.data) > 0 {
-				t.Errorf("the user's handler is given %q and %d more", got, len(l.data))
-			}
-		}},
-		{"idle", func(t *testing.T, l *fixture) {
-			l.dial(nil)
-			wantReadError(t, l.accept(), dtlsserver.ErrIdleTimeout)
-		}},
-		{"reconnect", func(t *testing.T, l *fixture) {
-			_, socket := l.dial(nil)
-			conn := l.accept()
-			socket.Close() // the peer forgets all
-			client, _ := l.dial(socket.LocalAddr().(*net.UDPAddr))
-			wantReadError(t, conn, dtlsserver.ErrReconnected)
-			wantWriteError(t, conn, dtlsserver.ErrReconnected)
-			wantEcho(t, l.accept(), client)
-		}},
+		{"client first", testClientFirst},
+		{"connection first", testConnFirst},
+		{"session first", testSessionFirst},
+		{"before Accept", testClientBeforeAccept},
+		{"listener first", testListenerFirst},
+		{"listener first, client ends the last", testListenerFirstClientLast},
+		{"listener while Accept waits", testListenerWhileAcceptWaits},
+		{"server first", testServerFirst},
+		{"server while connections wait", testServerWhileConnsWait},
+		{"server that is given to Listen again", testServerListensAgain},
+		{"idle", testSessionIsIdle},
+		{"reconnect", testClientReconnects},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -407,6 +236,220 @@ func TestClosing(t *testing.T) {
 			tt.f(t, listen(t, ListenConfig{}, server))
 		})
 	}
+}
+
+// testClientFirst: what a client has said before it goes can be read, and then io.EOF.
+func testClientFirst(t *testing.T, l *fixture) {
+	client, _ := l.dial(nil)
+	conn := l.accept()
+	write(t, client, "last words")
+	client.Close()
+	wantRead(t, conn, "last words")
+	wantReadError(t, conn, io.EOF)
+	wantReadError(t, conn, io.EOF)
+	wantWriteError(t, conn, dtlsserver.ErrPeerClosed)
+	if err := conn.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	wantReadError(t, conn, net.ErrClosed)
+	wantWriteError(t, conn, net.ErrClosed)
+	wantError(t, conn.Close(), "close", net.ErrClosed)
+}
+
+// testConnFirst: Conn.Close ends the session, and the listener takes others.
+func testConnFirst(t *testing.T, l *fixture) {
+	client, _ := l.dial(nil)
+	conn := l.accept()
+	wantEcho(t, conn, client)
+	write(t, client, "not read")
+	if err := conn.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	wantReadError(t, conn, net.ErrClosed)
+	wantWriteError(t, conn, net.ErrClosed)
+	wantError(t, conn.Close(), "close", net.ErrClosed)
+	wantEOF(t, client)
+	if n := l.Stats().Conns; n != 0 {
+		t.Errorf("%d connections are open", n)
+	}
+	other, _ := l.dial(nil)
+	wantEcho(t, l.accept(), other)
+}
+
+// testSessionFirst: Session.Close ends the connection that stands on it.
+func testSessionFirst(t *testing.T, l *fixture) {
+	client, _ := l.dial(nil)
+	conn := l.accept()
+	conn.Session().Close()
+	wantReadError(t, conn, net.ErrClosed)
+	wantWriteError(t, conn, dtlsserver.ErrSessionClosed)
+	wantEOF(t, client)
+	if err := conn.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// testClientBeforeAccept: a client that is gone by then is accepted, and what it
+// has said can be read.
+func testClientBeforeAccept(t *testing.T, l *fixture) {
+	client, _ := l.dial(nil)
+	write(t, client, "last words")
+	client.Close()
+	l.wait(dtlsserver.KindSessionClosed)
+	conn := l.accept()
+	wantRead(t, conn, "last words")
+	wantReadError(t, conn, io.EOF)
+	if stats := l.Stats(); stats != (Stats{}) {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// testListenerFirst: whoever waits is closed, and whoever comes refused. What was
+// accepted lives on, and the server with it.
+func testListenerFirst(t *testing.T, l *fixture) {
+	client, _ := l.dial(nil)
+	conn := l.accept()
+	waiting, _ := l.dial(nil)
+	l.wait(dtlsserver.KindHandshakeComplete)
+	l.wait(dtlsserver.KindHandshakeComplete)
+	write(t, waiting, "nobody listens")
+	for got := ""; got != "nobody listens"; got = <-l.data {
+	}
+	accepted := make(chan error, 1)
+	if n := l.Stats().Waiting; n != 1 {
+		t.Errorf("%d connections wait", n)
+	}
+	if err := l.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	go func() {
+		_, err := l.Accept()
+		accepted <- err
+	}()
+	wantError(t, <-accepted, "accept", net.ErrClosed)
+	wantError(t, l.Close(), "close", net.ErrClosed)
+	wantEOF(t, waiting)
+	wantEcho(t, conn, client) // lives on
+
+	l.wantRefused()
+	if stats := l.Stats(); stats.Refused != 1 || stats.Waiting != 0 || stats.Conns != 1 {
+		t.Errorf("%+v", stats)
+	}
+	if !l.server.IsListening() {
+		t.Fatal("the server is closed")
+	}
+	_, err := Listen("udp", l.Addr().String(), l.server)
+	if !errors.Is(err, dtlsserver.ErrAlreadyServing) || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Errorf("Listen while a connection is open: %v", err)
+	}
+	conn.Close()
+	if l.server.IsListening() {
+		t.Error("the last connection is closed and the server is not")
+	}
+	wantEOF(t, client)
+}
+
+// testListenerFirstClientLast: the server ends with the last connection, also
+// when a client ends that.
+func testListenerFirstClientLast(t *testing.T, l *fixture) {
+	client, _ := l.dial(nil)
+	conn := l.accept()
+	l.Close()
+	wantEcho(t, conn, client)
+	client.Close()
+	l.wait(dtlsserver.KindStopped)
+	wantReadError(t, conn, io.EOF)
+	conn.Close()
+}
+
+// testListenerWhileAcceptWaits: Accept returns, and the server is closed at once, since
+// there is no connection.
+func testListenerWhileAcceptWaits(t *testing.T, l *fixture) {
+	accepted := make(chan error, 1)
+	go func() {
+		_, err := l.Accept()
+		accepted <- err
+	}()
+	l.Close()
+	wantError(t, <-accepted, "accept", net.ErrClosed)
+	if l.server.IsListening() {
+		t.Error("the server is not closed")
+	}
+}
+
+// testServerFirst: Server.Close ends the connections and the listener.
+func testServerFirst(t *testing.T, l *fixture) {
+	client, _ := l.dial(nil)
+	conn := l.accept()
+	l.server.Close()
+	wantReadError(t, conn, net.ErrClosed)
+	wantReadError(t, conn, dtlsserver.ErrServerClosed)
+	wantWriteError(t, conn, dtlsserver.ErrServerClosed)
+	wantEOF(t, client)
+	l.wantAcceptError(net.ErrClosed)
+	if err := l.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// testServerWhileConnsWait: connections that nobody has accepted end with the server.
+func testServerWhileConnsWait(t *testing.T, l *fixture) {
+	for range 5 {
+		l.dial(nil)
+	}
+	l.server.Close()
+	<-l.done
+	for range 5 {
+		l.wantAcceptError(net.ErrClosed)
+	}
+	if err := l.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if stats := l.Stats(); stats != (Stats{}) {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// testServerListensAgain: a listener and connections that the server has left do
+// nothing to it any more.
+func testServerListensAgain(t *testing.T, l *fixture) {
+	client, _ := l.dial(nil)
+	conn := l.accept()
+	l.server.Close()
+	again, err := Listen("udp", l.Addr().String(), l.server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // must not reach the server any more
+	conn.Close()
+	wantEOF(t, client)
+	now := &fixture{Listener: again, t: t, infos: l.infos}
+	other, _ := now.dial(nil)
+	wantEcho(t, now.accept(), other)
+	l.wantAcceptError(net.ErrClosed)
+	if got := <-l.data; got != "ping" || len(l.data) > 0 {
+		t.Errorf("the user's handler is given %q and %d more", got, len(l.data))
+	}
+}
+
+// testSessionIsIdle: a read says that the server has given the session up.
+func testSessionIsIdle(t *testing.T, l *fixture) {
+	l.dial(nil)
+	wantReadError(t, l.accept(), dtlsserver.ErrIdleTimeout)
+}
+
+// testClientReconnects: the new session is another connection, and ends the old one.
+func testClientReconnects(t *testing.T, l *fixture) {
+	_, socket := l.dial(nil)
+	conn := l.accept()
+	socket.Close() // the peer forgets all
+	client, _ := l.dial(socket.LocalAddr().(*net.UDPAddr))
+	wantReadError(t, conn, dtlsserver.ErrReconnected)
+	wantWriteError(t, conn, dtlsserver.ErrReconnected)
+	wantEcho(t, l.accept(), client)
 }
 
 // TestListenAgain: a Listener has no say in its server once that was given to
