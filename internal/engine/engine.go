@@ -59,8 +59,8 @@ import (
 // of them lives.
 type Config struct {
 	Suites []*suite.Suite // in order of preference
-	// PSKIdentityHint returns the hint for a client, who asks for a server name, or
-	// an empty one. An empty hint is none. Nil: there are none.
+	// PSKIdentityHint returns the hint for a client that asks for a server name,
+	// which may be empty. If it is nil, or returns an empty hint, none is sent.
 	PSKIdentityHint   func(serverName string) []byte
 	PSK               bool          // there are pre-shared keys
 	MaxPSKIdentityLen int           // bytes; longer identities are unknown ones
@@ -84,7 +84,7 @@ type Config struct {
 
 	Tickets Tickets // nil: none
 
-	// Memory, when not nil, has the memory that handshakes have needed, without
+	// Memory, if not nil, has the memory that handshakes have needed, without
 	// secrets, for others. A *sync.Pool will do.
 	Memory Memory
 
