@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/internal/printable"
 )
 
 // A ClientConfig says who a client is, and what it offers to a server. It may be
@@ -91,7 +92,7 @@ func (c *Client) Ask(message string) string {
 	t := c.server.t
 	t.Helper()
 	if _, err := io.WriteString(c, message); err != nil {
-		c.server.fatalf("the client cannot send %s: %v", quoted([]byte(message)), err)
+		c.server.fatalf("the client cannot send %s: %v", printable.Quote([]byte(message), maxText), err)
 	}
 	return c.Receive()
 }
