@@ -51,19 +51,20 @@ func TestArrows(t *testing.T) {
 	// Imports within the module, and modules from elsewhere, by the path of
 	// the package in the module.
 	allowed := map[string][]string{
-		"":                  {"internal/engine", "internal/udpio", "internal/timers"},
-		"internal/engine":   {"internal/record", "internal/suite", "internal/wire", "golang.org/x/crypto"},
-		"internal/record":   {"internal/suite", "internal/wire"},
-		"internal/suite":    {"internal/wire", "golang.org/x/crypto"},
-		"internal/wire":     {"golang.org/x/crypto"},
-		"internal/udpio":    {"golang.org/x/sys"},
-		"internal/timers":   {},
-		"dtlsnet":           {"", "github.com/pion/transport/v2"},
-		"console":           {""},
-		"dtlsservertest":    {"", "console", "github.com/pion/dtls/v2", "github.com/pion/logging", "github.com/pion/transport/v2"},
-		"internal/sim":      {}, // all of it is in test files: nothing can import it
-		"internal/testcert": {},
-		"internal/testpeer": {"internal/record", "internal/suite", "internal/wire", "golang.org/x/crypto"},
+		"":                   {"internal/engine", "internal/udpio", "internal/timers"},
+		"internal/engine":    {"internal/record", "internal/suite", "internal/wire", "golang.org/x/crypto"},
+		"internal/record":    {"internal/suite", "internal/wire"},
+		"internal/suite":     {"internal/wire", "golang.org/x/crypto"},
+		"internal/wire":      {"golang.org/x/crypto"},
+		"internal/udpio":     {"golang.org/x/sys"},
+		"internal/timers":    {},
+		"dtlsnet":            {"", "github.com/pion/transport/v2"},
+		"console":            {"", "internal/printable"},
+		"internal/printable": {},
+		"dtlsservertest":     {"", "internal/printable", "github.com/pion/dtls/v2", "github.com/pion/logging", "github.com/pion/transport/v2"},
+		"internal/sim":       {}, // all of it is in test files: nothing can import it
+		"internal/testcert":  {},
+		"internal/testpeer":  {"internal/record", "internal/suite", "internal/wire", "golang.org/x/crypto"},
 	}
 	rest := []string{"", "console", "examples", "github.com/pion/dtls/v2", "golang.org/x/net/netutil"} // of the examples
 	for _, p := range goList(t, "./...") {
@@ -137,6 +138,172 @@ func TestImporterGetsNoPion(t *testing.T) {
 	}
 }
 
+// TestNoPionInAPI: no exported declaration shows anything of pion's, so that
+// another can take its place.
+func TestNoPionInAPI(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{".", "console", "dtlsnet", "dtlsservertest"} {
+		names, _ := filepath.Glob(filepath.Join(dir, "*.go"))
+		set := token.NewFileSet()
+		var files []*ast.File
+		for _, name := range names {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, file)
+		}
+		if len(files) == 0 {
+			t.Errorf("there is no package in %s", dir)
+		}
+		for _, found := range pionsInAPI(files) {
+			t.Errorf("%v: an exported declaration shows %s.%s", set.Position(found.Pos()), found.X, found.Sel)
+		}
+	}
+}
+
+// TestPionsInAPI: pionsInAPI finds what importers can see, and nothing else.
+func TestPionsInAPI(t *testing.T) {
+	t.Parallel()
+	const imports = `package p; import "github.com/pion/dtls/v2"; import a "github.com/pion/dtls/v2/pkg/protocol/alert"; import "net"; `
+	for source, want := range map[string]int{
+		"func F() (*dtls.Conn, net.Conn) { return nil, nil }":                 1,
+		"func F(...func(map[string]dtls.Config) chan a.Alert) {}":             2,
+		"func F() { var _ dtls.Conn }":                                        0,
+		"func f() *dtls.Conn { return nil }":                                  0,
+		"type T struct { *dtls.Conn }":                                        1,
+		"type T struct { F, g dtls.Conn }":                                    1,
+		"type T struct { f dtls.Conn; F int }":                                0,
+		"type T interface { dtls.Conn; M(a.Alert) }":                          2,
+		"type T interface { m(dtls.Conn) }":                                   0,
+		"type T = dtls.Conn":                                                  1,
+		"type T[P dtls.Conn] struct{}":                                        1,
+		"type t dtls.Conn":                                                    0,
+		"type T struct{}; func (*T) M(dtls.Conn) {}":                          1,
+		"type T[P any] struct{}; func (*T[P]) M(dtls.Conn) {}":                1,
+		"type T struct{}; func (*T) m(dtls.Conn) {}":                          0,
+		"type t struct{}; func (t) M(dtls.Conn) {}":                           0,
+		"type T struct { t }; type t struct{}; func (*t) M(dtls.Conn) {}":     1,
+		"type T struct { *t }; type t struct { F dtls.Conn; g dtls.Conn }":    1,
+		"type T struct { f t }; type t struct{}; func (t) M(dtls.Conn) {}":    0,
+		"func F() *t { return nil }; type t struct{}; func (*t) M(dtls.C) {}": 1,
+		"func F(t int) {}; type t dtls.Conn":                                  0,
+		"var V dtls.Conn":                                                     1,
+		"var V = dtls.ErrConnClosed":                                          1,
+		"var V = f(dtls.ErrConnClosed)":                                       0,
+		"var v = dtls.ErrConnClosed":                                          0,
+	} {
+		file, err := parser.ParseFile(token.NewFileSet(), "", imports+source, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatalf("%s: %v", source, err)
+		}
+		if found := pionsInAPI([]*ast.File{file}); len(found) != want {
+			t.Errorf("%s: found %d, want %d", source, len(found), want)
+		}
+	}
+}
+
+// pionsInAPI returns what of pion's the exported declarations of a package show,
+// also by the unexported types of the package that they name or embed.
+func pionsInAPI(files []*ast.File) (found []*ast.SelectorExpr) {
+	pions := make(map[string]bool) // the names of imports
+	types := make(map[string]*ast.TypeSpec)
+	methods := make(map[string][]*ast.FuncDecl) // the exported ones, by receiver
+	var exported []ast.Node
+	for _, file := range files {
+		for _, spec := range file.Imports {
+			path, isPion := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), "github.com/pion/")
+			if !isPion {
+				continue
+			}
+			name := regexp.MustCompile(`([^/]+)(/v\d+)?$`).FindStringSubmatch(path)[1]
+			if spec.Name != nil {
+				name = spec.Name.Name
+			}
+			pions[name] = true
+		}
+		for _, decl := range file.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				switch {
+				case !d.Name.IsExported():
+				case d.Recv != nil:
+					name := receiver(d.Recv)
+					methods[name] = append(methods[name], d)
+				default:
+					exported = append(exported, d.Type)
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					switch s := spec.(type) {
+					case *ast.TypeSpec:
+						types[s.Name.Name] = s
+						if s.Name.IsExported() {
+							exported = append(exported, s.Name)
+						}
+					case *ast.ValueSpec:
+						if slices.ContainsFunc(s.Names, (*ast.Ident).IsExported) {
+							exported = append(exported, s)
+						}
+					}
+				}
+			}
+		}
+	}
+
+	var show func(ast.Node)
+	visible := func(fields *ast.FieldList) {
+		for _, f := range fields.List {
+			if len(f.Names) == 0 || slices.ContainsFunc(f.Names, (*ast.Ident).IsExported) {
+				show(f.Type)
+			}
+		}
+	}
+	show = func(node ast.Node) {
+		ast.Inspect(node, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.StructType:
+				visible(n.Fields)
+			case *ast.InterfaceType:
+				visible(n.Methods)
+			case *ast.Field: // a parameter: its name is nobody's
+				show(n.Type)
+			case *ast.CallExpr: // of a value
+				show(n.Fun)
+			case *ast.FuncLit:
+				show(n.Type)
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && pions[x.Name] {
+					found = append(found, n)
+				}
+			case *ast.Ident:
+				spec := types[n.Name]
+				delete(types, n.Name) // it is shown once
+				if spec == nil {
+					break
+				}
+				if spec.TypeParams != nil {
+					show(spec.TypeParams)
+				}
+				show(spec.Type)
+				for _, method := range methods[n.Name] {
+					show(method.Type)
+				}
+			default:
+				return true
+			}
+			return false
+		})
+	}
+	for _, node := range exported {
+		show(node)
+	}
+	return found
+}
+
 // TestExportedNamesAreDocumented: each exported name, method and field group
 // of the packages that users see has a comment that begins with its name.
 func TestExportedNamesAreDocumented(t *testing.T) {
@@ -195,13 +362,25 @@ func TestExportedNamesAreDocumented(t *testing.T) {
 	}
 }
 
-func receiverExported(recv *ast.FieldList) bool {
+func receiverExported(recv *ast.FieldList) bool { return ast.IsExported(receiver(recv)) }
+
+// receiver returns the name of a method's type.
+func receiver(recv *ast.FieldList) string {
 	typ := recv.List[0].Type
-	if star, ok := typ.(*ast.StarExpr); ok {
-		typ = star.X
+	for {
+		switch x := typ.(type) {
+		case *ast.StarExpr:
+			typ = x.X
+		case *ast.IndexExpr: // its type parameter
+			typ = x.X
+		case *ast.IndexListExpr:
+			typ = x.X
+		case *ast.Ident:
+			return x.Name
+		default:
+			return ""
+		}
 	}
-	id, ok := typ.(*ast.Ident)
-	return ok && id.IsExported()
 }
 
 // TestRFCRows: docs/RFC.md names only tests that exist.

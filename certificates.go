@@ -124,7 +124,7 @@ func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, 
 }
 
 // judge parses a client's certificates, and verifies them if they are to be. It
-// returns the alert that tells the client why not.
+// returns the alert that says why not.
 func (cfg *config) judge(chain engine.Chain) (c *clientCertificates, alert engine.AlertDescription, err error) {
 	certificates, err := chain.Parse()
 	if err != nil { // but it was parsed before

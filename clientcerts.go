@@ -18,7 +18,7 @@ type clientCertificates struct {
 
 	// Guarded by Session.mu.
 	parsed weak.Pointer[parsedCertificates]
-	held   *parsedCertificates // until the handler has been told of the session
+	held   *parsedCertificates // until KindHandshakeComplete was delivered
 }
 
 // member is a certificate of a verified chain.
@@ -102,8 +102,8 @@ func (s *Session) parse(c *clientCertificates) *parsedCertificates {
 	return p
 }
 
-// releaseCertificates lets go of the parsed certificates, now that the handler
-// was told of the session.
+// releaseCertificates lets go of the parsed certificates, now that
+// KindHandshakeComplete was delivered.
 func (s *Session) releaseCertificates() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,7 +22,7 @@ const (
 )
 
 // digest makes a number of a pair of addresses. Whoever finds two pairs of one
-// number gains that its junk is told of in other words.
+// number gains that its junk is counted in another place.
 func digest(remote netip.AddrPort, local netip.Addr) uint64 {
 	var l [16]byte
 	if local.IsValid() {

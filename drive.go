@@ -33,7 +33,7 @@ func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Dro
 	return result.Drop
 }
 
-// dataLocked has the handler told of application data.
+// dataLocked has application data delivered to the handler.
 func (s *Session) dataLocked(r engine.Record, data []byte) {
 	s.messagesReceived++
 	s.loop.outbox.putItem(item{kind: itemData, session: s, cipherText: r.Raw, plainText: data})
@@ -84,7 +84,7 @@ func (s *Session) countDrop(now time.Time, why engine.Drop) {
 	s.countDropLocked(now, why)
 }
 
-// countDropLocked also tells the handler, but for what honest peers cause: a
+// countDropLocked also raises an event, but for what honest peers cause: a
 // repeated flight, and a record that has crossed our close_notify.
 func (s *Session) countDropLocked(now time.Time, why engine.Drop) {
 	if s.reason != nil {
@@ -206,7 +206,7 @@ func (s *Session) transmitLocked() {
 // pumpLocked turns the engine's events into ours and sends what it has to send.
 // A peer that learns from it that the session is open finds it open.
 func (s *Session) pumpLocked(now time.Time) {
-	if s.eng.Closed() { // an alert: whoever is told of the end may close the socket
+	if s.eng.Closed() { // an alert: whoever hears of the end may close the socket
 		s.transmitLocked()
 	}
 	s.eventsLocked(now)
@@ -299,7 +299,7 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 	s.loop.wake()
 }
 
-// failureVariant tells reasons apart, so that failures are folded with such as
+// failureVariant distinguishes reasons, so that failures are folded with such as
 // have the same.
 func failureVariant(reason error) uint16 {
 	if alert, ok := reason.(*AlertError); ok {

@@ -1,8 +1,8 @@
 package dtlsserver_test
 
 // The examples of the documentation. Each runs a server on a free port of the
-// loopback interface; the client is that of github.com/pion/dtls/v2, wrapped
-// by dial and ask at the end of this file.
+// loopback interface; the client is that of package dtlsservertest,
+// wrapped by dial and ask at the end of this file.
 
 import (
 	"context"
@@ -15,8 +15,6 @@ import (
 	"net/netip"
 	"os"
 	"time"
-
-	"github.com/pion/dtls/v2"
 
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
@@ -285,18 +283,19 @@ func connect(ctx context.Context, address string) {
 	if _, err := conn.Write([]byte("no hello")); err != nil {
 		log.Fatal(err)
 	}
-	_, _ = dtls.ClientWithContext(ctx, conn, dtlsservertest.PSKConfig("sensor-1", []byte("secret"))) // nobody completes it
+	config := &dtlsservertest.ClientConfig{Identity: "sensor-1", Key: []byte("secret")}
+	_, _ = dtlsservertest.Connect(ctx, conn, config) // nobody completes it
 }
 
 // dial connects a client.
-func dial(server netip.AddrPort, identity, key string) *dtls.Conn {
+func dial(server netip.AddrPort, identity, key string) net.Conn {
 	conn, err := net.Dial("udp", server.String())
 	if err != nil {
 		log.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	client, err := dtls.ClientWithContext(ctx, conn, dtlsservertest.PSKConfig(identity, []byte(key)))
+	client, err := dtlsservertest.Connect(ctx, conn, &dtlsservertest.ClientConfig{Identity: identity, Key: []byte(key)})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -304,7 +303,7 @@ func dial(server netip.AddrPort, identity, key string) *dtls.Conn {
 }
 
 // ask sends a message and returns the reply.
-func ask(client *dtls.Conn, message string) string {
+func ask(client net.Conn, message string) string {
 	if _, err := io.WriteString(client, message); err != nil {
 		log.Fatal(err)
 	}

@@ -15,17 +15,15 @@ import (
 // proven.
 const maxVersionAlerts = 100
 
-// Why a hello was refused. Those that were told the client are an *AlertError.
+// Why a hello was refused. If the client was sent an alert, it is an *AlertError.
 var (
 	errWrongCookie = errors.New("dtlsserver: returns a new cookie, but not with the hello or from the address that it is for")
-	errNoVersion   = errors.New("dtlsserver: offers no DTLS 1.2; not told")
-	errToldVersion = &AlertError{Code: alertProtocolVersion, Sent: true, Reason: "ClientHello offers no DTLS 1.2"}
+	errNoVersion   = errors.New("dtlsserver: offers no DTLS 1.2; no alert was sent")
+	errToldVersion = &AlertError{Code: uint8(engine.AlertProtocolVersion), Sent: true, Reason: "ClientHello offers no DTLS 1.2"}
 )
 
-const alertProtocolVersion = 70
-
 // refuseVersion refuses a client that cannot do DTLS 1.2, has not proven its
-// address, and, as it does not know HelloVerifyRequest, never will. It is told by
+// address, and, as it does not know HelloVerifyRequest, never will. It is sent
 // the one alert that goes to such an address: a fifth of its hello's length, so
 // many in a second for all clients together, and never to an address that has a
 // session or a handshake, which anybody could end so.
@@ -44,7 +42,7 @@ func (l *loop) refuseVersion(now time.Time, m *udpio.Message, hello *engine.Hell
 	l.refusedHello(now, m, errToldVersion)
 }
 
-// refusedHello tells of a hello that was refused. Each reason folds for itself.
+// refusedHello reports a hello that was refused. Each reason folds for itself.
 func (l *loop) refusedHello(now time.Time, m *udpio.Message, why error) {
 	ev := Event{Kind: KindHelloRefused, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr(), Err: why}
 	if why == errWrongCookie {

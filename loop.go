@@ -18,7 +18,7 @@ import (
 )
 
 // loop serves one socket, from Listen or Serve to Close. One goroutine
-// receives, routes, runs the timers and tells the handler; other goroutines
+// receives, routes, runs the timers and calls the handler; other goroutines
 // come in through Session.Write and Close, Server.Close and the answers of the
 // PSK hook.
 //
@@ -31,7 +31,7 @@ type loop struct {
 	conn     *udpio.Conn
 	outbox   outbox
 	base     time.Time      // what sessions count time from; before anything happens to one
-	before   *loop          // whose handler must have been told all first; nil: none
+	before   *loop          // whose events must all have been delivered first; nil: none
 	detach   func(*loop)    // takes the loop from its server
 	stopped  chan struct{}  // closed when stop has done its work
 	done     chan struct{}  // closed when run has returned
@@ -54,7 +54,7 @@ type loop struct {
 	chainLane  lane     // the same, about clients' certificates
 	answers    []answer
 	closing    bool
-	ended      bool          // the handler is told nothing more
+	ended      bool          // nothing more is delivered
 	reason     error         // why it closes
 	drained    chan struct{} // not nil: no new peers; closed when no handshake is left
 }
@@ -67,7 +67,7 @@ type loopOwned struct {
 	request  []byte // HelloVerifyRequest
 	hellos   engine.HelloReader
 	taken    []answer // room for the next answers
-	told     bool     // the handler was called in this batch
+	called   bool     // the handler was called in this batch
 
 	sleep
 
@@ -208,7 +208,7 @@ func (l *loop) run() error {
 	}
 }
 
-// housekeep does what is due by now, tells the handler, and says when it must
+// housekeep does what is due by now, calls the handler, and says when it must
 // be called next.
 func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 	l.now = now
@@ -235,7 +235,7 @@ func (l *loop) housekeep(now time.Time) (next time.Time, ok bool) {
 			l.deliver()
 		}
 	}
-	for { // what is told may lead to more that is folded
+	for { // what is delivered may lead to more that is folded
 		next, ok = l.outbox.flush(now, onlyDue)
 		if !l.outbox.waiting() {
 			break
@@ -301,7 +301,7 @@ func (l *loop) hasWork() bool {
 	return waiting || l.outbox.waiting()
 }
 
-// deliver tells the handler what is in the outbox.
+// deliver calls the handler with what is in the outbox.
 func (l *loop) deliver() {
 	h := l.cfg.handler
 	for {
@@ -313,7 +313,7 @@ func (l *loop) deliver() {
 		case itemData:
 			l.counters.messagesReceived.Add(1)
 			h.DatagramReceived(it.session, it.cipherText, it.plainText)
-			l.told = true
+			l.called = true
 		case itemAwake:
 			if at, _, ok := it.session.deadline(); ok {
 				l.timers.SetNoLater(&it.session.timer, at)
@@ -323,7 +323,7 @@ func (l *loop) deliver() {
 			l.idle.Unset(&it.session.idle)
 		case itemEvent:
 			tell(h, *it.event)
-			l.told = true
+			l.called = true
 			if it.event.Kind == KindHandshakeComplete {
 				it.event.Session.releaseCertificates()
 			}
@@ -383,11 +383,11 @@ func (l *loop) sent(d udpio.Sent) {
 		l.counters.drop(dropSendFailed)
 	}
 	l.mu.Lock()
-	// Under this lock, nothing is told of a session after its end.
+	// Under this lock, nothing is raised for a session after its end.
 	s := l.peers.lookup(d.Remote, d.Local)
-	told := s != nil && !l.closing
+	raised := s != nil && !l.closing
 	switch {
-	case !told:
+	case !raised:
 	case d.Err == udpio.ErrFull:
 		l.outbox.put(s.event(Event{Kind: KindWriteDropped}))
 	default:
@@ -400,7 +400,7 @@ func (l *loop) sent(d udpio.Sent) {
 		}
 	}
 	l.mu.Unlock()
-	if told {
+	if raised {
 		l.wake()
 	}
 }
@@ -455,9 +455,9 @@ func (l *loop) stop(reason error) error {
 	return l.conn.Close()
 }
 
-// finish ends run: it closes what is left and tells the handler the rest.
+// finish ends run: it closes what is left and delivers the rest.
 func (l *loop) finish(reason error) error {
-	l.detach(l) // whoever is told of the end may Listen anew
+	l.detach(l) // whoever hears of the end may Listen anew
 	_ = l.stop(reason)
 	<-l.stopped // another may be telling the peers
 	l.mu.Lock()

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// outbox holds what the handler is still to be told, in order. Anybody may
+// outbox holds what is still to be delivered to the handler, in order. Anybody may
 // put something in, also while holding a session's lock; the loop alone takes
-// it out and holds no lock while it tells the handler.
+// it out and holds no lock while it calls the handler.
 type outbox struct {
 	left atomic.Int32 // items that are not taken out yet
 
@@ -48,9 +48,9 @@ func (o *outbox) put(ev Event) {
 	if kinds[ev.Kind].fold != foldNot && !o.fold.first(&ev) {
 		return
 	}
-	told := new(Event) // only now, since most are folded away
-	*told = ev
-	o.putLocked(item{kind: itemEvent, event: told})
+	kept := new(Event) // only now, since most are folded away
+	*kept = ev
+	o.putLocked(item{kind: itemEvent, event: kept})
 }
 
 // putItem adds what is no Event.
@@ -109,7 +109,7 @@ func (o *outbox) flush(now time.Time, which flushing) (next time.Time, ok bool) 
 const (
 	// foldWindow is the least time between two events of one kind and source.
 	foldWindow = time.Second
-	// maxFolds bounds how many kinds and sources are told apart. Beyond it,
+	// maxFolds bounds how many kinds and sources are kept apart. Beyond it,
 	// events fold by kind alone.
 	maxFolds = 256
 )
@@ -142,7 +142,7 @@ type foldWindowState struct {
 	pending Event // Count zero: none
 }
 
-// first reports whether ev opens a window, so that it is told at once.
+// first reports whether ev opens a window, so that it is delivered at once.
 // Otherwise ev is added to those pending, of which the latest is kept.
 func (f *folder) first(ev *Event) bool {
 	key := foldKey{kind: ev.Kind, variant: ev.variant}

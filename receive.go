@@ -17,8 +17,8 @@ func (l *loop) receiveBatch(now time.Time, ms []udpio.Message) {
 		defer l.conn.Release()
 	}
 	for i := range ms {
-		if i > 0 && l.told { // and what handlers do may have taken its time
-			l.told = false
+		if i > 0 && l.called { // and what handlers do may have taken its time
+			l.called = false
 			if l.isClosing() {
 				break
 			}
@@ -246,7 +246,7 @@ func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Re
 			add(h)
 		}
 	}
-	useful, why, at := false, engine.DropNone, (*Session)(nil) // who tells
+	useful, why, at := false, engine.DropNone, (*Session)(nil) // whose event it is
 	for i, s := range order[:n] {
 		drop := s.receive(now, r, l.plain)
 		if drop == engine.DropNone {

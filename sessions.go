@@ -35,7 +35,7 @@ type identity struct {
 }
 
 // pair is an identity at a source. All that have none are one pair: nothing
-// tells them apart from one peer.
+// distinguishes them from one peer.
 type pair struct {
 	identity *identity // nil: none
 	source   *source

@@ -67,7 +67,7 @@ func (s *Session) connectionState() (ConnectionState, *clientCertificates) {
 	return state, s.clientCertificates
 }
 
-// identityLocked is the PSK identity as it is told. What is longer than it may
+// identityLocked is the PSK identity as events have it. What is longer than it may
 // be is cut off.
 func (s *Session) identityLocked() string {
 	identity := s.eng.Parameters().Identity

@@ -12,14 +12,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/internal/printable"
 )
 
 // The colours, as terminals with 24-bit colour take them.
@@ -90,7 +89,7 @@ func (h *Handler) Info(e dtlsserver.Event) { h.event(darkBlue, "info", e) }
 // plaintext as a quoted string, and up to 64 bytes of the record in hexadecimal.
 func (h *Handler) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
 	h.print(darkMagenta,
-		line(time.Now(), "message", fmt.Sprintf("%v: %s", s, quoted(plainText))),
+		line(time.Now(), "message", fmt.Sprintf("%v: %s", s, printable.Quote(plainText, maxText))),
 		strings.Repeat(" ", len(timeLayout)+1)+"record of "+hexadecimal(cipherText))
 }
 
@@ -131,28 +130,7 @@ func (h *Handler) print(color string, lines ...string) {
 
 // Printable returns s with what does not print escaped as in a Go string
 // literal, among it all that a terminal would act upon.
-func Printable(s string) string {
-	var b strings.Builder
-	for len(s) > 0 {
-		r, n := utf8.DecodeRuneInString(s)
-		if invalid := r == utf8.RuneError && n == 1; invalid || !strconv.IsPrint(r) {
-			literal := strconv.Quote(s[:n])
-			b.WriteString(literal[1 : len(literal)-1])
-		} else {
-			b.WriteString(s[:n])
-		}
-		s = s[n:]
-	}
-	return b.String()
-}
-
-// quoted returns the beginning of b as a Go string literal.
-func quoted(b []byte) string {
-	if len(b) > maxText {
-		return fmt.Sprintf("%q… (%d bytes)", b[:maxText], len(b))
-	}
-	return fmt.Sprintf("%q", b)
-}
+func Printable(s string) string { return printable.Text(s) }
 
 // hexadecimal returns the length of b and its beginning.
 func hexadecimal(b []byte) string {

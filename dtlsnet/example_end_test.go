@@ -6,17 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pion/dtls/v2"
-
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsnet"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
 
 // TestExampleEndsWithoutCloseNotify: the goroutines of the example end with its
-// server also when the client has gone without a word. That is how the client of
-// pion/dtls goes in some runs: its Close wakes its reader, which may close the
-// socket before the close_notify is written.
+// server also when the client has gone without a word.
 func TestExampleEndsWithoutCloseNotify(t *testing.T) {
 	t.Parallel()
 	key := []byte("a random key, 32 bytes or more..")
@@ -41,7 +37,7 @@ func TestExampleEndsWithoutCloseNotify(t *testing.T) {
 	defer socket.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	client, err := dtls.ClientWithContext(ctx, socket, dtlsservertest.PSKConfig("sensor-1", key))
+	client, err := dtlsservertest.Connect(ctx, socket, &dtlsservertest.ClientConfig{Identity: "sensor-1", Key: key})
 	if err != nil {
 		t.Fatal(err)
 	}

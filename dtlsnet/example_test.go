@@ -9,8 +9,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/pion/dtls/v2"
-
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsnet"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
@@ -46,7 +44,7 @@ func Example() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	client, err := dtls.ClientWithContext(ctx, socket, dtlsservertest.PSKConfig("sensor-1", key))
+	client, err := dtlsservertest.Connect(ctx, socket, &dtlsservertest.ClientConfig{Identity: "sensor-1", Key: key})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,26 +1,87 @@
 package dtlsservertest
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
-	"sync"
 	"time"
 
-	"github.com/pion/dtls/v2"
-
 	"github.com/dtlsserver/dtlsserver"
+	"github.com/dtlsserver/dtlsserver/internal/printable"
 )
 
-// Client is a client of a Server, a net.Conn. It is that of
-// github.com/pion/dtls/v2, which takes datagrams of at most 8192 bytes.
+// A ClientConfig says who a client is, and what it offers to a server. It may be
+// used for many clients, also at the same time, and must not be changed while they
+// connect.
+//
+// A client with a Key authenticates itself and the server by that. One without, as
+// of the zero ClientConfig, wants a certificate of the server.
+type ClientConfig struct {
+	// Identity and Key are the client's pre-shared key. If Key is nil, the
+	// client has none, and Identity must be empty. With a Key, RootCAs and
+	// Certificate are not used.
+	Identity string
+	Key      []byte
+
+	// RootCAs are the authorities that the client trusts with certificates of
+	// servers. If nil, they are those of this machine.
+	RootCAs *x509.CertPool
+	// ServerName is the DNS name or IP address that the server's certificate
+	// must be for. A DNS name is sent to the server, with a Key too. If empty,
+	// none is sent, and the certificate may be for any name.
+	ServerName string
+	// Certificate is what the client presents to a server that asks for a
+	// certificate, whichever authorities the server names. If it is the zero
+	// tls.Certificate, the client presents none.
+	Certificate tls.Certificate
+
+	// CipherSuites are the suites that the client offers, as IANA numbers
+	// them, in order of preference. If nil, they are all that it has with AES-GCM
+	// and AES-CCM. It has none with ECDHE_PSK or ChaCha20-Poly1305; one that it
+	// does not have is an error. Those that are not for its credentials are left
+	// out.
+	CipherSuites []uint16
+	// NextProtos are the application protocols that the client offers (ALPN),
+	// in order of preference. If nil, it offers none.
+	NextProtos []string
+
+	// RetransmitTimeout is how long the client waits for an answer in the
+	// handshake before it sends its flight again. If zero, it is a second.
+	RetransmitTimeout time.Duration
+}
+
+// Connect connects a client to the server at the other end of conn, a connected
+// socket for datagrams such as net.Dial or Network.Dial return. It is for servers
+// that are not a Server of this package, and takes any socket; for a Server see
+// Server.Dial. A nil config is the zero ClientConfig.
+//
+// The net.Conn that it returns behaves as a Client does. Its Close closes conn, as
+// Connect does when it returns an error. The context is that of the handshake
+// alone, and nothing else bounds how long that takes: nobody tells a client with a
+// wrong key.
+//
+// The error wraps that of the context, a *dtlsserver.AlertError with the alert by
+// which the server has refused the client, or what crypto/x509 says about the
+// server's certificate, if it is due to one of these.
+func Connect(ctx context.Context, conn net.Conn, config *ClientConfig) (net.Conn, error) {
+	client := new(clientConn)
+	if err := client.connect(ctx, conn, config); err != nil {
+		return nil, fmt.Errorf("dtlsservertest: %w", err)
+	}
+	return client, nil
+}
+
+// A Client is a client of a Server, and a net.Conn.
 //
 // Ask and Receive fail the test and are for its own goroutine; all other methods are
 // safe for concurrent use.
 type Client struct {
-	*dtls.Conn
+	clientConn
 	server  *Server
 	session *dtlsserver.Session
-	socket  *clientSocket
 }
 
 var _ net.Conn = (*Client)(nil)
@@ -31,7 +92,7 @@ func (c *Client) Ask(message string) string {
 	t := c.server.t
 	t.Helper()
 	if _, err := io.WriteString(c, message); err != nil {
-		c.server.fatalf("the client cannot send %s: %v", quoted([]byte(message)), err)
+		c.server.fatalf("the client cannot send %s: %v", printable.Quote([]byte(message), maxText), err)
 	}
 	return c.Receive()
 }
@@ -44,7 +105,7 @@ func (c *Client) Receive() string {
 	if err := c.SetReadDeadline(time.Now().Add(c.server.Timeout)); err != nil {
 		c.server.fatalf("the client cannot receive: %v", err)
 	}
-	b := make([]byte, 1<<16)
+	b := make([]byte, maxMessage)
 	n, err := c.Read(b)
 	if err != nil {
 		c.server.fatalf("the client has received nothing: %v", err)
@@ -55,60 +116,3 @@ func (c *Client) Receive() string {
 
 // Session returns the client's session at the server, which may be over.
 func (c *Client) Session() *dtlsserver.Session { return c.session }
-
-// Close closes the client, and tells the server by close_notify.
-func (c *Client) Close() error {
-	c.socket.awaitLast()
-	return c.Conn.Close()
-}
-
-// farewell bounds how long a client's socket waits for the close_notify.
-const farewell = time.Second
-
-// clientSocket is a client's socket that stays open until the close_notify was
-// sent. Pion's Close sends that and at the same time ends the reader, which closes
-// the socket and may be first.
-type clientSocket struct {
-	net.Conn
-
-	mu     sync.Mutex    // guards all following
-	last   chan struct{} // closed when the client has sent its last; nil: it goes on
-	sent   bool          // last is closed
-	closed bool
-}
-
-// awaitLast says that the next datagram is the last.
-func (s *clientSocket) awaitLast() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.last == nil && !s.closed {
-		s.last = make(chan struct{})
-	}
-}
-
-func (s *clientSocket) Write(b []byte) (int, error) {
-	n, err := s.Conn.Write(b)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.last != nil && !s.sent {
-		s.sent = true
-		close(s.last)
-	}
-	return n, err
-}
-
-func (s *clientSocket) Close() error {
-	s.mu.Lock()
-	last := s.last
-	s.closed = true
-	s.mu.Unlock()
-	if last != nil {
-		timeout := time.NewTimer(farewell)
-		defer timeout.Stop()
-		select {
-		case <-last:
-		case <-timeout.C:
-		}
-	}
-	return s.Conn.Close()
-}

@@ -15,6 +15,8 @@
 // [StartServer] does the same for a server that the caller has made, with keys
 // and settings of its own, with [Server.DialPSK] for its clients;
 // [NewUnstartedServer] leaves everything to be changed before [Server.Start].
+// [Server.DialContext] connects clients with a [ClientConfig] of the caller's, and
+// [Connect] such clients to any other server.
 //
 // # Cleanup and leaks
 //
@@ -47,11 +49,5 @@
 // # Security
 //
 // Keys are random, certificates are made for the test, and neither appears in what
-// is logged. The clients are those of github.com/pion/dtls/v2, which are good
-// for tests.
-//
-// # Compatibility
-//
-// Types of github.com/pion/dtls/v2 in this package's API may change to those of a
-// later version; Dial, DialPSK, Ask, Receive and Session will not.
+// is logged. The clients are good for tests, and for nothing else.
 package dtlsservertest

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,8 @@ func (t *exampleT) Cleanup(f func())       { t.cleanups = append(t.cleanups, f) 
 func (*exampleT) Fatalf(f string, a ...any) {
 	panic(fmt.Sprintf(f, a...))
 }
+
+func (*exampleT) Fatal(a ...any) { panic(fmt.Sprint(a...)) }
 
 func (t *exampleT) end() {
 	for len(t.cleanups) > 0 {
@@ -114,13 +117,52 @@ func ExampleServer_DialContext() {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := server.DialContext(ctx, dtlsservertest.PSKConfig("sensor-1", []byte("a wrong key")))
+	_, err := server.DialContext(ctx, &dtlsservertest.ClientConfig{
+		Identity: "sensor-1",
+		Key:      []byte("a wrong key"),
+	})
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	failed := server.Events.Want(dtlsserver.KindHandshakeFailed, "after a wrong key")
 	fmt.Println(errors.Is(failed.Err, dtlsserver.ErrWrongPSK))
 	// Output:
 	// true
 	// true
+}
+
+// A client of a server that is not this package's, such as that of a program that
+// the test runs.
+func ExampleConnect() {
+	key := []byte("a random key, 32 bytes or more..")
+	program := &dtlsserver.Server{
+		PSK:     dtlsserver.StaticPSK(map[string][]byte{"sensor-1": key}),
+		Handler: echo,
+	}
+	if err := program.Listen("udp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+
+	socket, err := net.Dial("udp", program.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	client, err := dtlsservertest.Connect(ctx, socket, &dtlsservertest.ClientConfig{
+		Identity: "sensor-1",
+		Key:      key,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	fmt.Fprint(client, "hello")
+	client.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 100)
+	n, err := client.Read(b)
+	fmt.Println(string(b[:n]), err)
+	// Output:
+	// hello <nil>
 }
 
 // A network that loses a fifth of the datagrams. Here it runs on the real clock; in
@@ -157,7 +199,7 @@ func ExampleAuthority() {
 	fmt.Println(server.Dial().Ask("hello"))
 
 	config := server.ClientConfig()
-	config.Certificates = []tls.Certificate{server.Authority.Issue("sensor-1")}
+	config.Certificate = server.Authority.Issue("sensor-1")
 	client, err := server.DialContext(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)

@@ -106,7 +106,7 @@ func TestFailuresTell(t *testing.T) {
 			}})
 			server.Network = network
 			server.Start()
-			_, err := server.DialContext(t.Context(), server.pskConfig("me", []byte("key")))
+			_, err := server.DialContext(t.Context(), &ClientConfig{Identity: "me", Key: []byte("key")})
 			t.Log(err)
 		}, []string{"the server does not end", "dtlsservertest.block "}},
 		{"goroutine that stays", func(t testing.TB, network *Network, end <-chan struct{}) {

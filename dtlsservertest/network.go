@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/logging"
 	"github.com/pion/transport/v2/vnet"
 )
 
@@ -48,9 +50,8 @@ type NetworkStats struct {
 	Reordered  uint64 // held back
 }
 
-// Network is a virtual IPv4 network in memory, that of
-// github.com/pion/transport/v2/vnet, between servers and clients with an address
-// of their own each. It works in a synctest bubble, and outside on the real
+// Network is a virtual IPv4 network in memory, between servers and clients with an
+// address of their own each. It works in a synctest bubble, and outside on the real
 // clock. Its methods are safe for concurrent use.
 type Network struct {
 	t      testing.TB
@@ -368,4 +369,12 @@ func (f *flights) Pop() any {
 	(*f)[last] = flight{}
 	*f = (*f)[:last]
 	return x
+}
+
+// quiet is a logger factory for pion's packages, which log to standard output
+// otherwise.
+type quiet struct{}
+
+func (quiet) NewLogger(string) logging.LeveledLogger {
+	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
 }

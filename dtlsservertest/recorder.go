@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/dtlsserver/dtlsserver"
-	"github.com/dtlsserver/dtlsserver/console"
+	"github.com/dtlsserver/dtlsserver/internal/printable"
 )
 
 const (
@@ -135,7 +135,7 @@ func (r *Recorder) WantMessage(text, why string) Message {
 	r.t.Helper()
 	e, ok := r.await(func(e *entry) bool { return e.event.Kind == 0 && string(e.message.PlainText) == text }, true)
 	if !ok {
-		r.fatalf("%s: no message %s within %v", why, quoted([]byte(text)), r.timeout())
+		r.fatalf("%s: no message %s within %v", why, printable.Quote([]byte(text), maxText), r.timeout())
 	}
 	return e.message
 }
@@ -224,21 +224,13 @@ func (r *Recorder) record() string {
 		entries = entries[left:]
 	}
 	for _, e := range entries {
-		kind, text := "message", fmt.Sprintf("%v: %s", e.message.Session, quoted(e.message.PlainText))
+		kind, text := "message", fmt.Sprintf("%v: %s", e.message.Session, printable.Quote(e.message.PlainText, maxText))
 		if e.event.Kind != 0 {
 			kind, text = level(e.event.Kind), fmt.Sprintf("%v: %s", e.event.Kind, e.event)
 		}
-		fmt.Fprintf(&b, "\t%9.3fs %-7s %s\n", e.at.Seconds(), kind, console.Printable(text))
+		fmt.Fprintf(&b, "\t%9.3fs %-7s %s\n", e.at.Seconds(), kind, printable.Text(text))
 	}
 	return b.String()
-}
-
-// quoted returns the beginning of b as a Go string literal.
-func quoted(b []byte) string {
-	if len(b) > maxText {
-		return fmt.Sprintf("%q… (%d bytes)", b[:maxText], len(b))
-	}
-	return fmt.Sprintf("%q", b)
 }
 
 // indent puts a tab before each line.

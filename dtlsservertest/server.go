@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -15,9 +14,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/pion/dtls/v2"
-	"github.com/pion/logging"
 
 	"github.com/dtlsserver/dtlsserver"
 )
@@ -170,10 +166,10 @@ func (s *Server) setCredentials() {
 	}
 }
 
-// ClientConfig returns the configuration of Dial's clients, to be changed and
-// given to DialContext. It fails the test if the server has credentials of its
-// own, or was not started.
-func (s *Server) ClientConfig() *dtls.Config {
+// ClientConfig returns a new ClientConfig with what Dial's clients have, to be
+// changed and given to DialContext. It fails the test if the server has
+// credentials of its own, or was not started.
+func (s *Server) ClientConfig() *ClientConfig {
 	s.t.Helper()
 	config, err := s.clientConfig()
 	if err != nil {
@@ -184,56 +180,16 @@ func (s *Server) ClientConfig() *dtls.Config {
 
 var errNotStarted = errors.New("the server was not started")
 
-func (s *Server) clientConfig() (*dtls.Config, error) {
+func (s *Server) clientConfig() (*ClientConfig, error) {
 	switch {
 	case !s.started:
 		return nil, errNotStarted
 	case s.Authority != nil:
-		config := &dtls.Config{
-			RootCAs: s.Authority.Pool, ServerName: serverName,
-			ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
-			MTU:                  s.clientMTU(),
-			LoggerFactory:        quiet{},
-		}
-		if s.ClientAuth != tls.NoClientCert {
-			config.Certificates = []tls.Certificate{s.clientCert}
-		}
-		return config, nil
+		return &ClientConfig{RootCAs: s.Authority.Pool, ServerName: serverName, Certificate: s.clientCert}, nil
 	case s.ownKey:
-		return s.pskConfig(s.Identity, s.Key), nil
+		return &ClientConfig{Identity: s.Identity, Key: s.Key}, nil
 	}
 	return nil, errors.New("the server has credentials of its own, which Dial does not know: call DialPSK or DialContext")
-}
-
-// PSKConfig returns the configuration of a pion client with a pre-shared key, for
-// DialContext and for servers that are not this package's. The key is read while
-// clients connect.
-func PSKConfig(identity string, key []byte) *dtls.Config {
-	return &dtls.Config{
-		PSK:                  func([]byte) ([]byte, error) { return key, nil },
-		PSKIdentityHint:      []byte(identity), // pion's name for a client's identity
-		CipherSuites:         []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_GCM_SHA256, dtls.TLS_PSK_WITH_AES_128_CCM, dtls.TLS_PSK_WITH_AES_128_CCM_8},
-		ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
-		LoggerFactory:        quiet{},
-	}
-}
-
-func (s *Server) pskConfig(identity string, key []byte) *dtls.Config {
-	config := PSKConfig(identity, key)
-	config.MTU = s.clientMTU()
-	return config
-}
-
-// clientMTU is the MTU of clients. Pion's counts the bytes of a handshake message,
-// without the headers and what sealing adds.
-func (s *Server) clientMTU() int {
-	const overhead = 13 + 12 + 8 + 16
-	if s.Network != nil {
-		if mtu := s.Network.mtu(); mtu > overhead {
-			return mtu - overhead
-		}
-	}
-	return 0 // pion's own
 }
 
 // Dial connects a client, which is closed with the server. When it returns, the
@@ -247,10 +203,10 @@ func (s *Server) Dial() *Client {
 // DialPSK connects a client with a pre-shared key, as Dial does.
 func (s *Server) DialPSK(identity string, key []byte) *Client {
 	s.t.Helper()
-	return s.mustDial(s.pskConfig(identity, key))
+	return s.mustDial(&ClientConfig{Identity: identity, Key: key})
 }
 
-func (s *Server) mustDial(config *dtls.Config) *Client {
+func (s *Server) mustDial(config *ClientConfig) *Client {
 	s.t.Helper()
 	client, err := s.dial(s.t.Context(), config)
 	if err != nil {
@@ -259,16 +215,16 @@ func (s *Server) mustDial(config *dtls.Config) *Client {
 	return client
 }
 
-// DialContext connects a client with a configuration of the caller's; nil: that of
-// ClientConfig. It is for clients that are to be refused, and for those that
+// DialContext connects a client with a configuration of the caller's; if nil, that
+// of ClientConfig. It is for clients that are to be refused, and for those that
 // connect at the same time: it returns an error and does not fail the test. The
-// error wraps pion's, or that of ctx, or context.DeadlineExceeded after Timeout.
+// error wraps what that of Connect does, and context.DeadlineExceeded after Timeout.
 //
 // Nobody tells a client with a wrong key or an unknown identity: DialContext
 // returns after Timeout, and KindHandshakeFailed comes after HandshakeTimeout,
 // which is longer than Timeout on loopback. Test it on a Network in a bubble, or
 // set HandshakeTimeout to a second.
-func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (*Client, error) {
+func (s *Server) DialContext(ctx context.Context, config *ClientConfig) (*Client, error) {
 	client, err := s.dial(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("dtlsservertest: %w", err)
@@ -276,7 +232,7 @@ func (s *Server) DialContext(ctx context.Context, config *dtls.Config) (*Client,
 	return client, nil
 }
 
-func (s *Server) dial(ctx context.Context, config *dtls.Config) (*Client, error) {
+func (s *Server) dial(ctx context.Context, config *ClientConfig) (*Client, error) {
 	var err error
 	if config == nil {
 		if config, err = s.clientConfig(); err != nil {
@@ -290,10 +246,9 @@ func (s *Server) dial(ctx context.Context, config *dtls.Config) (*Client, error)
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	since := time.Since(s.Events.start)
-	client := &Client{server: s, socket: &clientSocket{Conn: conn}}
-	s.group.run(func() { client.Conn, err = dtls.ClientWithContext(ctx, client.socket, config) })
+	client := &Client{server: s}
+	s.group.run(func() { err = client.connect(ctx, conn, config) })
 	if err != nil {
-		conn.Close()
 		return nil, err
 	}
 	s.mu.Lock()
@@ -416,14 +371,6 @@ func (s *Server) state() string {
 	busy := slices.DeleteFunc(s.group.stacks(), idle)
 	b.WriteString(describe("goroutines of the server and its clients that do more than wait for datagrams", busy))
 	return b.String()
-}
-
-// quiet is a logger factory for pion's packages, which log to standard output
-// otherwise.
-type quiet struct{}
-
-func (quiet) NewLogger(string) logging.LeveledLogger {
-	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
 }
 
 // level names the method of EventHandler that a kind is told to.

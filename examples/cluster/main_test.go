@@ -1,13 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/pion/dtls/v2"
 
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
@@ -57,9 +56,17 @@ func TestCookies(t *testing.T) {
 			defer group.Wait()
 			defer front.Close()
 
-			config := dtlsservertest.PSKConfig(identity, []byte(key))
-			config.FlightInterval = patience // a hello that is repeated goes to the second server
-			client, err := dtls.Dial("udp", front.LocalAddr().(*net.UDPAddr), config)
+			socket, err := net.Dial("udp", front.LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			defer cancel()
+			client, err := dtlsservertest.Connect(ctx, socket, &dtlsservertest.ClientConfig{
+				Identity:          identity,
+				Key:               []byte(key),
+				RetransmitTimeout: patience, // a hello that is repeated goes to the second server
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +110,8 @@ func TestTickets(t *testing.T) {
 	}
 }
 
-// handshake connects a client that is driven by hand: pion's has no tickets.
+// handshake connects a client that is driven by hand: that of dtlsservertest has no
+// tickets.
 func handshake(t *testing.T, server *dtlsservertest.Server, c *testpeer.Client) {
 	t.Helper()
 	conn, err := server.DialUDP()

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
@@ -54,7 +53,7 @@ func TestRefused(t *testing.T) {
 	server.Authority = ca
 	server.Start()
 	config := server.ClientConfig()
-	config.Certificates = []tls.Certificate{ca.Issue("actor-1")}
+	config.Certificate = ca.Issue("actor-1")
 	if _, err := server.DialContext(t.Context(), config); err == nil {
 		t.Error("actor-1 has connected")
 	}

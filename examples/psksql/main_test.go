@@ -64,7 +64,7 @@ func TestOthers(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			refused := make(chan error, 1)
 			go func() {
-				_, err := server.DialContext(ctx, dtlsservertest.PSKConfig(tt.identity, []byte(key)))
+				_, err := server.DialContext(ctx, &dtlsservertest.ClientConfig{Identity: tt.identity, Key: []byte(key)})
 				refused <- err
 			}()
 			e := server.Events.Want(tt.want, "after the client's identity has come")

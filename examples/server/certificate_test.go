@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pion/dtls/v2"
-
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
@@ -22,17 +20,17 @@ import (
 func TestCertificate(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	byCert := &dtls.Config{RootCAs: ca.Pool, ServerName: "localhost", ExtendedMasterSecret: dtls.RequireExtendedMasterSecret}
+	byCert := &dtlsservertest.ClientConfig{RootCAs: ca.Pool, ServerName: "localhost"}
 	byDefault, byKey := withPSK(t, pskflag.Default), withPSK(t, "me=01")
 	tests := []struct {
 		name             string
 		args             []string
-		accepts, refuses []*dtls.Config
+		accepts, refuses []*dtlsservertest.ClientConfig
 	}{
-		{"certificate", ca.server, []*dtls.Config{byCert}, []*dtls.Config{byDefault}},
-		{"both", append([]string{"-psk", "me=01"}, ca.server...), []*dtls.Config{byCert, byKey}, nil},
-		{"no key", append([]string{"-psk", ""}, ca.server...), []*dtls.Config{byCert}, []*dtls.Config{byDefault}},
-		{"key", nil, []*dtls.Config{byDefault}, []*dtls.Config{byCert}},
+		{"certificate", ca.server, []*dtlsservertest.ClientConfig{byCert}, []*dtlsservertest.ClientConfig{byDefault}},
+		{"both", append([]string{"-psk", "me=01"}, ca.server...), []*dtlsservertest.ClientConfig{byCert, byKey}, nil},
+		{"no key", append([]string{"-psk", ""}, ca.server...), []*dtlsservertest.ClientConfig{byCert}, []*dtlsservertest.ClientConfig{byDefault}},
+		{"key", nil, []*dtlsservertest.ClientConfig{byDefault}, []*dtlsservertest.ClientConfig{byCert}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -58,7 +56,7 @@ func TestClientAuth(t *testing.T) {
 	t.Parallel()
 	ca, stranger := newAuthority(t), newAuthority(t)
 	clients := map[string]tls.Certificate{
-		"none":      {}, // which pion sends as no certificate at all
+		"none":      {},
 		"untrusted": stranger.Issue("stranger"),
 		"trusted":   ca.Issue("client"),
 	}
@@ -83,11 +81,7 @@ func TestClientAuth(t *testing.T) {
 			t.Run(test.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				p := start(t, append(slices.Clone(test.args), ca.server...)...)
-				client, err := p.connect(&dtls.Config{
-					RootCAs: ca.Pool, ServerName: "localhost", ExtendedMasterSecret: dtls.RequireExtendedMasterSecret,
-					// Unlike one of Certificates, it is sent whichever authorities the server asks for.
-					GetClientCertificate: func(*dtls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil },
-				})
+				client, err := p.connect(&dtlsservertest.ClientConfig{RootCAs: ca.Pool, ServerName: "localhost", Certificate: cert})
 				if slices.Contains(strings.Fields(test.accepts), name) {
 					if err != nil {
 						t.Fatal(err)
@@ -120,9 +114,9 @@ func TestCiphers(t *testing.T) {
 		t.Run(test.list, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, append([]string{"-ciphers", test.list}, ca.server...)...)
-			_, err := p.connect(&dtls.Config{
+			_, err := p.connect(&dtlsservertest.ClientConfig{
 				RootCAs: ca.Pool, ServerName: "localhost",
-				CipherSuites: []dtls.CipherSuiteID{0xc02b, 0xc02c, 0xc0ac, 0xc0ae},
+				CipherSuites: []uint16{0xc02b, 0xc02c, 0xc0ac, 0xc0ae},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -151,8 +145,8 @@ func TestSuiteNames(t *testing.T) {
 	}
 }
 
-// TestLists: what the server prefers has the order of the flag. The client of
-// pion tells neither the group nor the protocol.
+// TestLists: what the server prefers has the order of the flag. The client
+// tells neither the group nor the protocol.
 func TestLists(t *testing.T) {
 	t.Parallel()
 	var stderr bytes.Buffer
@@ -173,7 +167,7 @@ func TestCurves(t *testing.T) {
 	ca := newAuthority(t)
 	for _, curve := range strings.Split(names(groups), ",") {
 		p := start(t, append([]string{"-curves", curve}, ca.server...)...)
-		if _, err := p.connect(&dtls.Config{RootCAs: ca.Pool, ServerName: "localhost"}); err != nil {
+		if _, err := p.connect(&dtlsservertest.ClientConfig{RootCAs: ca.Pool, ServerName: "localhost"}); err != nil {
 			t.Errorf("%s: %v", curve, err)
 		}
 	}
@@ -184,7 +178,7 @@ func TestALPN(t *testing.T) {
 	ca := newAuthority(t)
 	p := start(t, append([]string{"-alpn", "coap,x"}, ca.server...)...)
 	connect := func(protocols ...string) error {
-		_, err := p.connect(&dtls.Config{RootCAs: ca.Pool, ServerName: "localhost", SupportedProtocols: protocols})
+		_, err := p.connect(&dtlsservertest.ClientConfig{RootCAs: ca.Pool, ServerName: "localhost", NextProtos: protocols})
 		return err
 	}
 	for _, protocols := range [][]string{nil, {"x"}, {"y", "coap"}} {

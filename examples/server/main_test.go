@@ -18,7 +18,6 @@ import (
 
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 	"github.com/dtlsserver/dtlsserver/examples/internal/pskflag"
-	"github.com/pion/dtls/v2"
 )
 
 const patience = 20 * time.Second
@@ -265,7 +264,7 @@ func start(t *testing.T, args ...string) *process {
 }
 
 // dial connects a client until the test's end.
-func (p *process) dial(psk string) *dtls.Conn {
+func (p *process) dial(psk string) net.Conn {
 	p.t.Helper()
 	client, err := p.connect(withPSK(p.t, psk))
 	if err != nil {
@@ -275,25 +274,25 @@ func (p *process) dial(psk string) *dtls.Conn {
 }
 
 // withPSK returns the configuration of a client with a key.
-func withPSK(t *testing.T, psk string) *dtls.Config {
+func withPSK(t *testing.T, psk string) *dtlsservertest.ClientConfig {
 	t.Helper()
 	identity, key, err := pskflag.Parse(psk)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dtlsservertest.PSKConfig(identity, key)
+	return &dtlsservertest.ClientConfig{Identity: identity, Key: key}
 }
 
 // connect connects a client until the test's end, if the server lets it.
-func (p *process) connect(config *dtls.Config) (*dtls.Conn, error) {
+func (p *process) connect(config *dtlsservertest.ClientConfig) (net.Conn, error) {
 	p.t.Helper()
-	addr, err := net.ResolveUDPAddr("udp", p.addr)
+	socket, err := net.Dial("udp", p.addr)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
-	client, err := dtls.DialWithContext(ctx, "udp", addr, config)
+	client, err := dtlsservertest.Connect(ctx, socket, config)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +304,7 @@ func (p *process) connect(config *dtls.Config) (*dtls.Conn, error) {
 }
 
 // ask sends a message and returns the reply.
-func ask(t *testing.T, client *dtls.Conn, message string) string {
+func ask(t *testing.T, client net.Conn, message string) string {
 	t.Helper()
 	_, err := client.Write([]byte(message))
 	buf := make([]byte, 8192)

@@ -14,8 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/pion/dtls/v2"
-
 	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
@@ -44,11 +42,18 @@ func TestSignal(t *testing.T) {
 		}
 		await("listening on 127.0.0.1:")
 
-		connected := make(chan *dtls.Conn, 1)
+		connected := make(chan net.Conn, 1)
 		go func() {
-			client, err := dtls.Dial("udp", net.UDPAddrFromAddrPort(server.Addr()), dtlsservertest.PSKConfig("sensor-1", key))
+			defer close(connected)
+			socket, err := net.Dial("udp", server.Addr().String())
 			if err != nil {
 				t.Error(err)
+				return
+			}
+			client, err := dtlsservertest.Connect(t.Context(), socket, &dtlsservertest.ClientConfig{Identity: "sensor-1", Key: key})
+			if err != nil {
+				t.Error(err)
+				return
 			}
 			connected <- client
 		}()
@@ -104,14 +109,14 @@ func TestWrongKey(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- run(ctx, server, "192.0.2.1:4433", stdout) }()
 		synctest.Wait()
-		dial := func(key []byte) (*dtls.Conn, error) {
+		dial := func(key []byte) (net.Conn, error) {
 			socket, err := network.Dial("udp", "192.0.2.1:4433")
 			if err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			return dtls.ClientWithContext(ctx, socket, dtlsservertest.PSKConfig("sensor-1", key))
+			return dtlsservertest.Connect(ctx, socket, &dtlsservertest.ClientConfig{Identity: "sensor-1", Key: key})
 		}
 		client, err := dial(key)
 		if err != nil {

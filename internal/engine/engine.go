@@ -59,8 +59,8 @@ import (
 // of them lives.
 type Config struct {
 	Suites []*suite.Suite // in order of preference
-	// PSKIdentityHint returns the hint for a client, who asks for a server name, or
-	// an empty one. An empty hint is none. Nil: there are none.
+	// PSKIdentityHint returns the hint for a client that asks for a server name,
+	// which may be empty. If it is nil, or returns an empty hint, none is sent.
 	PSKIdentityHint   func(serverName string) []byte
 	PSK               bool          // there are pre-shared keys
 	MaxPSKIdentityLen int           // bytes; longer identities are unknown ones
@@ -84,7 +84,7 @@ type Config struct {
 
 	Tickets Tickets // nil: none
 
-	// Memory, when not nil, has the memory that handshakes have needed, without
+	// Memory, if not nil, has the memory that handshakes have needed, without
 	// secrets, for others. A *sync.Pool will do.
 	Memory Memory
 
@@ -357,7 +357,7 @@ func (e *Engine) Export(label string, context []byte, n int) ([]byte, error) {
 	return e.parameters.Suite.NewSecret(e.master[:]).Export(n, e.clientRandom[:], e.serverRandom[:], label, context), nil
 }
 
-// Close ends the association and tells the peer (RFC 5246 section 7.2.1).
+// Close ends the association and sends close_notify (RFC 5246 section 7.2.1).
 func (e *Engine) Close() {
 	if e.state == closed {
 		return
@@ -366,7 +366,7 @@ func (e *Engine) Close() {
 	e.close(Event{Cause: CauseLocal})
 }
 
-// GiveUp ends a handshake, and tells the client that it is not to blame.
+// GiveUp ends a handshake with internal_error: the client is not to blame.
 func (e *Engine) GiveUp() {
 	if e.state != closed {
 		e.sendAlert(wire.LevelFatal, wire.AlertInternalError)
@@ -374,7 +374,7 @@ func (e *Engine) GiveUp() {
 	}
 }
 
-// Abandon ends the association and tells nobody.
+// Abandon ends the association without an alert.
 func (e *Engine) Abandon() {
 	if e.state != closed {
 		e.close(Event{Cause: CauseLocal})

@@ -43,8 +43,8 @@ const (
 	EventClosed
 )
 
-// AlertDescription is an alert's, and what follows are those that AnswerVerdict is
-// given, and the one that it is not.
+// AlertDescription is that of package wire, and what follows are those that callers
+// need.
 type AlertDescription = wire.AlertDescription
 
 // The alert descriptions (RFC 5246 section 7.2).
@@ -55,6 +55,7 @@ const (
 	AlertCertExpired     = wire.AlertCertExpired
 	AlertUnknownCA       = wire.AlertUnknownCA
 	AlertAccessDenied    = wire.AlertAccessDenied
+	AlertProtocolVersion = wire.AlertProtocolVersion
 )
 
 // Cause is why an engine closed.

@@ -8,7 +8,7 @@ import (
 )
 
 // What comes in epoch 1 (RFC 6347 section 4.1). What opens there is the peer's own
-// word. If that cannot be, the peer is told so by a fatal alert (RFC 5246 section
+// word. If that cannot be, the peer is sent a fatal alert (RFC 5246 section
 // 7.2.2), and need not find it out by waiting. What is no more than late or
 // repeated does no harm (RFC 6347 section 4.2.2).
 

@@ -21,11 +21,12 @@ type Certificate struct {
 	Chain [][]byte // DER, the leaf first
 	Key   crypto.Signer
 	Leaf  *x509.Certificate
-	// Schemes are the signature schemes that Key is to be used with. Nil: all that
-	// it can make.
+	// Schemes are the signature schemes that Key is to be used with. If nil, they
+	// are all that it can make.
 	Schemes []uint16
-	// Staple is the response of OCSP for clients that ask for it, SCTs the list of
-	// signed certificate timestamps, behind its length. Nil: none.
+	// Staple is the OCSP response, and SCTs the list of signed certificate
+	// timestamps behind its length, for clients that ask for them. If nil, there is
+	// none.
 	Staple []byte
 	SCTs   []byte
 }
@@ -154,9 +155,9 @@ func (e dtls12) negotiate(now time.Time) {
 	e.raise(Event{Kind: EventCertificateNeeded, Hello: info.clone()})
 }
 
-// AnswerCertificate answers EventCertificateNeeded. Nil: there is none for
-// this client, who may still have a suite that needs none. It does nothing
-// unless the engine waits for it.
+// AnswerCertificate answers EventCertificateNeeded. If certificate is nil, there is
+// none for this client, which may still have a suite that needs none.
+// AnswerCertificate does nothing unless the engine waits for it.
 func (e *Engine) AnswerCertificate(now time.Time, certificate *Certificate) {
 	if e.state == awaitCredential {
 		e.hs.protocol.answerCertificate(now, certificate)

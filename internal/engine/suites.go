@@ -50,7 +50,7 @@ func (c *Certificate) CanSign() bool { return c.schemes() != 0 }
 func SCTs(timestamps [][]byte) []byte { return wire.AppendSCTs(nil, timestamps) }
 
 // group is that of the certificate's key, which clients must have to verify what
-// it signs (RFC 8422 section 4). Zero: none. Clients say in signature_algorithms
+// it signs (RFC 8422 section 4), or zero. Clients say in signature_algorithms
 // whether they take Ed25519 (RFC 8422 section 5.1.1).
 func (c *Certificate) group() uint16 {
 	key, ok := c.Key.Public().(*ecdsa.PublicKey)

@@ -55,6 +55,7 @@ type attempt struct {
 	// What the ledger knows.
 	verified   time.Duration   // when its hello with a right cookie was at the server first; negative: never
 	verifiedIn int             // and the ledger's step
+	answeredIn int             // the step in which its ClientKeyExchange was at the server first; zero: never
 	stale      bool            // it took a flight that was sent before that: another handshake's
 	damaged    bool            // an attacker's datagram may have come in between
 	lost       bool            // there was no server, and its client does not repeat what it has said
@@ -257,7 +258,8 @@ func (a *attempt) takesOthers(in inboxRecord) bool {
 	case !ok || in.Epoch != 0 || in.Type != wire.ContentHandshake:
 		return false
 	case f.Type == wire.TypeNewSessionTicket:
-		return a.phase <= forFinished && !a.w.ledger.complete(a, in.parcel.step)
+		left := a.answeredIn > 0 && a.answeredIn < in.parcel.step // the other handshake, which must be silent
+		return a.phase <= forFinished && !left && !a.w.ledger.complete(a, in.parcel.step)
 	}
 	return a.phase < forFinished && f.Type != wire.TypeHelloVerifyRequest && (a.verified < 0 || in.parcel.step < a.verifiedIn)
 }

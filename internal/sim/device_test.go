@@ -159,6 +159,10 @@ func (d *device) settle(slow time.Duration, limit int) {
 	if d.has(neverRepeats) {
 		drop(fixedTimer, recordAnEvent) // nothing would make it take the second record of our last datagram
 	}
+	if w.has(timer) { // those who need several repetitions need the default, or more time than they have
+		drop(narrowPath, tellingPath, firstRecordOnly)
+		d.limit, d.mtu = 0, 1200
+	}
 	d.identity = fmt.Sprintf("device %d", d.id)
 	d.key = fmt.Appendf(nil, "the key of device %d", d.id)
 	if !d.has(unknownIdentity) {
@@ -446,7 +450,7 @@ func (d *device) promptly() time.Duration {
 }
 
 func (d *device) attemptTime() time.Duration {
-	return 4*d.roundTrip() + 3*d.w.hookDelay() + 7*d.first + d.patience() + 10*time.Second + d.w.queueing(d)
+	return 4*d.roundTrip() + 3*d.w.hookDelay() + 7*d.first + d.patience() + 10*d.w.firstTimeout() + d.w.queueing(d)
 }
 
 // patiently is how long it may take from any state: to notice that a session

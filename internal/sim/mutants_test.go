@@ -50,6 +50,7 @@ var mutants = []mutant{
 	{"MTU not heeded", "internal/engine/size.go", "cutLarge", "e.most(m, e.cfg.MTU-used)", "e.most(m, e.cfg.MTU+100-used)"},
 
 	// Timers.
+	{"first timeout not heeded", "internal/engine/timeout.go", "firstTimeout", "return cfg.FirstTimeout", "return DefaultFirstTimeout"},
 	{"timer does not double", "internal/engine/timeout.go", "Timeout", "min(2*e.hs.timeout, MaxTimeout)", "min(e.hs.timeout, MaxTimeout)"},
 	{"flight not sent again", "internal/engine/timeout.go", "Timeout", "e.retransmit(now, true)", ""},
 	{"timer set once", "loop.go", "housekeep", "q.Set(&s.timer, next)", "_ = next"},

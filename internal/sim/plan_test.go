@@ -138,6 +138,7 @@ const (
 	fleet // many clients come at once
 	night // everybody is silent for hours
 	aging // sessions end when they are old
+	timer // the server's first timeout is another than the default
 	numFeatures
 )
 
@@ -146,7 +147,7 @@ var featureNames = [numFeatures]string{
 	"fullSocket", "readErrors", "closes", "shutsDown", "rotates", "slowHandler", "slowHooks", "failingHooks",
 	"hangingHooks", "suspends", "hints", "longChain", "asksClients", "asksVerdict", "asksForCert", "twoKinds", "noTickets",
 	"smallLimits", "shortIdle", "smallMTU", "serverSpeaks", "serverHangsUp", "junk", "spoofedHello", "stolenCookie",
-	"replay", "alter", "halfOpen", "insider", "fleet", "night", "aging",
+	"replay", "alter", "halfOpen", "insider", "fleet", "night", "aging", "timer",
 }
 
 func (f feature) String() string { return featureNames[f] }
@@ -212,7 +213,7 @@ func (p *plan) draw() drawn {
 	d.storm = c.span(15*time.Second, 75*time.Second)
 	d.devices = 1 + c.below(10)
 	for f := range numFeatures {
-		if f == aging { // which is drawn last, so that older seeds are what they were
+		if f >= aging { // which are drawn last, so that older seeds are what they were
 			continue
 		}
 		probability := 0.2
@@ -237,6 +238,9 @@ func (p *plan) draw() drawn {
 	}
 	if c.chance(0.2) && !p.lacks(aging.String()) && !d.features.has(fleet) { // which would come again and again
 		d.features |= 1 << aging
+	}
+	if c.chance(0.15) && !p.lacks(timer.String()) && !d.features.has(fleet) {
+		d.features |= 1 << timer
 	}
 	if d.features.has(fleet) {
 		d.devices = 20 + c.below(60)

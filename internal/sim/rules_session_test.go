@@ -89,7 +89,9 @@ func (l *ledger) arrivePlain(a *attempt, pl *place, r wire.Record) {
 		a.pieces |= 2
 	case wire.ContentHandshake:
 		if f, _, ok := wire.ParseFragment(r.Payload); ok && f.Type == wire.TypeClientKeyExchange && f.Whole() {
-			a.pieces |= 1
+			if a.pieces |= 1; a.answeredIn == 0 {
+				a.answeredIn = l.steps
+			}
 		}
 	}
 }

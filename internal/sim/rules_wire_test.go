@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -304,15 +305,15 @@ func (pl *place) answer() string {
 	return ""
 }
 
-// firstTimeout is the server's (RFC 6347 section 4.2.4.1).
-const firstTimeout = time.Second
+// firstTimeout is the server's, or a little less (RFC 6347 section 4.2.4.1).
+func (w *world) firstTimeout() time.Duration { return cmp.Or(w.server.RetransmitTimeout, time.Second) }
 
 // watch sees to it that a flight that nobody answers is sent again.
 func (l *ledger) watch(h *serverHello) {
 	w := l.w
 	evicted, closed := w.server.Stats().Dropped.Evicted, w.server.Stats().SessionsClosed
 	c := w.conn
-	w.after(firstTimeout*3/2, func() {
+	w.after(w.firstTimeout()*3/2, func() {
 		stats := w.server.Stats()
 		quiet := stats.Dropped.Evicted == evicted && stats.SessionsClosed == closed && c == w.conn && !w.closing && w.standing == 0 && !w.has(slowHandler) && !w.has(readErrors)
 		if !h.heard && h.last == h.first && quiet {
@@ -326,7 +327,7 @@ func (l *ledger) watch(h *serverHello) {
 // has taken the handshake on meanwhile.
 func (l *ledger) again(s *stimulus, pl *place, h *serverHello, now time.Duration) {
 	if s.kind == "timer" {
-		if least := firstTimeout << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !h.stirred && !l.w.has(slowHandler) && !l.w.drawn.traits.has(tellingPath) && !l.w.has(readErrors) {
+		if least := l.w.firstTimeout() << min(h.timers, 5) * 3 / 4; now-h.repeated < least && !h.stirred && !l.w.has(slowHandler) && !l.w.drawn.traits.has(tellingPath) && !l.w.has(readErrors) {
 			l.violate("backoff", nil, "a flight is sent again after %v, not %v", now-h.repeated, least)
 		}
 		if h.stirred {
@@ -336,7 +337,7 @@ func (l *ledger) again(s *stimulus, pl *place, h *serverHello, now time.Duration
 		h.repeated = now
 	}
 	a := l.attempts[h.started]
-	if now-h.last < 100*time.Millisecond && now > h.last {
+	if gap := min(l.w.firstTimeout()/5, 100*time.Millisecond); now-h.last < gap && now > h.last {
 		l.violate("again", deviceOf(a), "sent the same flight to %v twice within %v", pl.addr, now-h.last)
 	}
 }

@@ -221,6 +221,9 @@ func (w *world) newServer() *dtlsserver.Server {
 	if w.has(shortIdle) {
 		s.IdleTimeout = c.span(25*time.Second, 50*time.Second)
 	}
+	if w.has(timer) {
+		s.RetransmitTimeout = oneOf(w.choices("timer", 0), 200*time.Millisecond, 3*time.Second)
+	}
 	if w.has(aging) {
 		s.MaxSessionAge = w.choices("aging", 0).span(40*time.Second, 3*time.Minute)
 	}

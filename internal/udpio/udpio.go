@@ -16,7 +16,7 @@ import (
 // MaxDatagram is the size of a receive buffer that truncates nothing.
 const MaxDatagram = 1<<16 - 1
 
-// The errors of Send that a caller tells apart. Others are the system's.
+// The errors of Send that a caller distinguishes. Others are the system's.
 var (
 	// ErrFull: the socket could not take the datagram now. It is dropped.
 	ErrFull = errors.New("socket buffer full")
