@@ -1,4 +1,4 @@
-// Package embedtest is a service with a DTLS server in it, and its test.
+// Package embedtest is a service with an embedded DTLS server, and its test.
 package embedtest
 
 import "github.com/dtlsserver/dtlsserver"
