@@ -3,8 +3,8 @@ package embedtest
 
 import "github.com/dtlsserver/dtlsserver"
 
-// NewServer returns a server that sends back what devices send. Each has a key
-// of its own.
+// NewServer returns a server that echoes what devices send. Each device has its
+// own key.
 func NewServer(keys map[string][]byte) *dtlsserver.Server {
 	return &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(keys),
