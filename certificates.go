@@ -26,8 +26,8 @@ type ClientHelloInfo struct {
 	SupportedCurves  []tls.CurveID
 	SignatureSchemes []tls.SignatureScheme
 	// CertificateSchemes are the signature schemes that the client accepts in
-	// certificates, if it lists them apart from SignatureSchemes (RFC 8446 section
-	// 4.2.3). Otherwise it is nil.
+	// certificates, if it sends a separate list (RFC 8446 section 4.2.3). Otherwise
+	// it is nil.
 	CertificateSchemes []tls.SignatureScheme
 	// SupportedProtos are the application protocols that the client offers (ALPN).
 	SupportedProtos []string

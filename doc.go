@@ -58,7 +58,7 @@
 //
 // # Security
 //
-// A client that has not returned a cookie from its address costs the server one
+// A client that has not returned a cookie from its address costs the server a
 // MAC and one datagram that is smaller than its own. A client that does not
 // support DTLS 1.2 is sent an alert instead; at most a hundred of these alerts
 // are sent per second. The cookie exchange comes first, also for an address that

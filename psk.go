@@ -15,13 +15,14 @@ import (
 // cannot. It runs off the serving loop, so it may block, for example on a
 // database. At most Server.MaxHandshakes calls run at a time; beyond that, others
 // wait and take turns by source. ctx is done when the handshake is given up or
-// the server is closed; a call that continues nevertheless still counts. A
-// PSKFunc must not panic: a panic is not recovered and ends the program.
+// the server is closed. A call that continues nevertheless still counts against
+// that limit. A PSKFunc must not panic: a panic is not recovered and ends the
+// program.
 //
 // For an unknown identity, a PSKFunc returns ErrUnknownPSKIdentity, an error that
-// wraps it, or an empty key. The client can distinguish neither this nor any
-// other error from a wrong key. The operator can: an unknown identity is a
-// Warning event, any other error an Error event.
+// wraps it, or an empty key. To the client, this and any other error look like a
+// wrong key. The operator can distinguish them: an unknown identity is a Warning
+// event, any other error an Error event.
 type PSKFunc func(ctx context.Context, req PSKRequest) (PSK, error)
 
 // PSKRequest is the argument of a PSKFunc. It describes the client.

@@ -115,8 +115,9 @@ func (s *Session) Stats() SessionStats {
 	}
 }
 
-// Value returns the value last set by SetValue, or PSK.Value once the handshake
-// is complete if SetValue was not called.
+// Value returns the value that SetValue set last. If there is none, it returns,
+// once the handshake is complete, PSK.Value or the Value that VerifyConnection
+// set.
 func (s *Session) Value() any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,11 +155,12 @@ func (s *Session) Context() context.Context {
 // system then refuses a message, Write has already returned nil, and only
 // KindWriteDropped, KindWriteFailed and Stats report it.
 //
-// Write returns ErrHandshakeIncomplete, ErrSessionClosed, ErrServerClosed,
-// ErrMessageTooLong for a message of more than 16384 bytes, or longer than the
-// client's limit (RFC 8449, RFC 6066) or than the socket accepts, ErrWriteDropped
-// if the socket is full, or an error of the system. After the last three, the
-// session stays open and the datagram is lost, as any may be.
+// Before the handshake is complete, Write returns ErrHandshakeIncomplete. After
+// the end of the session, it returns ErrSessionClosed or ErrServerClosed. Other
+// errors leave the session open, and the message is lost: ErrMessageTooLong if b
+// has more than 16384 bytes, or is longer than the client's limit (RFC 8449, RFC
+// 6066) or than the socket accepts; ErrWriteDropped if the socket is full; or an
+// error of the system.
 func (s *Session) Write(b []byte) (int, error) {
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
@@ -205,9 +207,10 @@ var writeBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // ExportKeyingMaterial returns length bytes of keying material for the
 // application (RFC 5705). The peer derives the same bytes from the same label,
 // context and length. A nil context means no context, which differs from an empty
-// one. The handshake must be complete and have
-// ConnectionState.ExtendedMasterSecret, without which the keying material would
-// not be bound to it (RFC 7627 section 7.1).
+// one. Before the handshake is complete, the error is ErrHandshakeIncomplete.
+// Without ConnectionState.ExtendedMasterSecret it is ErrNoExtendedMasterSecret,
+// since the keying material would not be bound to the handshake (RFC 7627 section
+// 7.1).
 func (s *Session) ExportKeyingMaterial(label string, context []byte, length int) ([]byte, error) {
 	const maxContext = 1<<16 - 1
 	if length < 0 || len(context) > maxContext {

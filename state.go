@@ -8,8 +8,8 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// ConnectionState is the result of a handshake. The caller may modify it, but not
-// the certificates.
+// ConnectionState is the result of a handshake. The caller must not modify
+// PeerCertificates or any certificate.
 type ConnectionState struct {
 	Version              uint16      // VersionDTLS12
 	CipherSuite          uint16      // IANA number

@@ -40,7 +40,7 @@ type Drops struct {
 	Truncated       uint64 // datagrams longer than the receive buffer
 	Malformed       uint64 // records that are not well formed for their type
 	Epoch           uint64 // records of an epoch that has not begun or has ended
-	Replayed        uint64 // records that came before, or too old to tell
+	Replayed        uint64 // records received before, or too old to tell
 	Forged          uint64 // records that could not be decrypted
 	Unauthenticated uint64 // plaintext records that are ignored because anybody can send them
 	Repeated        uint64 // handshake messages received before, for example because an answer was lost

@@ -115,8 +115,8 @@ func (k *ticketKeys) Open(now time.Time, ticket []byte) (state []byte, ok bool) 
 // each other's sessions. Without keys, the server generates its own and changes
 // them daily. SetSessionTicketKeys may be called at any time.
 //
-// If a key is all zeros, which it probably is because it was never set, or if two
-// keys are equal, SetSessionTicketKeys returns an error and changes nothing.
+// A key of only zeros, which was probably never set, and two equal keys are
+// errors. The keys are then not changed.
 func (s *Server) SetSessionTicketKeys(keys ...[32]byte) error {
 	secrets := make([][]byte, len(keys))
 	for i := range keys {

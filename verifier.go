@@ -84,8 +84,9 @@ func (v Verdict) String() string {
 // the client's address and port, the time, and the version and random of its
 // hello. These do not change in the second hello, and are in its first fragment.
 // The HMAC's key is derived from the secret and the time, and changes every 30 s.
-// A cookie is valid for 30 to 60 s, even if it was made by a clock that is up to
-// 30 s ahead. Servers with the same secret accept each other's cookies.
+// A cookie is valid for 30 to 60 s. A cookie made by a clock that is up to 30 s
+// ahead is also accepted. Servers with the same secret accept each other's
+// cookies.
 //
 // A Verifier keeps no state for clients. It may be used by several goroutines and
 // several servers at the same time. Verifiers are created by NewVerifier; the
@@ -98,9 +99,9 @@ type Verifier struct {
 
 // NewVerifier returns a Verifier with a secret of at least MinVerifierSecretLen
 // random bytes. Cookies made with one of the previous secrets are still accepted.
-// NewVerifier returns an error if a secret is too short, if it is all zeros,
-// which it probably is because it was never set, or if two are equal. The error
-// numbers the secrets from 0, the current one. The secrets are copied.
+// A secret that is too short, a secret of only zeros, which was probably never
+// set, and two equal secrets are errors, which number the secrets from 0, the
+// current one. The secrets are copied.
 func NewVerifier(secret []byte, previous ...[]byte) (*Verifier, error) {
 	v := &Verifier{secrets: new(atomic.Pointer[[][]byte])}
 	if err := v.SetSecret(secret, previous...); err != nil {
@@ -120,9 +121,9 @@ func newRandomVerifier() *Verifier {
 	return v
 }
 
-// SetSecret replaces the secrets by those that NewVerifier would take. It may be
-// called while the Verifier is in use. To rotate, pass the old secret as previous
-// for two minutes.
+// SetSecret replaces the secrets. Its arguments and errors are those of
+// NewVerifier. It may be called while the Verifier is in use. To rotate, pass the
+// old secret as previous for two minutes.
 func (v *Verifier) SetSecret(secret []byte, previous ...[]byte) error {
 	secrets := make([][]byte, 0, 1+len(previous))
 	for i, s := range append([][]byte{secret}, previous...) {
