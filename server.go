@@ -60,15 +60,15 @@ type Server struct {
 	CurvePreferences []tls.CurveID
 
 	// Certificates are the server's certificates, for cipher suites that
-	// authenticate it by one. Their keys are ECDSA, RSA or Ed25519. A client gets
-	// the first certificate that is for the server name it asks for and whose kind
-	// of key it supports, or else the first whose kind of key it supports. In both
-	// cases, a certificate whose chain has only signatures that the client lists
-	// comes before others. Server names are matched with DNS names and IP addresses.
-	// OCSPStaple and SignedCertificateTimestamps are sent to clients that ask for
-	// them. If SupportedSignatureAlgorithms is not nil, the key signs with no
-	// others. If there are no Certificates and GetCertificate is nil, cipher suites
-	// with certificates are not used.
+	// authenticate the server with a certificate. Their keys are ECDSA, RSA or
+	// Ed25519. A client gets the first certificate that is for the server name it
+	// asks for and whose kind of key it supports, or else the first whose kind of
+	// key it supports. In both cases, a certificate whose chain has only signatures
+	// that the client lists comes before others. Server names are matched with DNS
+	// names and IP addresses. OCSPStaple and SignedCertificateTimestamps are sent to
+	// clients that ask for them. If SupportedSignatureAlgorithms is not nil, the key
+	// signs with no others. If there are no Certificates and GetCertificate is nil,
+	// cipher suites with certificates are not used.
 	Certificates []tls.Certificate
 	// GetCertificate, if not nil, returns the certificate for a client. If it
 	// returns nil, the server chooses one of Certificates. If it returns an error,
@@ -76,9 +76,9 @@ type Server struct {
 	// VerifyConnection is. Like PSK, it may block and must not panic.
 	GetCertificate func(*ClientHelloInfo) (*tls.Certificate, error)
 	// ClientAuth determines, for cipher suites with certificates, whether clients
-	// must have a certificate and whether it is verified. A client is refused before
-	// the handshake is complete. A client that uses a pre-shared key is never asked
-	// for a certificate.
+	// must have a certificate and whether it is verified. A client that does not
+	// comply is refused before the handshake is complete. A client that uses a
+	// pre-shared key is never asked for a certificate.
 	ClientAuth tls.ClientAuthType
 	// ClientCAs are the authorities that client certificates are verified against.
 	// If nil, those of the system are used. A client may send up to ten
@@ -185,8 +185,8 @@ type Server struct {
 	//   - The source with the most handshakes, relative to the number of identities
 	//     that have sessions there, loses one if it has at least twice as many as
 	//     the source of the new one would have.
-	//   - A handshake is replaced whose client has not answered for a long time,
-	//     compared with its round trip.
+	//   - A handshake whose client has not answered for a long time, compared with
+	//     its round trip, is replaced.
 	//   - Of the unanswered handshakes with longer round trips, the newest is
 	//     replaced.
 	//
