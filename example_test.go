@@ -268,7 +268,7 @@ func ExampleVerifier() {
 	}
 	// Output:
 	// NotHello, 0 bytes to send
-	// Answer, 60 bytes to send
+	// Challenge, 60 bytes to send
 	// Verified, 0 bytes to send
 }
 

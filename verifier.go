@@ -67,7 +67,7 @@ func (v Verdict) String() string {
 	case VerdictNotHello:
 		return "NotHello"
 	case VerdictChallenge:
-		return "Answer"
+		return "Challenge"
 	case VerdictVerified:
 		return "Verified"
 	case VerdictWrongCookie:
