@@ -11,7 +11,8 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// ClientHelloInfo is what Server.GetCertificate knows of a client.
+// ClientHelloInfo is the argument of Server.GetCertificate. It describes the
+// client.
 type ClientHelloInfo struct {
 	// ServerName is the name that the client asks for (SNI), or empty.
 	ServerName string
@@ -19,30 +20,31 @@ type ClientHelloInfo struct {
 	Remote netip.AddrPort
 	// Local is the address that the client wrote to.
 	Local netip.AddrPort
-	// CipherSuites, SupportedCurves and SignatureSchemes are what the client
-	// offers. Those of a client that does not say are nil.
+	// CipherSuites, SupportedCurves and SignatureSchemes are what the client offers.
+	// A list that the client does not send is nil.
 	CipherSuites     []uint16
 	SupportedCurves  []tls.CurveID
 	SignatureSchemes []tls.SignatureScheme
-	// CertificateSchemes are those that the client takes in certificates, if they
-	// are others than SignatureSchemes (RFC 8446 section 4.2.3), and else nil.
+	// CertificateSchemes are the signature schemes that the client accepts in
+	// certificates, if it sends a separate list (RFC 8446 section 4.2.3). Otherwise
+	// it is nil.
 	CertificateSchemes []tls.SignatureScheme
-	// SupportedProtos are the application protocols that the client offers
-	// (ALPN).
+	// SupportedProtos are the application protocols that the client offers (ALPN).
 	SupportedProtos []string
 }
 
-// VerifyRequest is what Server.VerifyConnection is given.
+// VerifyRequest is the argument of Server.VerifyConnection.
 type VerifyRequest struct {
-	// State is what the handshake has settled so far, with the client's
-	// certificates as Server.ClientAuth has them verified.
+	// State is the result of the handshake so far. The client's certificates in it
+	// have been verified as Server.ClientAuth requires.
 	State ConnectionState
 	// Remote is the client's address, which it has proven.
 	Remote netip.AddrPort
 	// Local is the address that the client wrote to.
 	Local netip.AddrPort
-	// Value becomes Session.Value when the handshake is complete. It is that of
-	// the client's PSK, or nil, and VerifyConnection may set it.
+	// Value becomes Session.Value when the handshake is complete. It is PSK.Value if
+	// the client has a pre-shared key, and otherwise nil. VerifyConnection may set
+	// it.
 	Value any
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// The defaults of Server's fields.
+// Defaults for the fields of Server.
 const (
 	DefaultMaxPSKIdentityLen = 256 // bytes
 
@@ -47,12 +47,12 @@ const minRetransmitTimeout = time.Millisecond
 // maxMTU is the largest UDP payload of IPv4.
 const maxMTU = 65507
 
-// DefaultCipherSuites returns the cipher suites that a Server offers when
-// CipherSuites is nil, in order of preference, as IANA numbers them.
+// DefaultCipherSuites returns the IANA numbers of the cipher suites that a Server
+// uses if CipherSuites is nil, in order of preference.
 func DefaultCipherSuites() []uint16 { return engine.DefaultSuites() }
 
-// CipherSuiteName returns the name that IANA has registered for a cipher suite of
-// DefaultCipherSuites, and the number in hex for any other.
+// CipherSuiteName returns the IANA name of a cipher suite of DefaultCipherSuites,
+// and the number in hexadecimal for any other.
 func CipherSuiteName(id uint16) string { return engine.SuiteName(id) }
 
 // config is what a Server's fields come to while it serves.

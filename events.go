@@ -12,106 +12,114 @@ import (
 	"time"
 )
 
-// EventHandler is told what happens. Its methods run on the serving loop with
-// no lock held: a method that blocks delays all peers of the socket, so slow
-// work belongs in a goroutine. Every method of Session, and of Server all but
-// Serve and Shutdown, may be called from a handler; what such a call causes is
-// told after the handler has returned. KindListenFailed alone may be told by
-// Listen itself, before it returns.
+// EventHandler receives the events of a Server and the application data of its
+// peers. Its methods run on the serving loop with no lock held: a method that
+// blocks delays all peers of the socket, so slow work belongs in a goroutine. A
+// handler may call every method of Session, and every method of Server except
+// Serve and Shutdown. Events that such a call causes are delivered after the
+// handler has returned. Only KindListenFailed may be delivered by Listen itself,
+// before Listen returns.
 //
-// No two calls about one session run at the same time. Calls about different
-// sessions, and about none, may.
+// Calls about one session never run at the same time. Calls about different
+// sessions, or about none, may.
 //
-// Panics of a handler are not recovered.
+// A panic of a handler is not recovered.
 type EventHandler interface {
-	// Error tells of something that the operator should act upon: the socket,
-	// the PSK hook or the source of randomness failed.
+	// Error receives events that need the operator's attention: the socket, a hook,
+	// a certificate's key or the source of randomness has failed.
 	Error(Event)
-	// Warning tells that a peer or the network misbehaved.
+	// Warning receives events about peers or networks that misbehave, and about
+	// limits that are reached.
 	Warning(Event)
-	// Info tells of the life of the server and of its peers.
+	// Info receives events in the normal life of the server and its peers.
 	Info(Event)
-	// DatagramReceived delivers application data. cipherText is the record as
-	// received, header included, and plainText its content, perhaps empty.
-	// Both are lent until the call returns.
+	// DatagramReceived receives application data. cipherText is the record as it was
+	// received, including its header, and plainText is its content, which may be
+	// empty. Both slices are valid only until DatagramReceived returns.
 	DatagramReceived(s *Session, cipherText, plainText []byte)
 }
 
-// EventKind says what an Event is about. More kinds may come.
+// EventKind is the kind of an Event. More kinds may be added.
 type EventKind uint8
 
-// The kinds of event, by the method of EventHandler that they are told to.
+// The kinds of event, with the method of EventHandler that receives them.
 //
-// Those that a peer can cause are folded by kind and source, an IPv4 address
-// or an IPv6 /64: the first is told at once, then at most one a second, whose
-// Count says for how many it stands. Where anybody could have sent what they
-// tell of, as before an address is proven, all sources fold together.
-// The fields of an event that stands for several are those of the latest, and
-// by then events of other kinds that happened later may have been told.
-// HandshakeComplete and SessionClosed are not folded: they come exactly once
-// for each session.
+// Events that peers can cause are folded by kind and source, an IPv4 address or
+// an IPv6 /64: the first is delivered at once, and then at most one a second,
+// whose Count is the number of events that it stands for. Events that anybody can
+// cause, because no address is proven, are folded for all sources together. The
+// fields of a folded event are those of the latest event that it stands for. A
+// folded event may be delivered after later events of other kinds.
+// KindHandshakeComplete and KindSessionClosed are not folded: each is delivered
+// exactly once for a session.
 const (
-	// KindListening (Info): the server can be reached, at Local.
+	// KindListening (Info) reports that clients can reach the server at Local.
 	KindListening EventKind = iota + 1
-	// KindStopped (Info): the server no longer listens. It is the last event
-	// of a Listen or Serve. Err is set when it did not end by Close.
+	// KindStopped (Info) reports that the server no longer listens. It is the last
+	// event of a Listen or Serve. Err is nil if Close or Shutdown ended it, and
+	// otherwise the reason.
 	KindStopped
-	// KindHelloVerifyRequestSent (Info, folded): a client that has not proven its
-	// address was sent a cookie.
+	// KindHelloVerifyRequestSent (Info, folded) reports that a client whose address
+	// is not proven was sent a cookie.
 	KindHelloVerifyRequestSent
-	// KindHelloVerified (Info, folded): a client returned its cookie and a
-	// handshake starts.
+	// KindHelloVerified (Info, folded) reports that a client returned its cookie and
+	// a handshake begins.
 	KindHelloVerified
-	// KindPSKRequested (Info, folded): the key of Identity is being looked up.
+	// KindPSKRequested (Info, folded) reports that the key of Identity is being looked
+	// up.
 	KindPSKRequested
-	// KindHandshakeComplete (Info): the Session is open.
+	// KindHandshakeComplete (Info) reports that the Session is open.
 	KindHandshakeComplete
-	// KindSessionClosed (Info): the Session is over, for the reason Err.
+	// KindSessionClosed (Info) reports that the Session has ended. Err is the
+	// reason.
 	KindSessionClosed
 
-	// KindUnexpectedDatagram (Warning, folded): a datagram from an unknown peer was no
-	// ClientHello.
+	// KindUnexpectedDatagram (Warning, folded) reports a datagram from an unknown
+	// peer that is not a ClientHello.
 	KindUnexpectedDatagram
-	// KindHelloRefused (Warning, folded): the hello of a client that has not
-	// proven its address was refused, for the reason Err: an *AlertError if the
-	// client was told.
+	// KindHelloRefused (Warning, folded) reports that the hello of a client whose
+	// address is not proven was refused. Err is the reason: an *AlertError if the
+	// client was sent an alert.
 	KindHelloRefused
-	// KindRecordDropped (Warning, folded): a record from a known address was
-	// of no use: forged, replayed, malformed or out of place. It did no harm.
+	// KindRecordDropped (Warning, folded) reports that a record from a known address
+	// was dropped because it was forged, replayed, malformed or out of place. It had
+	// no effect.
 	KindRecordDropped
-	// KindUnknownPSKIdentity (Warning, folded): PSK knows no such Identity.
-	// The handshake goes on and will fail.
+	// KindUnknownPSKIdentity (Warning, folded) reports that PSK does not know
+	// Identity. The handshake continues and will fail.
 	KindUnknownPSKIdentity
-	// KindHandshakeFailed (Warning, folded): a handshake ended unfinished,
-	// for the reason Err. A client's alert is one, as *AlertError, only after five
-	// more seconds of silence, or twice RetransmitTimeout if that is longer, since
-	// anybody can send it in plaintext.
+	// KindHandshakeFailed (Warning, folded) reports that a handshake ended before it
+	// was complete. Err is the reason. A plaintext alert of the client may be
+	// forged, so it ends the handshake, with an *AlertError, only after another 5 s
+	// of silence, or twice RetransmitTimeout if that is longer.
 	KindHandshakeFailed
-	// KindAlertReceived (Warning, folded): an open session's peer sent a warning
-	// alert, which is in Err.
+	// KindAlertReceived (Warning, folded) reports that the peer of an open session
+	// sent a warning alert, which is in Err.
 	KindAlertReceived
-	// KindLimitReached (Warning, folded): a limit of the server was reached; Err
-	// names it.
+	// KindLimitReached (Warning, folded) reports that a limit of the server was
+	// reached. Err names the limit.
 	KindLimitReached
-	// KindWriteDropped (Warning, folded): the socket was full and a datagram
-	// was dropped.
+	// KindWriteDropped (Warning, folded) reports that a datagram was dropped because
+	// the socket was full.
 	KindWriteDropped
-	// KindKeyUsageLimit (Warning): a session has sealed more than 2^24.5 records
-	// with one key, the most that RFC 8446 section 5.5 advises for AES-GCM.
+	// KindKeyUsageLimit (Warning) reports that a session has sealed more than 2^24.5
+	// records with one key, the maximum that RFC 8446 section 5.5 advises for
+	// AES-GCM.
 	KindKeyUsageLimit
 
-	// KindListenFailed (Error): the address could not be bound; see Err.
+	// KindListenFailed (Error) reports that the address could not be bound. Err is
+	// the reason.
 	KindListenFailed
-	// KindReadFailed (Error, folded): reading the socket failed.
+	// KindReadFailed (Error, folded) reports that reading from the socket failed.
 	KindReadFailed
-	// KindWriteFailed (Error, folded): the socket refused a datagram.
+	// KindWriteFailed (Error, folded) reports that the socket refused a datagram.
 	KindWriteFailed
-	// KindPSKFailed (Error, folded): PSK failed with Err for Identity.
+	// KindPSKFailed (Error, folded) reports that PSK returned Err for Identity.
 	KindPSKFailed
-	// KindCertificateFailed (Error, folded): GetCertificate or the key of a
-	// certificate failed with Err.
+	// KindCertificateFailed (Error, folded) reports that GetCertificate, or the
+	// private key of a certificate, failed with Err.
 	KindCertificateFailed
-	// KindEntropyFailed (Error, folded): no random bytes could be read.
+	// KindEntropyFailed (Error, folded) reports that no random bytes could be read.
 	KindEntropyFailed
 	numKinds
 )
@@ -147,7 +155,7 @@ var kinds = [numKinds]struct {
 	KindEntropyFailed:          {"EntropyFailed", slog.LevelError, foldServer, "no random bytes"},
 }
 
-// String returns the kind's name, for example "HandshakeComplete".
+// String returns the name of the kind, for example "HandshakeComplete".
 func (k EventKind) String() string {
 	if k < numKinds && kinds[k].name != "" {
 		return kinds[k].name
@@ -155,7 +163,7 @@ func (k EventKind) String() string {
 	return fmt.Sprintf("EventKind(%d)", uint8(k))
 }
 
-// EventKinds returns the kinds that there are, as they are declared.
+// EventKinds returns all kinds, in the order of their declaration.
 func EventKinds() iter.Seq[EventKind] {
 	return func(yield func(EventKind) bool) {
 		for k := KindListening; k < numKinds; k++ {
@@ -166,8 +174,8 @@ func EventKinds() iter.Seq[EventKind] {
 	}
 }
 
-// Level is slog.LevelError, slog.LevelWarn or slog.LevelInfo, as the method of
-// EventHandler that the kind is told to.
+// Level returns slog.LevelError, slog.LevelWarn or slog.LevelInfo, for the method
+// of EventHandler that receives events of the kind.
 func (k EventKind) Level() slog.Level {
 	if k < numKinds {
 		return kinds[k].level
@@ -183,23 +191,23 @@ func (k EventKind) text() string {
 	return k.String()
 }
 
-// Event is one thing that happened. Fields without a meaning for its Kind are
-// zero. It holds no secret.
+// Event is something that happened. Fields that do not apply to its Kind are
+// zero. An Event contains no secrets.
 type Event struct {
 	Kind EventKind
 	Time time.Time
-	// Remote is the peer's address. For kinds that come before the address is
-	// proven it may be forged.
+	// Remote is the peer's address. Events that precede the proof of the address may
+	// contain a forged one.
 	Remote netip.AddrPort
-	// Local is the address that the peer wrote to, where it is known and
-	// there is a session, and else the one that the server listens on.
+	// Local is the address that the peer wrote to, if it is known and there is a
+	// session, and otherwise the address that the server listens on.
 	Local netip.AddrPort
-	// Session is the peer's session. Until KindHandshakeComplete it is a
-	// handshake in progress, which nothing can be written to.
+	// Session is the peer's session. Before KindHandshakeComplete it is a handshake
+	// in progress, which cannot be written to.
 	Session *Session
-	// Count is for how many events this one stands, itself included.
+	// Count is the number of events that this one stands for, including itself.
 	Count uint64
-	// Identity is the client's PSK identity, any bytes.
+	// Identity is the client's PSK identity, which may be any bytes.
 	Identity string
 	// Err is the reason or the failure.
 	Err error
@@ -207,7 +215,7 @@ type Event struct {
 	variant uint16 // events of a kind that differ in it are not folded together
 }
 
-// String returns the event as a line for a person, for example
+// String returns the event as one line of text, for example
 //
 //	127.0.0.1:51234: verified, starting a handshake
 func (e Event) String() string {
@@ -263,7 +271,8 @@ func subjectText(c *x509.Certificate) string {
 	return clip("CN=" + c.Subject.CommonName)
 }
 
-// NopHandler does nothing. Embed it to handle only some events.
+// NopHandler is an EventHandler that does nothing. Embed it in a handler to
+// implement only some of the methods.
 type NopHandler struct{}
 
 // Error does nothing.
@@ -278,7 +287,8 @@ func (NopHandler) Info(Event) {}
 // DatagramReceived does nothing.
 func (NopHandler) DatagramReceived(*Session, []byte, []byte) {}
 
-// HandlerFuncs is an EventHandler made of functions. Nil ones do nothing.
+// HandlerFuncs is an EventHandler that consists of functions. A nil function does
+// nothing.
 type HandlerFuncs struct {
 	OnError, OnWarning, OnInfo func(Event)
 	OnDatagramReceived         func(s *Session, cipherText, plainText []byte)
@@ -306,8 +316,8 @@ func call(f func(Event), e Event) {
 	}
 }
 
-// MultiHandler returns an EventHandler that tells everything to each of
-// handlers in turn. Nil ones are left out.
+// MultiHandler returns an EventHandler that calls each of handlers in turn. Nil
+// handlers are skipped.
 func MultiHandler(handlers ...EventHandler) EventHandler {
 	m := make(multiHandler, 0, len(handlers))
 	for _, h := range handlers {
@@ -344,15 +354,16 @@ func (m multiHandler) DatagramReceived(s *Session, cipherText, plainText []byte)
 	}
 }
 
-// LogHandler returns an EventHandler that logs events to logger, at the level of
-// their kind and the time when they happened, with their fields as attributes.
-// What a peer has chosen is quoted where it is more than plain text. Datagrams
-// are logged at slog.LevelDebug, with their lengths and not their contents.
+// LogHandler returns an EventHandler that logs events to logger, with the level
+// of their kind, the time when they happened, and their fields as attributes.
+// Values that a peer chose are quoted unless they are plain text. Datagrams are
+// logged at slog.LevelDebug, with their lengths but not their contents.
 //
-// The attributes are kind, remote, local, identity, count and err where they
-// apply; of a complete handshake suite, resumed, certificate and duration; of a
-// closed session duration, received and sent (messages); of a datagram remote,
-// record and length (bytes). Durations are slog's: nanoseconds in JSON.
+// The attributes are kind, remote, local, identity, count and err, where they
+// apply. A complete handshake also has suite, resumed, certificate and duration.
+// A closed session also has duration, and received and sent, in messages. A
+// datagram has remote, record and length, in bytes. Durations are logged as slog
+// logs them, in JSON as nanoseconds.
 func LogHandler(logger *slog.Logger) EventHandler { return logHandler{logger} }
 
 type logHandler struct{ logger *slog.Logger }

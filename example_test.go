@@ -30,7 +30,7 @@ func (greeter) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []b
 	fmt.Fprintf(s, "hello, %s", plainText)
 }
 
-// A server with a handler of its own, from Listen to Shutdown, and one client.
+// A server with its own handler, from Listen to Shutdown, and one client.
 func Example() {
 	server := &dtlsserver.Server{
 		Handler: greeter{},
@@ -44,7 +44,7 @@ func Example() {
 	defer client.Close()
 	reply := ask(client, "world")
 
-	// Shutdown returns when the handler has been told everything.
+	// Shutdown returns when all events have been delivered.
 	if err := server.Shutdown(context.Background()); err != nil {
 		log.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func Example() {
 	// the client has received "hello, world"
 }
 
-// A service that echoes, whole but for its client.
+// A complete service that echoes messages.
 func ExampleServer_echo() {
 	server := &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(map[string][]byte{"Client_identity": []byte("\x1a\x2b\x3c\x4d\x5e\x6f")}),
@@ -83,8 +83,8 @@ func ExampleServer_echo() {
 	// Output: hello
 }
 
-// Shutdown lets handshakes in progress finish, tells every peer, and waits for
-// the handler. A program would call it on a signal.
+// Shutdown waits for the handshakes in progress, sends close_notify to every peer,
+// and waits for the handler. A program would call it on a signal.
 func ExampleServer_Shutdown() {
 	server := &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(map[string][]byte{"sensor-1": []byte("secret")}),
@@ -112,9 +112,9 @@ func ExampleServer_Shutdown() {
 	// client: EOF
 }
 
-// A hook may block: it runs in a goroutine of its own, and its context is done
-// when the handshake is given up. What it returns as Value is in Session.Value
-// once the client has proven that it has the key.
+// A hook may block: it runs in its own goroutine, and its context is done when the
+// handshake is given up. The Value that it returns becomes Session.Value once the
+// client has proven that it has the key.
 func ExamplePSKFunc() {
 	type account struct {
 		name string
@@ -164,7 +164,7 @@ func ExamplePSKFunc() {
 	// dtlsserver: unknown PSK identity
 }
 
-// Events as lines of log/slog. ReplaceAttr drops what differs from run to run.
+// Events are logged with log/slog. ReplaceAttr removes what differs between runs.
 func ExampleLogHandler() {
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
 		Level: slog.LevelDebug, // datagrams, too
@@ -212,7 +212,7 @@ func ExampleLogHandler() {
 	// level=INFO msg="stopped listening" kind=Stopped local=127.0.0.1
 }
 
-// Two handlers are told the same: one counts, the other prints.
+// Two handlers receive the same events: one counts them, the other prints them.
 func ExampleMultiHandler() {
 	count := 0
 	server := &dtlsserver.Server{
@@ -233,8 +233,8 @@ func ExampleMultiHandler() {
 	// 2 Stopped
 }
 
-// A Verifier alone, in front of one's own socket loop: it keeps nothing of a
-// client that has not proven its address.
+// A Verifier is used alone, in front of a socket loop of the program. It keeps no
+// state for a client that has not proven its address.
 func ExampleVerifier() {
 	verifier, err := dtlsserver.NewVerifier([]byte("read at least 32 random bytes from crypto/rand"))
 	if err != nil {
@@ -268,7 +268,7 @@ func ExampleVerifier() {
 	}
 	// Output:
 	// NotHello, 0 bytes to send
-	// Answer, 60 bytes to send
+	// Challenge, 60 bytes to send
 	// Verified, 0 bytes to send
 }
 

@@ -10,39 +10,41 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// IdentityKind says what an Identity is.
+// IdentityKind is the kind of an Identity.
 type IdentityKind uint8
 
 // The kinds of identity.
 const (
-	// IdentityNone is the kind of the zero Identity: the peer has shown none.
+	// IdentityNone is the kind of the zero Identity: the peer has not proven any.
 	IdentityNone IdentityKind = iota
-	// IdentityPSK: Value is the PSK identity, any bytes (RFC 4279).
+	// IdentityPSK means that Value is the PSK identity, which may be any bytes (RFC
+	// 4279).
 	IdentityPSK
-	// IdentityCertificate: Value is the SHA-256 of the public key of the peer's
-	// certificate, in 32 bytes.
+	// IdentityCertificate means that Value is the SHA-256 hash, in 32 bytes, of the
+	// public key of the peer's certificate.
 	IdentityCertificate
 )
 
-// Identity is what the peer of a session has proven to have: the key of a PSK
-// identity or of a certificate. Peers that share a key share their identity.
-// Identities may be compared, and be keys of a map.
+// Identity identifies the peer of a session by the key that it has proven to
+// have: that of a PSK identity or of a certificate. Peers that share a key share
+// their identity. Identities are comparable and may be used as map keys.
 type Identity struct {
 	Kind  IdentityKind
 	Value string
 }
 
-// PSKIdentity returns the Identity of clients with a PSK identity.
+// PSKIdentity returns the Identity of clients with the given PSK identity.
 func PSKIdentity(identity string) Identity { return Identity{IdentityPSK, identity} }
 
-// CertificateIdentity returns the Identity of clients with the certificate, or
-// with another of the same public key.
+// CertificateIdentity returns the Identity of clients with the given certificate,
+// or with another certificate for the same public key.
 func CertificateIdentity(c *x509.Certificate) Identity {
 	hash := sha256.Sum256(c.RawSubjectPublicKeyInfo)
 	return Identity{IdentityCertificate, string(hash[:])}
 }
 
-// String returns the PSK identity, quoted, or the hash in hex.
+// String returns the quoted PSK identity after "psk:", the hash in hexadecimal
+// after "key:", or "none".
 func (id Identity) String() string {
 	switch id.Kind {
 	case IdentityPSK:
@@ -54,11 +56,11 @@ func (id Identity) String() string {
 	}
 }
 
-// Identity is who the peer has proven to be: its PSK identity, or the key of its
-// certificate. It is zero before the handshake is complete, for a peer that has
-// sent no certificate in a suite with certificates, and for one whose
-// certificate nobody verifies, neither as Server.ClientAuth says nor by
-// VerifyConnection.
+// Identity returns the identity that the peer has proven: its PSK identity, or
+// the key of its certificate. It returns the zero Identity before the handshake
+// is complete, for a peer without a certificate in a cipher suite with
+// certificates, and for a peer whose certificate is verified neither by
+// Server.ClientAuth nor by VerifyConnection.
 func (s *Session) Identity() Identity {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,8 +83,8 @@ func (s *Session) provenLocked() Identity {
 	}
 }
 
-// SessionsOf returns the sessions of an identity that are open when it is
-// called, in no order. There are none of the zero Identity.
+// SessionsOf returns the sessions of an identity that are open at the time of the
+// call, in no particular order. For the zero Identity it returns none.
 func (s *Server) SessionsOf(id Identity) iter.Seq[*Session] {
 	l := s.current()
 	if l == nil {

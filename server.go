@@ -15,191 +15,211 @@ import (
 	"time"
 )
 
-// Server is a DTLS 1.2 server on one UDP socket. With a PSK or Certificates it is
-// ready to Listen; every other field has a useful zero value. The fields must not be
-// changed between Listen, or the call of Serve, and the Close that ends it.
+// Server is a DTLS 1.2 server on one UDP socket. A Server with a PSK or
+// Certificates is ready to Listen; the zero value of every other field is useful.
+// The fields must not be changed between Listen, or the call of Serve, and the
+// Close that ends it.
 //
 // A Server must not be copied. Its methods are safe for concurrent use.
 type Server struct {
-	// Handler is told what happens. Nil: nobody is.
+	// Handler receives events and application data. If nil, they are discarded.
 	Handler EventHandler
 
-	// PSK finds the pre-shared key of a client. It must not panic: nothing
-	// recovers it, and the program ends. Nil: no pre-shared keys, and
-	// Certificates or GetCertificate are required.
+	// PSK finds the pre-shared key of a client. If nil, the server has no pre-shared
+	// keys, and Certificates or GetCertificate is required. PSK must not panic: a
+	// panic is not recovered and ends the program.
 	PSK PSKFunc
-	// PSKIdentityHint is sent to clients to help them choose their identity
-	// (RFC 4279 section 5.2). At most 1024 bytes. Empty: no hint is sent.
+	// PSKIdentityHint is sent to clients to help them choose their identity (RFC
+	// 4279 section 5.2). It has at most 1024 bytes. If empty, no hint is sent.
 	PSKIdentityHint string
-	// PSKIdentityHintFor, when not nil, returns the hint in place of
-	// PSKIdentityHint, by the server name that the client asks for (SNI), or an
-	// empty one. What is longer than 1024 bytes is not sent. It is called on the
-	// serving loop, which it delays, must not call methods of Server or Session,
-	// and must not panic: nothing recovers it, and the program ends.
+	// PSKIdentityHintFor, if not nil, is called instead of using PSKIdentityHint. It
+	// returns the hint for a client that asks for serverName (SNI), which is empty
+	// if the client sends none. An empty hint, or one of more than 1024 bytes, is
+	// not sent. PSKIdentityHintFor runs on the serving loop and delays it. It must
+	// not call methods of Server or Session. It must not panic: a panic is not
+	// recovered and ends the program.
 	PSKIdentityHintFor func(serverName string) string
-	// MaxPSKIdentityLen is the longest identity that PSK is asked for, in bytes,
-	// at most 65535. A longer one is treated as unknown. Zero:
-	// DefaultMaxPSKIdentityLen.
+	// MaxPSKIdentityLen is the length in bytes of the longest identity for which PSK
+	// is called, at most 65535. A longer identity is treated as unknown. If zero,
+	// DefaultMaxPSKIdentityLen is used.
 	MaxPSKIdentityLen int
 
-	// Verifier makes the cookies by which clients prove their address. Nil: one
-	// with a random secret, which is enough for a single server.
+	// Verifier makes and checks the cookies with which clients prove their address.
+	// If nil, the server uses one with a random secret, which is enough for a single
+	// server.
 	Verifier *Verifier
 
-	// CipherSuites are the cipher suites that may be used, in order of
-	// preference, as IANA numbers them. The server's order decides. Nil:
-	// DefaultCipherSuites.
+	// CipherSuites are the cipher suites that may be used, by their IANA numbers, in
+	// order of preference. The server's order decides. If nil, DefaultCipherSuites
+	// is used.
 	CipherSuites []uint16
 
-	// CurvePreferences are the groups of ECDHE, in order of preference: P-256,
-	// X25519, P-384 and P-521. Nil: all but P-521, which costs the server some
-	// twenty times as much as P-256.
+	// CurvePreferences are the groups for ECDHE, in order of preference. P-256,
+	// X25519, P-384 and P-521 are supported. If nil, all but P-521 are used: P-521
+	// costs the server about twenty times as much as P-256.
 	CurvePreferences []tls.CurveID
 
-	// Certificates are what the server authenticates with in suites without a
-	// pre-shared key. A client gets the first that is for the server name that
-	// it asks for, by its DNS names and IP addresses, and whose kind of key it
-	// supports, or else the first that it supports; and of these one whose chain
-	// has only signatures that it lists, if there is one. What a certificate has
-	// of OCSPStaple and SignedCertificateTimestamps goes to clients that ask for
-	// it, and its key makes none but its SupportedSignatureAlgorithms. Keys are
-	// ECDSA, RSA or Ed25519. Nil with a PSK: no such suite is used.
+	// Certificates are the server's certificates, for cipher suites that
+	// authenticate the server with a certificate. Their keys are ECDSA, RSA or
+	// Ed25519. A client gets the first certificate that is for the server name it
+	// asks for and whose kind of key it supports, or else the first whose kind of
+	// key it supports. In both cases, a certificate whose chain has only signatures
+	// that the client lists comes before others. Server names are matched with DNS
+	// names and IP addresses. OCSPStaple and SignedCertificateTimestamps are sent to
+	// clients that ask for them. If SupportedSignatureAlgorithms is not nil, the key
+	// signs with no others. If there are no Certificates and GetCertificate is nil,
+	// cipher suites with certificates are not used.
 	Certificates []tls.Certificate
-	// GetCertificate, when not nil, is asked for the certificate for a client.
-	// It may block, as PSK may. When it returns nil, Certificates are chosen
-	// from; when it returns an error, the client gets no certificate. It is not
-	// asked when a session is resumed: VerifyConnection is. It must not panic:
-	// nothing recovers it, and the program ends.
+	// GetCertificate, if not nil, returns the certificate for a client. If it
+	// returns nil, the server chooses one of Certificates. If it returns an error,
+	// the client gets no certificate. It is not called when a session is resumed;
+	// VerifyConnection is. Like PSK, it may block and must not panic.
 	GetCertificate func(*ClientHelloInfo) (*tls.Certificate, error)
-	// ClientAuth says whether clients must have a certificate of their own,
-	// and whether it is verified, in suites with certificates. What is refused
-	// is refused before the handshake is complete. A client that uses a
-	// pre-shared key is asked for none, whatever ClientAuth says.
+	// ClientAuth determines, for cipher suites with certificates, whether clients
+	// must have a certificate and whether it is verified. A client that does not
+	// comply is refused before the handshake is complete. A client that uses a
+	// pre-shared key is never asked for a certificate.
 	ClientAuth tls.ClientAuthType
-	// ClientCAs are the authorities that client certificates are verified by.
-	// Nil: those of the system. A client may send up to ten certificates, in any
-	// order behind its own. The signatures between them are verified from the
-	// authorities of ClientCAs down, 16 at most, so a constraint of the pool (see
-	// x509.CertPool.AddCertWithConstraint) is also asked about what an authority
-	// has signed by itself.
+	// ClientCAs are the authorities that client certificates are verified against.
+	// If nil, those of the system are used. A client may send up to ten
+	// certificates: its own first, the others in any order. The signatures between
+	// them are verified from ClientCAs down, at most 16 in all. A constraint of the
+	// pool (see x509.CertPool.AddCertWithConstraint) is therefore also called with
+	// chains that begin with an intermediate certificate instead of the client's.
 	ClientCAs *x509.CertPool
 	// MaxClientCertificateBytes is the length in bytes of the longest certificate
-	// chain that a client may send. Whatever ClientAuth says, it has at most
-	// ten certificates, two of one subject, and RSA keys of at most 4096 bits. A session keeps as many bytes of it, and
-	// parses them when Session.ConnectionState is called. Zero:
-	// DefaultMaxClientCertificateBytes.
+	// chain that a client may send. Whatever ClientAuth says, a chain has at most
+	// ten certificates, at most two with the same subject, and RSA keys of at most
+	// 4096 bits. The session keeps the bytes of the chain, and
+	// Session.ConnectionState parses them. If zero, DefaultMaxClientCertificateBytes
+	// is used.
 	MaxClientCertificateBytes int
-	// VerifyConnection, if not nil, is called last, before the handshake is
-	// complete. If it returns an error, the client is refused, with the alert
-	// bad_certificate or, without a certificate, access_denied, or with the Code of
-	// an *AlertError that the error is or wraps. Like PSK, it may block, must not
-	// panic, and has a context that is done when the handshake is given up or the
-	// server closes.
+	// VerifyConnection, if not nil, is called after all other checks, before the
+	// handshake is complete. If it returns an error, the client is refused with the
+	// alert bad_certificate, or access_denied if it has no certificate. If the error
+	// is or wraps an *AlertError with a nonzero Code, that is the alert. Like PSK,
+	// VerifyConnection may block, must not panic, and has a context that is done
+	// when the handshake is given up or the server is closed.
 	//
-	// It is called for clients with a pre-shared key too: their PeerCertificates
-	// are empty, so look at len(PeerCertificates) first. When a session is resumed
-	// (ConnectionState.DidResume), the client has proven nothing yet in this
-	// handshake: whoever has seen a ticket can have VerifyConnection called with
-	// it, but gets no session.
+	// It is also called for clients with a pre-shared key. They have no
+	// PeerCertificates: look at len(PeerCertificates) first. When a session is
+	// resumed (ConnectionState.DidResume), the client has not proven anything yet in
+	// this handshake: whoever has seen a ticket can cause a call of
+	// VerifyConnection, but gets no session.
 	VerifyConnection func(context.Context, *VerifyRequest) error
 
 	// NextProtos are the application protocols (ALPN, RFC 7301) that the server
-	// speaks, in order of preference. A client that offers others only is
-	// refused. Nil: none is negotiated.
+	// supports, in order of preference. A client that offers only others is refused.
+	// If nil, no protocol is negotiated.
 	NextProtos []string
 
-	// SessionTicketsDisabled turns session tickets off (RFC 5077), by which
-	// clients with forward secrecy and extended master secret resume sessions
-	// within 24 hours without another key exchange. The server keeps nothing
-	// for that. PSK and VerifyConnection are asked again each time: an identity
-	// that is gone, or whose key has changed, resumes nothing. See
-	// SetSessionTicketKeys.
+	// SessionTicketsDisabled disables session tickets (RFC 5077). With a ticket, a
+	// client resumes a session within 24 hours without another key exchange. Tickets
+	// are sent only in sessions with forward secrecy and extended master secret; the
+	// server keeps no state for them. PSK and VerifyConnection are called again for
+	// each resumption: an identity that no longer exists, or whose key has changed,
+	// does not resume a session. See SetSessionTicketKeys.
 	SessionTicketsDisabled bool
 
-	// KeyLogWriter receives the secrets of all sessions in the NSS key log
-	// format, for debugging with a packet analyzer. Whoever reads it can read
-	// the sessions. It is written to by the serving loop, which it delays, and
-	// must not call methods of Server or Session. Its errors are ignored. Nil:
-	// no key log.
+	// KeyLogWriter receives the secrets of all sessions in the NSS key log format,
+	// for debugging with a packet analyzer. Whoever reads it can read the sessions.
+	// If nil, no secrets are written. The serving loop calls Write and is delayed by
+	// it. Write must not call methods of Server or Session; its errors are ignored.
 	KeyLogWriter io.Writer
 
-	// HandshakeTimeout bounds the time from the returned cookie to the
-	// client's Finished. Zero: DefaultHandshakeTimeout.
+	// HandshakeTimeout is the longest time from the ClientHello that returns the
+	// cookie to the client's Finished. If zero, DefaultHandshakeTimeout is used.
 	HandshakeTimeout time.Duration
-	// RetransmitTimeout is how long a flight waits for the client's answer before
-	// it is sent again, at first; it doubles each time, up to a minute (RFC 6347
-	// section 4.2.4.1). Radio links with long round trips want 2 to 9 s (RFC 7925
-	// section 11), data centres less. It should be longer than the clients', so
-	// that these speak first. At least 1 ms, and less than HandshakeTimeout. Zero:
-	// DefaultRetransmitTimeout.
+	// RetransmitTimeout is how long a flight waits for the client's answer before it
+	// is retransmitted for the first time. The time doubles with each
+	// retransmission, up to a minute (RFC 6347 section 4.2.4.1). Radio links with
+	// long round trips need 2 to 9 s (RFC 7925 section 11), data centres less. It
+	// should be longer than the clients' timeout, so that clients retransmit first.
+	// It must be at least 1 ms and less than HandshakeTimeout. If zero,
+	// DefaultRetransmitTimeout is used.
 	RetransmitTimeout time.Duration
-	// IdleTimeout is after how long without a word from its peer a session is
-	// closed. Zero: DefaultIdleTimeout.
+	// IdleTimeout is how long a session stays open without an authentic record from
+	// its peer. If zero, DefaultIdleTimeout is used.
 	IdleTimeout time.Duration
-	// MaxSessionAge is how long after its handshake a session is closed, with
-	// ErrSessionAge, however busy it is. One that was resumed counts from the full
-	// handshake of the session that it resumes: its keys come from there, and a
-	// client could else put off the next full handshake for ever. No session is
-	// resumed at that age. Zero: no limit.
+	// MaxSessionAge is how long after its handshake a session is closed with
+	// ErrSessionAge, even if it is in use. The age of a resumed session counts from
+	// the full handshake that its keys come from; otherwise a client could postpone
+	// the next full handshake forever. A session of that age is not resumed. If
+	// zero, there is no limit.
 	MaxSessionAge time.Duration
 
-	// MaxSessions bounds the open sessions. At the bound, one gives way when a
-	// new handshake is complete: the longest silent of the identity (see
-	// Session.Identity) that has most sessions at one source, an IPv4 address
-	// or an IPv6 /64, if those are more than the new one's identity has in
-	// all; else of the identity that has most, if that is twice what the new
-	// one's has; else of the new one's identity, if it has others; else, if
-	// its peer has been silent for a minute, of all; else the new one. All
-	// sessions of a source that have no identity count as one's. Of an
-	// identity with more than four, none gives way to another of its own that
-	// has not been silent for a minute. Of more than 64 sessions, some are
-	// looked at for the longest silent. Hellos of new peers are refused as
-	// long as none could give way. Zero: DefaultMaxSessions.
+	// MaxSessions bounds the open sessions. Beyond it, when a handshake completes,
+	// one session is closed with ErrEvicted. It is the session whose peer has been
+	// silent longest, of the first group of these that applies:
+	//   - the sessions of one identity (see Session.Identity) at one source, an IPv4
+	//     address or an IPv6 /64, if there are more of them than the identity of the
+	//     new session has in all; of several such groups, the largest
+	//   - the sessions of the identity that has most, if it has at least twice as
+	//     many as the identity of the new session
+	//   - the other sessions of the new session's identity; if the identity has more
+	//     than four, only one whose peer has been silent for a minute, or else the
+	//     new session
+	//   - all sessions, but only one whose peer has been silent for a minute, or
+	//     else the new session
+	//
+	// Sessions without an identity count, at each source, as those of one identity.
+	// In a group of more than 64, only some are examined. As long as no session
+	// could be closed, hellos of new peers are refused. If zero, DefaultMaxSessions
+	// is used.
 	MaxSessions int
-	// MaxSessionsPerSource bounds the open sessions of one source. At the
-	// bound, the longest silent of the same identity there gives way to a new
-	// session, else the longest silent of the source, if its peer has been
-	// silent for a minute, else the new one. Of more than 64, some are looked
-	// at. Zero: no limit per source.
+	// MaxSessionsPerSource bounds the open sessions of one source, an IPv4 address
+	// or an IPv6 /64. Beyond it, when a handshake completes, one session is closed
+	// with ErrEvicted: of the same identity at that source, the one whose peer has
+	// been silent longest; or else that of the source, if its peer has been silent
+	// for a minute; or else the new one. Of more than 64, only some are examined. If
+	// zero, there is no limit per source.
 	MaxSessionsPerSource int
-	// MaxSessionsPerIdentity bounds the open sessions of one identity. At the
-	// bound, its longest silent gives way to a new one; of more than 64, some
-	// are looked at. Sessions of peers that have shown no identity are not
-	// bounded by it. Zero: no limit per identity.
+	// MaxSessionsPerIdentity bounds the open sessions of one identity. Beyond it,
+	// when a handshake completes, the other session of the identity whose peer has
+	// been silent longest is closed with ErrEvicted. Of more than 64, only some are
+	// examined. Sessions without an identity are not bounded. If zero, there is no
+	// limit per identity.
 	MaxSessionsPerIdentity int
-	// MaxHandshakes bounds the handshakes in progress. At the bound, one of the
-	// source that has most, for the number of identities that have sessions
-	// there, gives way to a new one of a source that has not half as many; or
-	// one whose client has not answered for long, compared with its round
-	// trip; or the newest that has not been answered of those with longer round
-	// trips; or else the new hello is refused, and its client tries again. It
-	// also bounds how many hooks run at a time. Zero: DefaultMaxHandshakes.
+	// MaxHandshakes bounds the handshakes in progress. At the bound, a new handshake
+	// replaces one that is in progress, by the first of these rules that applies:
+	//   - The source with the most handshakes, relative to the number of identities
+	//     that have sessions there, loses one if it has at least twice as many as
+	//     the source of the new one would have.
+	//   - A handshake whose client has not answered for a long time, compared with
+	//     its round trip, is replaced.
+	//   - Of the unanswered handshakes with longer round trips, the newest is
+	//     replaced.
+	//
+	// Otherwise the new hello is refused, and its client tries again. MaxHandshakes
+	// also bounds how many hooks run at a time. If zero, DefaultMaxHandshakes is
+	// used.
 	MaxHandshakes int
-	// MaxHandshakesPerSource bounds the handshakes in progress of one source,
-	// an IPv4 address or an IPv6 /64. At the bound, one whose client has not
-	// answered for long gives way, or else the new hello is refused. Zero:
-	// DefaultMaxHandshakesPerSource. Negative: no limit per source.
+	// MaxHandshakesPerSource bounds the handshakes in progress of one source, an
+	// IPv4 address or an IPv6 /64. At the bound, a new handshake replaces one of the
+	// same source by the last two rules of MaxHandshakes, or its hello is refused.
+	// If zero, DefaultMaxHandshakesPerSource is used. If negative, there is no limit
+	// per source.
 	MaxHandshakesPerSource int
-	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress
-	// together keep of messages that have come in part, of long hellos and of
-	// client certificates, which while VerifyConnection is asked are held
-	// parsed. At the bound, a handshake of the source that holds most, for the
-	// number of identities that have sessions there, gives way, if that is
-	// twice what the newer one's would hold; or one that holds some and has
-	// made no progress for 5 s; else what is newer is dropped, and clients
-	// send it again. Zero: DefaultMaxHandshakeMemory.
+	// MaxHandshakeMemory bounds, in bytes, what all handshakes in progress together
+	// keep of incomplete messages, long hellos and client certificates. Certificates
+	// count in their parsed form while VerifyConnection runs. At the bound, the
+	// source that holds most, relative to the number of identities that have
+	// sessions there, loses a handshake if it holds at least twice what the source
+	// of the newer one would hold; or else a handshake that holds memory and has
+	// made no progress for 5 s may be given up; or else the newer data is dropped,
+	// and clients retransmit it. If zero, DefaultMaxHandshakeMemory is used.
 	MaxHandshakeMemory int
 
-	// MTU is the largest UDP payload sent in a handshake, in bytes, from 128
-	// to 65507. Zero: DefaultMTU.
+	// MTU is the largest UDP payload, in bytes, that is sent in a handshake, from
+	// 128 to 65507. If zero, DefaultMTU is used.
 	MTU int
-	// ReadBuffer and WriteBuffer are the sizes in bytes that the system is
-	// asked for as buffers of the socket. It may give less. Zero:
-	// DefaultReadBuffer, DefaultWriteBuffer.
+	// ReadBuffer and WriteBuffer are the sizes in bytes of the socket's buffers.
+	// They are a request: the system may grant less. If zero, DefaultReadBuffer and
+	// DefaultWriteBuffer are used.
 	ReadBuffer, WriteBuffer int
 
-	// ListenPacket opens the socket for Listen. It must not call Listen or
-	// Serve. Nil: net.ListenPacket.
+	// ListenPacket opens the socket for Listen. It must not call Listen or Serve. If
+	// nil, net.ListenPacket is used.
 	ListenPacket func(network, address string) (net.PacketConn, error)
 
 	counters counters
@@ -225,12 +245,13 @@ type endpoint struct {
 // "udp6"; the address is as for net.ListenPacket. When Listen returns nil,
 // clients can connect.
 //
-// Listen on the address that is already being served does nothing and returns
-// nil; addresses are compared after resolution, and port 0 is never the same.
-// Listen on another address closes every session, with close_notify, and the
-// socket, and binds the new one. An error in the fields or in the address
-// leaves a running server as it is. When the address cannot be bound, the error
-// is returned, KindListenFailed is raised and the server is not listening.
+// If the server already listens on the address, Listen does nothing and returns
+// nil. Addresses are compared after resolution; an address with port 0 is never
+// the same. If the server listens on another address, Listen closes every
+// session, with close_notify, and the socket, and then binds the new one. If a
+// field or the address is invalid, Listen returns an error and a running server
+// continues. If the address cannot be bound, Listen returns the error,
+// KindListenFailed is raised, and the server is not listening.
 //
 // After Close, Listen may be called again.
 func (s *Server) Listen(network, address string) error {
@@ -311,11 +332,13 @@ func (s *Server) adopt(cfg *config, pc net.PacketConn, where endpoint) (*loop, e
 	return l, nil
 }
 
-// Serve serves on conn and takes it over. It returns after Close or Shutdown
-// with ErrServerClosed, when the handler has been told of the last closed
-// session, or with the error that made the socket useless. Errors in the
-// fields, and ErrAlreadyServing, are returned at once and leave conn alone.
-// Serve must not be called from a handler, which it would wait for.
+// Serve serves on conn and takes ownership of it. After Close or Shutdown, when
+// the last event has been delivered, Serve returns ErrServerClosed. If the socket
+// fails permanently, Serve returns that error. If a field is invalid, or the
+// server is already serving (ErrAlreadyServing), Serve returns an error at once
+// and leaves conn open.
+//
+// Serve must not be called from a handler: it would deadlock.
 func (s *Server) Serve(conn net.PacketConn) error {
 	cfg, err := s.config()
 	if err != nil {
@@ -364,8 +387,8 @@ func (s *Server) current() *loop {
 	return s.loop
 }
 
-// Addr is the address that the server listens on, with the port that it was
-// given, or the zero AddrPort when it is not listening.
+// Addr returns the address that the server listens on, with the actual port. It
+// returns the zero AddrPort if the server is not listening.
 func (s *Server) Addr() netip.AddrPort {
 	if l := s.current(); l != nil {
 		return l.conn.LocalAddr()
@@ -373,10 +396,10 @@ func (s *Server) Addr() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// Close closes every session, with close_notify, and the socket. It does not
-// wait: the handler is told of the closed sessions afterwards, and at last of
-// KindStopped. Handshakes in progress are given up and the contexts of their
-// PSK hooks are done. Closing a server that is not listening does nothing.
+// Close closes every session, with close_notify, and the socket. Handshakes in
+// progress are given up, and the contexts of their hooks are done. Close does not
+// wait: KindSessionClosed for each session, and finally KindStopped, are
+// delivered afterwards. If the server is not listening, Close does nothing.
 func (s *Server) Close() error {
 	l := s.current()
 	if l == nil {
@@ -386,15 +409,17 @@ func (s *Server) Close() error {
 	return l.stop(ErrServerClosed)
 }
 
-// Shutdown refuses new peers, waits until the handshakes in progress have come
-// to an end, then does what Close does and waits until the handler has been
-// told everything and PSK hooks have returned. When ctx is done first it closes
-// at once, waits no longer and returns the context's error. After Close it only
-// waits. A client with a wrong key is a handshake in progress until
-// HandshakeTimeout, so a ctx with a shorter time may well be done first; the
-// sessions are told all the same.
+// Shutdown refuses new peers, waits for the handshakes in progress to end, closes
+// the server as Close does, and waits until all events have been delivered and
+// all hooks have returned. If ctx is done first, Shutdown closes the server at
+// once and returns the context's error without waiting any longer. After Close,
+// Shutdown only waits.
 //
-// It must not be called from a handler or a hook, which it would wait for.
+// A handshake with a wrong key is in progress until HandshakeTimeout, so a ctx
+// with a shorter timeout may be done first. Peers with open sessions are still
+// sent close_notify.
+//
+// Shutdown must not be called from a handler or a hook: it would deadlock.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	l := s.loop
@@ -428,8 +453,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // SessionByAddr returns the open session of the peer that writes from remote to
-// local. On a wildcard socket a peer may have a session for each local address
-// that it writes to; if local is zero, SessionByAddr returns the newest.
+// local. On a wildcard socket, a peer may have a session for each local address
+// that it writes to; if local is the zero AddrPort, SessionByAddr returns the
+// newest one.
 func (s *Server) SessionByAddr(remote, local netip.AddrPort) (*Session, bool) {
 	if l := s.current(); l != nil {
 		return l.openSession(unmapped(remote), unmapped(local))
@@ -440,7 +466,8 @@ func (s *Server) SessionByAddr(remote, local netip.AddrPort) (*Session, bool) {
 // unmapped is an address as sessions have it.
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// Sessions returns the sessions that are open when it is called, in no order.
+// Sessions returns the sessions that are open at the time of the call, in no
+// particular order.
 func (s *Server) Sessions() iter.Seq[*Session] {
 	l := s.current()
 	if l == nil {
@@ -449,7 +476,7 @@ func (s *Server) Sessions() iter.Seq[*Session] {
 	return slices.Values(l.sessions(openOnly))
 }
 
-// Stats returns the server's figures.
+// Stats returns the server's statistics.
 func (s *Server) Stats() Stats {
 	stats := s.counters.stats()
 	if l := s.current(); l != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/udpio"
 )
 
-// Session is one peer: a handshake in progress, then an open association,
-// until it is closed. Its methods are safe for concurrent use and may be
-// called from handlers.
+// Session is one peer: a handshake in progress, and then an open association
+// until it is closed. Its methods are safe for concurrent use and may be called
+// from handlers.
 type Session struct {
 	loop   *loop
 	remote netip.AddrPort
@@ -87,11 +87,11 @@ type deadlines struct {
 	expires time.Duration // when the session must end; zero: never
 }
 
-// RemoteAddr is the peer's address.
+// RemoteAddr returns the peer's address.
 func (s *Session) RemoteAddr() netip.AddrPort { return s.remote }
 
-// LocalAddr is the address that the peer wrote to. On systems that do not tell
-// it and a wildcard socket, it is the wildcard.
+// LocalAddr returns the address that the peer wrote to. On a wildcard socket, on
+// systems that do not report it, LocalAddr returns the wildcard address.
 func (s *Session) LocalAddr() netip.AddrPort {
 	if !s.local.Addr().IsValid() {
 		return s.loop.conn.LocalAddr()
@@ -102,7 +102,7 @@ func (s *Session) LocalAddr() netip.AddrPort {
 // String returns the peer's address.
 func (s *Session) String() string { return s.remote.String() }
 
-// Stats returns the session's figures.
+// Stats returns the session's statistics.
 func (s *Session) Stats() SessionStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,8 +115,9 @@ func (s *Session) Stats() SessionStats {
 	}
 }
 
-// Value returns what SetValue set last, or else PSK.Value once the handshake
-// is complete.
+// Value returns the value that SetValue set last. If there is none, it returns,
+// once the handshake is complete, PSK.Value or the Value that VerifyConnection
+// set.
 func (s *Session) Value() any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,8 +131,8 @@ func (s *Session) SetValue(v any) {
 	s.value = v
 }
 
-// Context returns a context that is done when the session is over. Its cause
-// (context.Cause) is then the reason that KindSessionClosed gives.
+// Context returns a context that is done when the session has ended. Its cause
+// (see context.Cause) is the reason that KindSessionClosed reports.
 func (s *Session) Context() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,21 +145,22 @@ func (s *Session) Context() context.Context {
 	return s.ctx
 }
 
-// Write sends b to the peer, as one record in one datagram. It may be empty,
-// and may be reused on return. Write never waits for the peer, nor on UDP
-// sockets of Unix systems for the socket. What does not fit the path's MTU may
-// be fragmented or lost by the network.
+// Write sends b to the peer, as one record in one datagram. b may be empty, and
+// may be reused when Write returns. Write never waits for the peer, and on UDP
+// sockets of Unix systems it does not wait for the socket. A message that does
+// not fit the path MTU may be fragmented or lost by the network.
 //
-// While the server handles datagrams that came together, what is written leaves
-// together too: when they have all been handled, or after a millisecond. If the
-// system then refuses it, Write has returned nil, and only KindWriteDropped,
-// KindWriteFailed and Stats tell.
+// While the server handles datagrams that arrived together, messages are sent
+// together: after the last of these datagrams, or after a millisecond. If the
+// system then refuses a message, Write has already returned nil, and only
+// KindWriteDropped, KindWriteFailed and Stats report it.
 //
-// The errors are ErrHandshakeIncomplete, ErrSessionClosed, ErrServerClosed,
-// ErrMessageTooLong for more than 16384 bytes, the client's limit (RFC 8449,
-// RFC 6066) or what the socket takes,
-// ErrWriteDropped when the socket is full, and what else the system says. After
-// the last three the session lives on: the datagram is lost, as any may be.
+// Before the handshake is complete, Write returns ErrHandshakeIncomplete. After
+// the end of the session, it returns ErrSessionClosed or ErrServerClosed. Other
+// errors leave the session open, and the message is lost: ErrMessageTooLong if b
+// has more than 16384 bytes, or is longer than the client's limit (RFC 8449, RFC
+// 6066) or than the socket accepts; ErrWriteDropped if the socket is full; or an
+// error of the system.
 func (s *Session) Write(b []byte) (int, error) {
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
@@ -202,11 +204,13 @@ const maxSealed = 23726566
 // writeBuffers holds *[]byte.
 var writeBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// ExportKeyingMaterial returns length bytes of keying material for a use of the
-// application's (RFC 5705), which the peer exports alike. A nil context is
-// none, which is not an empty one. It needs a complete handshake with
-// ConnectionState.ExtendedMasterSecret, without which the material would not be
-// bound to it (RFC 7627 section 7.1).
+// ExportKeyingMaterial returns length bytes of keying material for the
+// application (RFC 5705). The peer derives the same bytes from the same label,
+// context and length. A nil context means no context, which differs from an empty
+// one. Before the handshake is complete, the error is ErrHandshakeIncomplete.
+// Without ConnectionState.ExtendedMasterSecret it is ErrNoExtendedMasterSecret,
+// since the keying material would not be bound to the handshake (RFC 7627 section
+// 7.1).
 func (s *Session) ExportKeyingMaterial(label string, context []byte, length int) ([]byte, error) {
 	const maxContext = 1<<16 - 1
 	if length < 0 || len(context) > maxContext {
@@ -237,9 +241,9 @@ func (s *Session) notOpenLocked(err error) error {
 	}
 }
 
-// Close closes the session and sends the peer close_notify. KindSessionClosed
-// follows, with ErrSessionClosed. A handshake in progress is given up.
-// Closing twice does nothing.
+// Close closes the session and sends close_notify to the peer. KindSessionClosed
+// follows, with ErrSessionClosed. If the handshake is in progress, it is given
+// up. Closing a session again does nothing.
 func (s *Session) Close() error {
 	s.end(ErrSessionClosed, withCloseNotify)
 	return nil

@@ -8,23 +8,23 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// ConnectionState is what a handshake has settled. It is the caller's but for
-// the certificates, which must not be changed.
+// ConnectionState is the result of a handshake. The caller must not modify
+// PeerCertificates or any certificate.
 type ConnectionState struct {
-	Version              uint16      // 0xfefd: DTLS 1.2
-	CipherSuite          uint16      // as IANA registers it
-	CurveID              tls.CurveID // of ECDHE; zero: none
-	PSKIdentity          string      // any bytes; empty with certificates
-	ServerName           string      // that the client asked for (SNI)
-	NegotiatedProtocol   string      // ALPN; empty: none
+	Version              uint16      // VersionDTLS12
+	CipherSuite          uint16      // IANA number
+	CurveID              tls.CurveID // ECDHE group, or zero
+	PSKIdentity          string      // any bytes, or empty with certificates
+	ServerName           string      // name that the client asked for (SNI)
+	NegotiatedProtocol   string      // ALPN, or empty
 	ExtendedMasterSecret bool        // RFC 7627
-	DidResume            bool        // by a session ticket (RFC 5077)
+	DidResume            bool        // with a session ticket (RFC 5077)
 	HandshakeComplete    bool
-	// PeerCertificates are the client's, the leaf first. Server.ClientAuth says
-	// whether they were verified.
+	// PeerCertificates are the client's certificates, the leaf first.
+	// Server.ClientAuth determines whether they have been verified.
 	PeerCertificates []*x509.Certificate
-	// VerifiedChains begin with PeerCertificates[0] and end with one of
-	// Server.ClientCAs, when the client was verified.
+	// VerifiedChains are the verified chains, if the client was verified. Each
+	// begins with PeerCertificates[0] and ends with one of Server.ClientCAs.
 	VerifiedChains [][]*x509.Certificate
 }
 
@@ -41,12 +41,11 @@ func newConnectionState(p *engine.Parameters) ConnectionState {
 	}
 }
 
-// ConnectionState returns what the handshake has settled. Until it is complete
-// all is zero but the PSK identity, which is then no more than a claim.
+// ConnectionState returns the result of the handshake. Until the handshake is
+// complete, only PSKIdentity is set, and it is not proven.
 //
-// Of certificates the session keeps the bytes alone. They are parsed each time,
-// unless somebody still holds what came of it the last time, in
-// PeerCertificates.
+// The session keeps only the encoded certificates. Each call parses them, unless
+// PeerCertificates of an earlier call are still in use.
 func (s *Session) ConnectionState() ConnectionState {
 	state, certificates := s.connectionState()
 	if certificates != nil {
@@ -74,7 +73,7 @@ func (s *Session) identityLocked() string {
 	return identity[:min(len(identity), s.loop.cfg.maxPSKIdentity)]
 }
 
-// VersionDTLS12 is ConnectionState.Version.
+// VersionDTLS12 is the value of ConnectionState.Version for DTLS 1.2.
 const VersionDTLS12 = 0xfefd
 
 func versionName(v uint16) string {

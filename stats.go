@@ -7,13 +7,13 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// Stats are the figures of a Server. Those up to HandshakeMemory say how things are;
-// the others count since the Server was made.
+// Stats are the statistics of a Server. Sessions, Handshakes and HandshakeMemory
+// are current values; the other fields count since the Server was created.
 type Stats struct {
 	Sessions   int // open: the handshake is complete
 	Handshakes int // in progress
-	// HandshakeMemory is how many bytes handshakes in progress have reserved, of
-	// which Server.MaxHandshakeMemory may be.
+	// HandshakeMemory is how many bytes the handshakes in progress have reserved,
+	// out of Server.MaxHandshakeMemory.
 	HandshakeMemory int
 
 	DatagramsReceived uint64
@@ -22,38 +22,38 @@ type Stats struct {
 	BytesSent         uint64
 
 	HelloVerifyRequests uint64 // cookies sent
-	VersionAlerts       uint64 // sent to clients without DTLS 1.2 that have not proven their address
+	VersionAlerts       uint64 // sent to clients without DTLS 1.2 whose address is not proven
 	HandshakesStarted   uint64 // cookies returned
 	HandshakesCompleted uint64
 	HandshakesFailed    uint64
 	SessionsClosed      uint64
 
-	MessagesReceived uint64 // given to DatagramReceived
-	MessagesSent     uint64 // by Session.Write
+	MessagesReceived uint64 // delivered to DatagramReceived
+	MessagesSent     uint64 // with Session.Write
 
 	Dropped Drops
 }
 
-// Drops count what was dropped, refused or given up, by reason.
+// Drops counts what was dropped, refused or given up, by reason.
 type Drops struct {
-	Junk            uint64 // datagrams of unknown peers that are no ClientHello
+	Junk            uint64 // datagrams of unknown peers that are not a ClientHello
 	Truncated       uint64 // datagrams longer than the receive buffer
-	Malformed       uint64 // records that are not what their type says
-	Epoch           uint64 // records of an epoch that has not begun or is over
-	Replayed        uint64 // records seen before, or too old to tell
-	Forged          uint64 // records that do not open
-	Unauthenticated uint64 // plaintext records where they have no say
-	Repeated        uint64 // handshake messages that had been received, as when an answer was lost
+	Malformed       uint64 // records that are not well formed for their type
+	Epoch           uint64 // records of an epoch that has not begun or has ended
+	Replayed        uint64 // records received before, or too old to tell
+	Forged          uint64 // records that could not be decrypted
+	Unauthenticated uint64 // plaintext records that are ignored because anybody can send them
+	Repeated        uint64 // handshake messages received before, for example because an answer was lost
 	EarlyData       uint64 // application data before the handshake was complete
-	Unexpected      uint64 // handshake messages out of their place
-	Limit           uint64 // beyond what is kept for one peer in a handshake
-	Closed          uint64 // records for a session that has just ended, and datagrams of its peer for some seconds more
-	ReplayedHellos  uint64 // hellos with a right cookie that were used before
-	Versions        uint64 // hellos without DTLS 1.2 and without a right cookie, whether refused with an alert or not
-	WrongCookies    uint64 // hellos that return a new cookie of another hello or address, unanswered for its first second
-	Refused         uint64 // hellos with a right cookie at MaxSessions or while shutting down
-	Evicted         uint64 // handshakes that gave way to newer ones at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
-	EvictedSessions uint64 // open sessions that gave way at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
+	Unexpected      uint64 // handshake messages out of order
+	Limit           uint64 // beyond what is kept of one peer in a handshake
+	Closed          uint64 // records of a session that has just ended, and its peer's datagrams for some seconds more
+	ReplayedHellos  uint64 // hellos with a valid cookie that were used before
+	Versions        uint64 // hellos without DTLS 1.2 and without a valid cookie, refused with an alert or silently
+	WrongCookies    uint64 // hellos with a cookie less than a second old that is for another hello or address
+	Refused         uint64 // hellos with a valid cookie, refused at a limit or while shutting down
+	Evicted         uint64 // handshakes given up for others at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
+	EvictedSessions uint64 // open sessions closed for others at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
 	SendFull        uint64 // datagrams that the socket had no room for
 	SendFailed      uint64 // datagrams that the socket refused
 }
@@ -129,11 +129,11 @@ func (c *counters) stats() Stats {
 	}
 }
 
-// SessionStats are the figures of one Session.
+// SessionStats are the statistics of a Session.
 type SessionStats struct {
-	Started          time.Time // when the cookie was returned
-	LastReceived     time.Time // when the peer last sent something that opened
+	Started          time.Time // when the client returned its cookie
+	LastReceived     time.Time // when the last authentic record came from the peer
 	MessagesReceived uint64
 	MessagesSent     uint64
-	RecordsDropped   uint64 // forged, replayed or otherwise of no use
+	RecordsDropped   uint64 // forged, replayed or otherwise useless
 }

@@ -110,11 +110,13 @@ func (k *ticketKeys) Open(now time.Time, ticket []byte) (state []byte, ok bool) 
 }
 
 // SetSessionTicketKeys sets the keys that session tickets are sealed with. The
-// first seals, all open: to rotate, put a new key in front and drop the last
-// after 24 hours. Servers with the same keys resume each other's sessions.
-// Without keys the server draws its own, and changes them daily. It may be
-// called at any time. A key of zeros, which is likely one that was never set,
-// and a key that comes twice are errors, which change nothing.
+// first key seals new tickets; every key opens them. To rotate, put a new key in
+// front and remove the last one after 24 hours. Servers with the same keys resume
+// each other's sessions. Without keys, the server generates its own and changes
+// them daily. SetSessionTicketKeys may be called at any time.
+//
+// A key of only zeros, which was probably never set, and two equal keys are
+// errors. The keys are then not changed.
 func (s *Server) SetSessionTicketKeys(keys ...[32]byte) error {
 	secrets := make([][]byte, len(keys))
 	for i := range keys {

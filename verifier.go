@@ -17,7 +17,7 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
 
-// MinVerifierSecretLen is the least length in bytes of a Verifier's secret.
+// MinVerifierSecretLen is the minimum length in bytes of a Verifier's secret.
 const MinVerifierSecretLen = 32
 
 const (
@@ -38,23 +38,26 @@ const (
 	cookieDomain = "dtlsserver cookie 2"
 )
 
-// Verdict is what a Verifier makes of a datagram.
+// Verdict is the result of Verifier.Verify for a datagram.
 type Verdict uint8
 
 // The verdicts.
 const (
-	// VerdictNotHello: the datagram does not begin with a ClientHello. Drop it.
+	// VerdictNotHello means that the datagram does not begin with a ClientHello.
+	// Drop it.
 	VerdictNotHello Verdict = iota
-	// VerdictChallenge: the sender has not proven its address. Send it the answer.
+	// VerdictChallenge means that the sender has not proven its address. Send it the
+	// answer.
 	VerdictChallenge
-	// VerdictVerified: the sender has proven its address. A handshake may
-	// start: a Server does so by itself.
+	// VerdictVerified means that the sender has proven its address, and a handshake
+	// may start. A Server starts it by itself.
 	VerdictVerified
-	// VerdictWrongCookie: the hello returns a cookie of the last second which is
-	// not good for it. Drop it. Some clients change in each hello what the cookie
-	// is for, and each would be answered by another cookie, without end, as fast
-	// as the network is. Whoever has lost its cookie for another reason sends its
-	// hello again, and that is answered when the cookie is a second old.
+	// VerdictWrongCookie means that the hello returns a cookie of the last second
+	// that is not valid for it. Drop it. Some clients change, in each hello, what
+	// the cookie depends on; answering each with a new cookie would be an endless
+	// exchange at the speed of the network. A client that has lost its cookie for
+	// another reason sends its hello again, and is answered when the cookie is a
+	// second old.
 	VerdictWrongCookie
 )
 
@@ -64,7 +67,7 @@ func (v Verdict) String() string {
 	case VerdictNotHello:
 		return "NotHello"
 	case VerdictChallenge:
-		return "Answer"
+		return "Challenge"
 	case VerdictVerified:
 		return "Verified"
 	case VerdictWrongCookie:
@@ -73,20 +76,21 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("Verdict(%d)", uint8(v))
 }
 
-// Verifier makes clients prove that they can receive at the address that they
-// send from, before the server keeps anything of them: the stateless cookie
+// Verifier makes clients prove that they receive at the address that they send
+// from, before the server keeps any state for them. This is the stateless cookie
 // exchange of DTLS (RFC 6347 section 4.2.1).
 //
-// A cookie has the time, and an HMAC-SHA-256, cut to 29 bytes, over the client's
-// address and port, the time, and the version and the random of its hello: what
-// is sure to stay the same in the second one, and to be in its first fragment.
-// Its key is derived from the secret and the time and changes every 30 s; a
-// cookie is good for 30 to 60 s, and so is one made by a clock that is up to
-// 30 s ahead. Servers with the same secret accept each other's cookies.
+// A cookie consists of the time and an HMAC-SHA-256, truncated to 29 bytes, of
+// the client's address and port, the time, and the version and random of its
+// hello. These do not change in the second hello, and are in its first fragment.
+// The HMAC's key is derived from the secret and the time, and changes every 30 s.
+// A cookie is valid for 30 to 60 s. A cookie made by a clock that is up to 30 s
+// ahead is also accepted. Servers with the same secret accept each other's
+// cookies.
 //
-// A Verifier keeps nothing about clients and may be used by several goroutines
-// at once, and by several servers. It comes from NewVerifier; the zero value
-// cannot be used.
+// A Verifier keeps no state for clients. It may be used by several goroutines and
+// several servers at the same time. Verifiers are created by NewVerifier; the
+// zero value is not usable.
 type Verifier struct {
 	scope   []byte
 	secrets *atomic.Pointer[[][]byte] // current first; shared with WithScope's
@@ -94,10 +98,10 @@ type Verifier struct {
 }
 
 // NewVerifier returns a Verifier with a secret of at least MinVerifierSecretLen
-// random bytes. Cookies made with one of the previous secrets are still
-// accepted. A secret of zeros, which is likely one that was never set, and one
-// that comes twice are errors; they count from 0, the current one. The secrets
-// are copied.
+// random bytes. Cookies made with one of the previous secrets are still accepted.
+// A secret that is too short, a secret of only zeros, which was probably never
+// set, and two equal secrets are errors, which number the secrets from 0, the
+// current one. The secrets are copied.
 func NewVerifier(secret []byte, previous ...[]byte) (*Verifier, error) {
 	v := &Verifier{secrets: new(atomic.Pointer[[][]byte])}
 	if err := v.SetSecret(secret, previous...); err != nil {
@@ -117,8 +121,9 @@ func newRandomVerifier() *Verifier {
 	return v
 }
 
-// SetSecret replaces the secret, as NewVerifier does, also while the Verifier
-// is in use. To rotate, give the old secret as previous for two minutes.
+// SetSecret replaces the secrets. Its arguments and errors are those of
+// NewVerifier. It may be called while the Verifier is in use. To rotate, pass the
+// old secret as previous for two minutes.
 func (v *Verifier) SetSecret(secret []byte, previous ...[]byte) error {
 	secrets := make([][]byte, 0, 1+len(previous))
 	for i, s := range append([][]byte{secret}, previous...) {
@@ -134,19 +139,19 @@ func (v *Verifier) SetSecret(secret []byte, previous ...[]byte) error {
 	return nil
 }
 
-// WithScope returns a Verifier with the same secrets whose cookies are good
-// only in the scope: say, the name of one of several services that share the
-// secret. The scope is copied.
+// WithScope returns a Verifier with the same secrets whose cookies are valid only
+// in the given scope, for example the name of one of several services that share
+// the secret. The scope is copied.
 func (v *Verifier) WithScope(scope []byte) *Verifier {
 	return &Verifier{scope: bytes.Clone(scope), secrets: v.secrets}
 }
 
-// Verify looks at a datagram that came from remote at the time now. With
-// VerdictChallenge it appends to dst the datagram that must be sent to remote, which
-// is never longer than the hello; otherwise it returns dst as it is. Nothing of the arguments is
-// kept. A hello whose cookie is stale, wrong or of another address is treated as
-// one without cookie, unless the cookie says that it is less than a second old:
-// see VerdictWrongCookie.
+// Verify examines a datagram that came from remote at the time now. With
+// VerdictChallenge, it appends to dst the datagram of 60 bytes that must be sent
+// to remote; otherwise it returns dst unchanged. Verify does not retain its
+// arguments. A hello whose cookie is stale, wrong or for another address is
+// treated as one without a cookie, unless the cookie claims to be less than a
+// second old: see VerdictWrongCookie.
 func (v *Verifier) Verify(dst, datagram []byte, remote netip.AddrPort, now time.Time) (Verdict, []byte) {
 	reader, _ := helloReaders.Get().(*engine.HelloReader)
 	if reader == nil {

@@ -1,11 +1,11 @@
-// Package console is an EventHandler for terminals: it writes the events of a
-// dtlsserver.Server as lines, errors in crimson, warnings in dark orange, infos
+// Package console is an EventHandler for terminals. It writes the events of a
+// dtlsserver.Server as lines: errors in crimson, warnings in dark orange, infos
 // in dark blue and messages in dark magenta.
 //
 //	server.Handler = dtlsserver.MultiHandler(console.New(os.Stderr), service)
 //
-// A terminal acts upon control characters, so what peers send is written with
-// all that does not print escaped.
+// Terminals interpret control characters, so non-printing characters in what
+// peers send are escaped.
 package console
 
 import (
@@ -36,12 +36,12 @@ const (
 	maxText = 256
 )
 
-// Handler is a dtlsserver.EventHandler that writes what it is told. It comes
-// from New and is safe for concurrent use.
+// Handler is a dtlsserver.EventHandler that writes each event and message.
+// Handlers are created by New and are safe for concurrent use.
 //
-// It writes before it returns, which the server's loop waits for. A terminal is
-// fast enough; in front of a writer that may block, as a pipe may, put one that
-// buffers.
+// A Handler writes before it returns, and the server's loop waits for it. A
+// terminal is fast enough. If the writer may block, as a pipe may, put a
+// buffering writer in front of it.
 type Handler struct {
 	color atomic.Bool
 
@@ -51,18 +51,18 @@ type Handler struct {
 
 var _ dtlsserver.EventHandler = (*Handler)(nil)
 
-// New returns a Handler that writes to w, one Write for each event; errors of w
-// are ignored. It uses colours when w is a terminal and the environment
+// New returns a Handler that writes to w, with one Write for each event. Errors
+// of w are ignored. Colours are used if w is a terminal and the environment
 // variable NO_COLOR is empty or not set (https://no-color.org). They are meant
-// for light backgrounds: NO_COLOR or SetColor(false) elsewhere.
+// for light backgrounds: on others, set NO_COLOR or call SetColor(false).
 func New(w io.Writer) *Handler {
 	h := &Handler{w: w}
 	h.color.Store(wantsColor(w))
 	return h
 }
 
-// SetColor turns colours on or off, whatever the writer is. Without them,
-// Handler writes no escape sequence at all.
+// SetColor turns colours on or off, whatever the writer is. Without colours, the
+// Handler writes no escape sequences.
 func (h *Handler) SetColor(on bool) { h.color.Store(on) }
 
 // wantsColor takes any character device for a terminal: on others, such as the
@@ -76,16 +76,16 @@ func wantsColor(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// Error writes a line.
+// Error writes the event as a line.
 func (h *Handler) Error(e dtlsserver.Event) { h.event(crimson, "error", e) }
 
-// Warning writes a line.
+// Warning writes the event as a line.
 func (h *Handler) Warning(e dtlsserver.Event) { h.event(darkOrange, "warning", e) }
 
-// Info writes a line.
+// Info writes the event as a line.
 func (h *Handler) Info(e dtlsserver.Event) { h.event(darkBlue, "info", e) }
 
-// DatagramReceived writes two lines: the peer and up to 256 bytes of the
+// DatagramReceived writes two lines: the peer with up to 256 bytes of the
 // plaintext as a quoted string, and up to 64 bytes of the record in hexadecimal.
 func (h *Handler) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
 	h.print(darkMagenta,
@@ -93,8 +93,8 @@ func (h *Handler) DatagramReceived(s *dtlsserver.Session, cipherText, plainText 
 		strings.Repeat(" ", len(timeLayout)+1)+"record of "+hexadecimal(cipherText))
 }
 
-// Printf writes a line of the program's own among the events, without colour
-// and as it is: pass what came from the network through Printable, or format it
+// Printf writes a line of the program between the events, without colour and
+// without escaping: pass text from the network through Printable, or format it
 // with %q.
 func (h *Handler) Printf(format string, args ...any) {
 	h.print("", fmt.Sprintf(format, args...))
@@ -128,8 +128,8 @@ func (h *Handler) print(color string, lines ...string) {
 	_, _ = io.WriteString(h.w, b.String()) // there is no better place to tell of a failure
 }
 
-// Printable returns s with what does not print escaped as in a Go string
-// literal, among it all that a terminal would act upon.
+// Printable returns s with non-printing characters escaped as in a Go string
+// literal, including all that a terminal would interpret.
 func Printable(s string) string { return printable.Text(s) }
 
 // hexadecimal returns the length of b and its beginning.

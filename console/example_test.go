@@ -25,7 +25,7 @@ func Example() {
 	// a line of the program's own
 }
 
-// People read the terminal, machines the log.
+// Events are written to the terminal for people, and to a log for machines.
 func ExampleNew() {
 	server := &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(map[string][]byte{"sensor-1": []byte("0123456789abcdef")}),

@@ -25,10 +25,10 @@ type session interface {
 	Close() error
 }
 
-// Conn is a session as a net.Conn. Its methods are safe for concurrent use; an
-// EventHandler must not call Read and Write, which may wait.
+// Conn is a session as a net.Conn. Its methods are safe for concurrent use. An
+// EventHandler must not call Read or Write, which may wait.
 //
-// The errors named here come wrapped in a *net.OpError, but for io.EOF and
+// The errors named below are wrapped in a *net.OpError, except io.EOF and
 // io.ErrShortBuffer.
 type Conn struct {
 	listener *Listener
@@ -55,22 +55,22 @@ func newConn(l *Listener, s session) *Conn {
 	return c
 }
 
-// Session returns the session behind the connection: who the peer is, its
-// figures, keying material. Closing the session ends the connection, which must
-// still be closed.
+// Session returns the session of the connection, with the peer's identity,
+// statistics and keying material. Closing the session ends the connection, which
+// must still be closed.
 func (c *Conn) Session() *dtlsserver.Session {
 	s, _ := c.session.(*dtlsserver.Session)
 	return s
 }
 
-// Read reads one message, which may be empty. When b is too short for it, the
-// rest of the message is lost, and io.ErrShortBuffer is returned with what
-// fits; 16384 bytes are always enough.
+// Read reads one message, which may be empty. If b is too short, Read returns
+// io.ErrShortBuffer and the part that fits; the rest of the message is lost. A
+// buffer of 16384 bytes is always large enough.
 //
-// When the session is over and all that came before its end is read, the error
-// is io.EOF if the peer has closed it, and otherwise the reason of its end, for
-// example dtlsserver.ErrIdleTimeout; where it was closed on this side that is
-// net.ErrClosed, as it is after Close. After the deadline it is
+// When the session has ended and all messages have been read, Read returns io.EOF
+// if the peer closed the session, and otherwise the reason for its end, for
+// example dtlsserver.ErrIdleTimeout. If the session was closed on this side, or
+// after Close, the error is net.ErrClosed. After the deadline, it is
 // os.ErrDeadlineExceeded.
 func (c *Conn) Read(b []byte) (int, error) {
 	c.reading.Lock()
@@ -97,15 +97,15 @@ const (
 	maxWait = 16 * time.Millisecond
 )
 
-// Write writes b as one message, in one record and one datagram. It may be
-// empty. That Write succeeds does not say that the message arrives.
+// Write sends b as one message, in one record and one datagram. b may be empty.
+// Write returning nil does not mean that the message arrives.
 //
-// As a write to a UDP socket, Write waits while the server's socket is full, but
-// never for the peer. After the deadline, before or while it waits, the error
-// is os.ErrDeadlineExceeded and nothing was sent; after Close it is
-// net.ErrClosed. A session that is over gives the reason of its end, for
-// example dtlsserver.ErrPeerClosed. After other errors, as
-// dtlsserver.ErrMessageTooLong, the connection lives on.
+// Like a write to a UDP socket, Write waits while the server's socket is full. It
+// never waits for the peer. If the deadline has passed or passes while Write
+// waits, nothing is sent, and Write returns os.ErrDeadlineExceeded. After Close,
+// it returns net.ErrClosed. If the session has ended, it returns the reason, for
+// example dtlsserver.ErrPeerClosed. After other errors, such as
+// dtlsserver.ErrMessageTooLong, the connection stays open.
 func (c *Conn) Write(b []byte) (int, error) {
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
 		switch {
@@ -140,8 +140,9 @@ func (c *Conn) pause(d time.Duration) {
 	}
 }
 
-// Close closes the connection and its session, and tells the peer. Messages
-// that wait to be read are lost. Closing twice returns net.ErrClosed.
+// Close closes the connection and its session, and sends close_notify to the
+// peer. Messages that have not been read are lost. Closing a connection again
+// returns net.ErrClosed.
 func (c *Conn) Close() error {
 	first := false
 	c.once.Do(func() {
@@ -165,8 +166,8 @@ func (c *Conn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.session.L
 // RemoteAddr returns the peer's address, a *net.UDPAddr.
 func (c *Conn) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.session.RemoteAddr()) }
 
-// SetDeadline sets the deadlines of Read and Write, also of calls that wait.
-// The zero time is none.
+// SetDeadline sets the deadlines of Read and Write, including those of calls in
+// progress. The zero time means no deadline.
 func (c *Conn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err

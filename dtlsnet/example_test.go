@@ -14,8 +14,7 @@ import (
 	"github.com/dtlsserver/dtlsserver/dtlsservertest"
 )
 
-// A service that answers each message, with a goroutine for each peer, and a
-// client.
+// A service answers each message, with one goroutine for each peer.
 func Example() {
 	key := []byte("a random key, 32 bytes or more..")
 	server := &dtlsserver.Server{

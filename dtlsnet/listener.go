@@ -1,5 +1,5 @@
-// Package dtlsnet gives the sessions of a dtlsserver.Server as connections of
-// package net, for code that wants Accept:
+// Package dtlsnet provides the sessions of a dtlsserver.Server as connections of
+// package net, for code that needs Accept:
 //
 //	listener, err := dtlsnet.Listen("udp", ":4433", &dtlsserver.Server{PSK: keys})
 //	if err != nil {
@@ -14,15 +14,15 @@
 //		go serve(conn)
 //	}
 //
-// A connection carries messages, as one of UDP does: each Write is one record
-// in one datagram, and each Read returns one message. Messages may be lost or
-// come out of order; what comes is the peer's, whole, and comes once.
+// A connection carries messages, as a UDP connection does: each Write sends one
+// record in one datagram, and each Read returns one message. Messages may be lost
+// or arrive out of order. A message that arrives is authentic, complete and
+// delivered once.
 //
-// Between the serving loop of the Server, which waits for nobody, and readers,
-// who may be slow, are bounded queues. What does not fit them is dropped and
-// counted: see [ListenConfig] and [Listener.Stats]. Code that can be written as
-// a dtlsserver.EventHandler does without the queues, and without a goroutine
-// for each peer.
+// The serving loop of the Server waits for no one, and readers may be slow.
+// Bounded queues are between them. What does not fit in a queue is dropped and
+// counted: see [ListenConfig] and [Listener.Stats]. Code that can be written as a
+// dtlsserver.EventHandler needs neither the queues nor a goroutine for each peer.
 package dtlsnet
 
 import (
@@ -36,21 +36,21 @@ import (
 	"github.com/dtlsserver/dtlsserver"
 )
 
-// The defaults of ListenConfig's fields.
+// Defaults for the fields of ListenConfig.
 const (
 	DefaultBacklog    = 128      // connections
 	DefaultConnBuffer = 64 << 10 // bytes
 )
 
-// ListenConfig has the limits of a Listener. The zero value is the one that
-// Listen uses.
+// ListenConfig contains the limits of a Listener. The zero value has the default
+// limits, which Listen uses.
 type ListenConfig struct {
-	// Backlog is how many connections may wait for Accept. Beyond it, new
-	// sessions are closed. Zero: DefaultBacklog.
+	// Backlog is how many connections may wait for Accept. Beyond it, new sessions
+	// are closed. If zero, DefaultBacklog is used.
 	Backlog int
-	// ConnBuffer is how many bytes of messages may wait for Read in one
-	// connection, each counting two more than its length. Beyond it, new
-	// messages are dropped. Zero: DefaultConnBuffer.
+	// ConnBuffer is how many bytes of messages may wait for Read in one connection.
+	// Each message counts two bytes more than its length. Beyond ConnBuffer, new
+	// messages are dropped. If zero, DefaultConnBuffer is used.
 	ConnBuffer int
 }
 
@@ -60,14 +60,14 @@ func Listen(network, address string, server *dtlsserver.Server) (*Listener, erro
 }
 
 // Listen calls server.Listen with network and address, and returns a Listener
-// that accepts the server's sessions. It sets server.Handler; the handler that
-// was there is still told everything, before the Listener is. Its fields aside,
-// the server may be used as ever: server.Close ends the Listener and all its
-// connections, and server.ListenPacket opens the socket.
+// that accepts the server's sessions. It replaces server.Handler by a handler
+// that calls the previous one first, and then the Listener. Apart from its
+// fields, the server may be used as usual: server.Close ends the Listener and all
+// its connections, and server.ListenPacket opens the socket.
 //
-// A server that is listening already is refused with an error that wraps
-// dtlsserver.ErrAlreadyServing. Once it is closed, it may be given to Listen
-// again.
+// If the server is already listening, Listen returns an error that wraps
+// dtlsserver.ErrAlreadyServing. When the server has been closed, it may be passed
+// to Listen again.
 func (c *ListenConfig) Listen(network, address string, server *dtlsserver.Server) (*Listener, error) {
 	switch {
 	case c.Backlog < 0:
@@ -105,9 +105,9 @@ type handler struct {
 	listener *Listener
 }
 
-// Listener is a net.Listener that accepts the sessions of a Server once their
-// handshakes are complete. Its methods are safe for concurrent use; their errors
-// come wrapped in a *net.OpError.
+// Listener is a net.Listener that accepts the sessions of a Server when their
+// handshakes are complete. Its methods are safe for concurrent use. They return
+// errors wrapped in a *net.OpError.
 type Listener struct {
 	server     *dtlsserver.Server
 	addr       netip.AddrPort
@@ -125,10 +125,10 @@ type Listener struct {
 	refused uint64
 }
 
-// Accept waits for a session and returns its connection, a *Conn. A session
-// that has ended meanwhile is returned, too: it may have left messages to be
-// read. After Close, and when the server has been closed, the error is
-// net.ErrClosed; when the server's socket has failed, it is the reason.
+// Accept waits for a session and returns its connection, a *Conn. It also returns
+// a session that has ended in the meantime, because there may be messages to
+// read. After Close, or when the server has been closed, Accept returns
+// net.ErrClosed. If the server's socket has failed, it returns that error.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case <-l.done: // comes before what waits in the backlog
@@ -144,12 +144,12 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return nil, l.opError("accept", l.err)
 }
 
-// Close ends Accept and closes the connections that wait for it. Those that
-// were accepted live on until they are closed, or end; the last one to do so
-// closes the server and with it the socket. Until then, the sessions of new
+// Close ends Accept and closes the connections that wait for it. Connections that
+// were accepted stay open until they are closed or their sessions end. The last
+// of them closes the server, and with it the socket. Until then, sessions of new
 // peers are closed when their handshakes are complete. To end everything, call
-// the server's Close, or Shutdown, which also waits: accepted connections are
-// then closed too. Closing twice returns net.ErrClosed.
+// the server's Close, or Shutdown, which also waits; both close accepted
+// connections too. Closing a Listener again returns net.ErrClosed.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -173,20 +173,20 @@ func (l *Listener) Close() error {
 // Addr returns the address that the server listens on, a *net.UDPAddr.
 func (l *Listener) Addr() net.Addr { return net.UDPAddrFromAddrPort(l.addr) }
 
-// Stats are the figures of a Listener.
+// Stats are the statistics of a Listener.
 type Stats struct {
-	// Conns are the connections whose sessions are open, accepted or waiting.
+	// Conns is the number of connections with an open session, accepted or waiting.
 	Conns int
-	// Waiting are the connections that wait for Accept.
+	// Waiting is the number of connections that wait for Accept.
 	Waiting int
-	// Refused counts sessions that were closed because Backlog connections
-	// waited, or after Close.
+	// Refused counts sessions that were closed because Backlog connections were
+	// waiting, or because the Listener was closed.
 	Refused uint64
-	// Dropped counts messages for which a connection had no room.
+	// Dropped counts messages that did not fit in the buffer of a connection.
 	Dropped uint64
 }
 
-// Stats returns the Listener's figures.
+// Stats returns the Listener's statistics.
 func (l *Listener) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()

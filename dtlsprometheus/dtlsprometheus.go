@@ -1,28 +1,29 @@
-// Package dtlsprometheus exports the figures of a dtlsserver.Server to
-// Prometheus. It is a module of its own, so that importers of dtlsserver do not
-// get the Prometheus client library unless they ask for it.
+// Package dtlsprometheus exports the statistics of a dtlsserver.Server to
+// Prometheus. It is a separate module, so that importers of dtlsserver do not
+// depend on the Prometheus client library unless they use it.
 //
 // # Use
 //
-// A Metrics is a prometheus.Collector, and an EventHandler that stands beside
-// the one of the service:
+// A Metrics is a prometheus.Collector and a dtlsserver.EventHandler, which is used
+// beside the handler of the service:
 //
 //	server := &dtlsserver.Server{PSK: keys}
 //	metrics := dtlsprometheus.New(server)
 //	server.Handler = dtlsserver.MultiHandler(metrics, handler)
 //	prometheus.MustRegister(metrics)
 //
-// When it is not told the events, everything works but what is marked below.
+// If a Metrics does not receive the events, the metrics that are marked "by events"
+// below do not change. The others do.
 //
-// Several servers in one process need a label that tells them apart, which a
-// wrapping registerer adds to all of a server's metrics:
+// Several servers in one process need a label that distinguishes them. A wrapping
+// registerer adds it to all metrics of a server:
 //
 //	prometheus.WrapRegistererWith(prometheus.Labels{"server": "coap"}, registry).MustRegister(metrics)
 //
 // # Metrics
 //
-// Labels have few values, and none that a peer can choose: no addresses, names
-// or identities, and no alerts by their numbers.
+// Labels have few values, and peers cannot choose them: there are no addresses,
+// names, identities or alert numbers.
 //
 //	dtls_server_sessions                                gauge
 //	dtls_server_handshakes_in_progress                  gauge
@@ -48,33 +49,33 @@
 //	dtls_server_handshake_failure_events_total{reason}  counter    by events
 //	dtls_server_events_total{level,kind}                counter    by events
 //
-// The reasons of drops are the fields of dtlsserver.Drops. They are normal in a
-// network that loses and repeats datagrams.
+// The reasons of drops correspond to the fields of dtlsserver.Drops. Drops are normal
+// in a network that loses and repeats datagrams.
 //
 // The duration is that of completed handshakes, from the returned cookie to the
-// client's Finished, so without the round trip of the cookie and with the time
-// of the hooks. A lost flight costs 1 s, then 2 s, 4 s and so on, which is where
-// the bounds of the upper buckets are: each holds one retransmission more.
+// client's Finished. It includes the time of the hooks, but not the round trip of the
+// cookie. A lost flight costs 1 s, and if it is lost again, another 2 s, 4 s and so on.
+// These are the bounds of the upper buckets, so that each one holds the handshakes with
+// one more retransmission.
 //
-// Failures have the reasons
+// The reasons of handshake failures are
 //
-//	timeout         the client said no more
-//	wrong_psk       its Finished did not open: wrong key or unknown identity
-//	alert_sent      the server could not agree with it or understand it
-//	alert_received  it gave up with an alert
-//	refused         its certificate, or VerifyConnection, did not do
-//	evicted         it gave way to newer ones at a limit
+//	timeout         the client stopped answering
+//	wrong_psk       the client's Finished could not be decrypted: wrong key or unknown identity
+//	alert_sent      the server could not agree with the client or understand it
+//	alert_received  the client gave up with an alert
+//	refused         the client's certificate was not accepted, or VerifyConnection returned an error
+//	evicted         the handshake was given up for others at a limit
 //	closed          the server, or the session, was closed
 //	other           none of these
 //
-// and events, at the levels warning and error, the names of their
-// dtlsserver.EventKind. An alarm belongs on level="error": those are for the
-// operator to act upon. An event that stands for several counts for as many,
-// up to a second late and with the reason of the latest. Handshakes that failed
-// because the server has no random bytes, or its certificate's key does not
-// work, are errors and have no reason here.
+// The kind of an event is the name of its dtlsserver.EventKind, and its level is warning
+// or error. Alert on level="error": these events need the operator's attention. A folded
+// event counts for all events that it stands for, up to a second late and with the reason
+// of the latest. A handshake that failed because the server has no random bytes, or
+// because its certificate's key failed, is an event at level error and has no reason here.
 //
-// A rate of failures, in PromQL:
+// The rate of failures, in PromQL:
 //
 //	rate(dtls_server_handshakes_failed_total[5m]) / rate(dtls_server_handshakes_started_total[5m])
 package dtlsprometheus
@@ -94,8 +95,8 @@ const (
 	subsystem = "server"
 )
 
-// Metrics are the metrics of one Server. It comes from New; the zero value
-// cannot be used. It is safe for concurrent use.
+// Metrics are the metrics of one Server. They are created by New; the zero value
+// is not usable. A Metrics is safe for concurrent use.
 type Metrics struct {
 	stats     func() dtlsserver.Stats
 	durations prometheus.Histogram
@@ -108,8 +109,8 @@ var (
 	_ dtlsserver.EventHandler = (*Metrics)(nil)
 )
 
-// New returns the metrics of a server. The server need not be complete yet nor
-// listen; its Handler should come to tell the Metrics, too.
+// New returns the metrics of a server. The server need not be configured or
+// listening yet. Its Handler should later be set to call the Metrics too.
 func New(server *dtlsserver.Server) *Metrics { return newMetrics(server.Stats) }
 
 // buckets are in seconds. See the package comment for those from 1 s on.
@@ -185,14 +186,14 @@ func (m *Metrics) Warning(e dtlsserver.Event) {
 	}
 }
 
-// Info observes the duration of a handshake that is complete.
+// Info records the duration of a completed handshake.
 func (m *Metrics) Info(e dtlsserver.Event) {
 	if e.Kind == dtlsserver.KindHandshakeComplete {
 		m.durations.Observe(e.Time.Sub(e.Session.Stats().Started).Seconds())
 	}
 }
 
-// DatagramReceived does nothing: the server counts messages itself.
+// DatagramReceived does nothing: the server itself counts messages.
 func (m *Metrics) DatagramReceived(*dtlsserver.Session, []byte, []byte) {}
 
 // reasons are the values of the label reason of failures.

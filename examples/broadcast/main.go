@@ -1,5 +1,5 @@
-// Broadcast passes on what one client sends to all others that are connected, as a
-// chat room does.
+// Broadcast forwards what one client sends to all other connected clients, like a
+// chat room.
 //
 //	go run ./examples/broadcast
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4433 -psk_identity alice -psk 1a2b3c4d5e6f

@@ -1,5 +1,5 @@
-// Client is the other end of examples/server: it sends each line of its
-// standard input as a datagram and prints the replies, a line each.
+// Client is a client for examples/server. It sends each line of its standard input
+// as a datagram and prints each reply as a line.
 //
 //	go run ./examples/client -addr 127.0.0.1:4433 -psk Client_identity=1a2b3c4d5e6f
 //

@@ -1,11 +1,12 @@
-// Cluster runs two servers with the same secrets, as behind a load balancer that
-// does not know DTLS. Its forwarder sends the first datagram of a client to one and
-// all others to two: the cookie that one has made is proven to two.
+// Cluster runs two servers with the same secrets, as they would run behind a load
+// balancer that does not know DTLS. Its forwarder sends the first datagram of each
+// client to server one and all others to server two, which accepts the cookie that
+// server one made.
 //
 //	go run ./examples/cluster
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4433 -psk_identity sensor-1 -psk 1a2b3c4d5e6f
 //
-// Each server resumes sessions of the other, by tickets:
+// Each server resumes sessions of the other, with session tickets:
 //
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4434 -psk_identity sensor-1 -psk 1a2b3c4d5e6f -cipher ECDHE-PSK-CHACHA20-POLY1305 -sess_out session.pem
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4435 -psk_identity sensor-1 -psk 1a2b3c4d5e6f -cipher ECDHE-PSK-CHACHA20-POLY1305 -sess_in session.pem

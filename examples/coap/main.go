@@ -1,6 +1,6 @@
 // Command coap serves CoAP over DTLS with pre-shared keys (RFC 7252 section
-// 9.1.3.1): the requests are go-coap's, which gets its connections from
-// dtlsnet. Each client has a note, which it may read and write:
+// 9.1.3.1). The library go-coap serves the requests, on connections from dtlsnet.
+// Each client has a note that it can read and write:
 //
 //	coap-client-gnutls -u sensor-1 -k "a key of sensor 1" -m put -e "21.5 degrees" coaps://127.0.0.1/note
 //	coap-client-gnutls -u sensor-1 -k "a key of sensor 1" coaps://127.0.0.1/note

@@ -3,8 +3,8 @@
 //
 //	go run ./examples/demo
 //
-// It prints events as they happen, in colour on a terminal unless NO_COLOR is
-// set, checks that they are the right ones, and exits with status 1 if not.
+// It prints events as they happen, in colour on a terminal unless NO_COLOR is set,
+// and checks that they are the expected ones. If not, it exits with status 1.
 package main
 
 import (

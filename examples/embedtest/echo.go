@@ -1,10 +1,10 @@
-// Package embedtest is a service with a DTLS server in it, and its test.
+// Package embedtest is a service with an embedded DTLS server, and its test.
 package embedtest
 
 import "github.com/dtlsserver/dtlsserver"
 
-// NewServer returns a server that sends back what devices send. Each has a key
-// of its own.
+// NewServer returns a server that echoes what devices send. Each device has its
+// own key.
 func NewServer(keys map[string][]byte) *dtlsserver.Server {
 	return &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(keys),

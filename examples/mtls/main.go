@@ -1,10 +1,10 @@
-// Mtls shows mutual authentication: a server and a client, each with a
-// certificate, that trust one authority and nobody else.
+// Mtls shows mutual authentication: a server and a client, each with a certificate,
+// trust a common authority and no other.
 //
 //	go run ./examples/mtls
 //
-// Both are in this process, and so is the authority: its keys exist in memory
-// only. A service reads its certificate with tls.LoadX509KeyPair instead.
+// All three are in this process, and their keys exist in memory only. A service
+// would read its certificate with tls.LoadX509KeyPair instead.
 package main
 
 import (

@@ -1,5 +1,6 @@
-// Psksql looks pre-shared keys up in a database, by database/sql. This one is
-// SQLite; it is a module of its own, so that nobody else has to get the driver.
+// Psksql looks up pre-shared keys in a database with database/sql. The database here
+// is SQLite. The example is a separate module, so that the others do not depend on the
+// driver.
 //
 //	go run . -db devices.db
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4433 -psk_identity sensor-1 -psk 1a2b3c4d5e6f

@@ -3,17 +3,17 @@
 //
 //	go run ./examples/server -addr 127.0.0.1:4433 -psk Client_identity=1a2b3c4d5e6f
 //
-// The other end of it is examples/client, or any DTLS 1.2 client:
+// Its client is examples/client, or any other DTLS 1.2 client:
 //
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4433 -psk_identity Client_identity -psk 1a2b3c4d5e6f
 //
-// With a certificate there is no pre-shared key unless -psk is given too. With
+// With -cert and -key, there is no pre-shared key unless -psk is given too. With
 // -client-ca, clients need a certificate of that authority:
 //
 //	go run ./examples/server -cert server.pem -key server.key -client-ca ca.pem
 //	openssl s_client -dtls1_2 -connect 127.0.0.1:4433 -CAfile ca.pem -cert client.pem -key client.key
 //
-// It ends on SIGINT and SIGTERM, and tells its peers.
+// It ends on SIGINT and SIGTERM, and sends close_notify to its peers.
 package main
 
 import (

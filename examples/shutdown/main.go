@@ -1,5 +1,5 @@
-// Shutdown ends gracefully on SIGINT and SIGTERM: new clients are refused,
-// handshakes in progress come to their end, and clients are told to go.
+// Shutdown shows a graceful end on SIGINT and SIGTERM: new clients are refused,
+// handshakes in progress are completed, and clients are sent close_notify.
 //
 //	go run ./examples/shutdown
 package main

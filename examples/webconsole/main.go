@@ -1,14 +1,14 @@
-// Webconsole is a DTLS server whose window is a web page: server information,
-// messages, live figures, start and stop of listening, and a line to send text
-// to a peer.
+// Webconsole is a DTLS server with a web page as its user interface. The page shows
+// server information, messages and live statistics, starts and stops listening, and
+// sends text to a peer.
 //
 //	go run ./examples/webconsole
-//	go run ./examples/webconsole -demo     # with a few clients, to see life at once
+//	go run ./examples/webconsole -demo     # with a few clients that send messages
 //
-// It prints the page's address, which holds a token: only who has it can see
-// and do anything. The page is served to this machine only. As
-// examples/server, it answers each datagram with "to <peer>: ACK". It ends on
-// SIGINT and SIGTERM.
+// It prints the address of the page, which contains a token. Without the token, the
+// page shows nothing and does nothing. The page is served to this machine only. Like
+// examples/server, it answers each datagram with "to <peer>: ACK". It ends on SIGINT
+// and SIGTERM.
 package main
 
 import (
