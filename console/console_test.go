@@ -122,19 +122,6 @@ func TestPrintf(t *testing.T) {
 	wantText(t, b.String(), "1. step\n")
 }
 
-func TestPrintable(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"":                   "",
-		`Grüße, "世界" \ .`:    `Grüße, "世界" \ .`,
-		"a\tb\x00\x7f\u0085": `a\tb\x00\x7f\u0085`,
-		"\xf0\x9f":           `\xf0\x9f`,
-		"\ufffd":             "\ufffd",
-	} {
-		wantText(t, Printable(in), want)
-	}
-}
-
 // Whole lines must come out, whoever writes at the same time.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
