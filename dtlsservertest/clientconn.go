@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pion/dtls/v2"
+	//lint:ignore SA1019 the errors of pion/dtls v2 are still this package's
 	"github.com/pion/transport/v2/connctx"
 
 	"github.com/dtlsserver/dtlsserver"
