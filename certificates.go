@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -31,7 +32,13 @@ type ClientHelloInfo struct {
 	CertificateSchemes []tls.SignatureScheme
 	// SupportedProtos are the application protocols that the client offers (ALPN).
 	SupportedProtos []string
+
+	ctx context.Context
 }
+
+// Context returns a context that is done when the handshake is given up or the
+// server closes.
+func (h *ClientHelloInfo) Context() context.Context { return h.ctx }
 
 // VerifyRequest is the argument of Server.VerifyConnection.
 type VerifyRequest struct {
@@ -42,9 +49,9 @@ type VerifyRequest struct {
 	Remote netip.AddrPort
 	// Local is the address that the client wrote to.
 	Local netip.AddrPort
-	// Value becomes Session.Value when the handshake is complete. It is PSK.Value if
-	// the client has a pre-shared key, and otherwise nil. VerifyConnection may set
-	// it.
+	// Value becomes Session.Value when the handshake is complete, unless SetValue
+	// was called before. It is PSK.Value if the client has a pre-shared key, and
+	// otherwise nil. VerifyConnection may set it.
 	Value any
 }
 
@@ -99,9 +106,10 @@ func newCertificate(c *tls.Certificate) (*engine.Certificate, error) {
 const maxSCTs = 60_000
 
 // askCertificate asks GetCertificate, and falls back on Certificates.
-func (s *Session) askCertificate(hello *engine.HelloInfo) (*engine.Certificate, error) {
+func (s *Session) askCertificate(ctx context.Context, hello *engine.HelloInfo) (*engine.Certificate, error) {
 	cfg := s.loop.cfg
 	info := &ClientHelloInfo{
+		ctx:                ctx,
 		ServerName:         hello.ServerName,
 		Remote:             s.remote,
 		Local:              s.LocalAddr(),

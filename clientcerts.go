@@ -70,13 +70,13 @@ func newParsedCertificates(certificates []*x509.Certificate) *parsedCertificates
 func (c *clientCertificates) fill(state *ConnectionState, p *parsedCertificates) {
 	state.PeerCertificates = p.certificates[:p.count:p.count]
 	for _, members := range c.verified {
-		path := make([]*x509.Certificate, len(members))
+		chain := make([]*x509.Certificate, len(members))
 		for i, m := range members {
-			if path[i] = m.other; m.other == nil {
-				path[i] = p.certificates[m.place]
+			if chain[i] = m.other; m.other == nil {
+				chain[i] = p.certificates[m.place]
 			}
 		}
-		state.VerifiedChains = append(state.VerifiedChains, path)
+		state.VerifiedChains = append(state.VerifiedChains, chain)
 	}
 }
 

@@ -33,8 +33,8 @@ func TestAnswersToCloseAreNoJunk(t *testing.T) {
 			answer := p.Sealed(wire.ContentAlert, []byte{1, 0})
 			wantDropped := func(closed, junk uint64) {
 				t.Helper()
-				if d := b.server.Stats().Dropped; d.Closed != closed || d.Junk != junk {
-					t.Errorf("closed %s: %d and %d datagrams were dropped as closed and as junk, want %d and %d", tt.name, d.Closed, d.Junk, closed, junk)
+				if d := b.server.Stats().Dropped; d.Closed != closed || d.UnexpectedDatagrams != junk {
+					t.Errorf("closed %s: %d and %d datagrams were dropped as closed and as junk, want %d and %d", tt.name, d.Closed, d.UnexpectedDatagrams, closed, junk)
 				}
 			}
 			p.send(answer)

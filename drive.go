@@ -155,7 +155,7 @@ func (s *Session) opening() bool {
 	return s.eng.Opening()
 }
 
-// cutSmaller says the flight under way again in datagrams that the socket may take.
+// cutSmaller retransmits the flight under way in datagrams that the socket may take.
 func (s *Session) cutSmaller(now time.Time) {
 	s.loop.mu.Lock()
 	length := int(s.refused)
@@ -279,7 +279,7 @@ func (s *Session) closedLocked(now time.Time, ev engine.Event) {
 		s.abort(s.reason)
 	}
 	if !s.complete {
-		s.clientCertificates = nil
+		s.clientCertificates, s.nextValue = nil, nil
 	}
 	kind := KindSessionClosed
 	switch {

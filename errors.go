@@ -11,13 +11,13 @@ import (
 // Errors returned by Server and Session. ErrServerClosed and ErrSessionClosed unwrap
 // to net.ErrClosed.
 var (
-	// ErrServerClosed is returned by Serve after Close or Shutdown, and by
-	// Session.Write afterwards.
+	// ErrServerClosed is returned by Serve after Close or Shutdown, and by the
+	// methods of Session afterwards.
 	ErrServerClosed error = closedError("dtlsserver: server closed")
-	// ErrSessionClosed is returned by Session.Write after the session has ended.
+	// ErrSessionClosed is returned by the methods of Session after its end.
 	ErrSessionClosed error = closedError("dtlsserver: session closed")
-	// ErrHandshakeIncomplete is returned by Session.Write before the handshake is
-	// complete.
+	// ErrHandshakeIncomplete is returned by the methods of Session before the
+	// handshake is complete.
 	ErrHandshakeIncomplete = errors.New("dtlsserver: handshake not complete")
 	// ErrMessageTooLong is returned by Session.Write for a message that does not fit
 	// in a record or a datagram.
@@ -35,8 +35,9 @@ var (
 	ErrUnknownPSKIdentity = errors.New("dtlsserver: unknown PSK identity")
 )
 
-// Reasons why a session or a handshake ended, in Event.Err. An *AlertError is
-// another.
+// Reasons why a session or a handshake ended, in Event.Err. Others are
+// ErrSessionClosed, ErrServerClosed, an *AlertError, and the error of a random
+// source or of a certificate's key.
 var (
 	// ErrPeerClosed means that the peer sent close_notify.
 	ErrPeerClosed = errors.New("dtlsserver: closed by the peer")
@@ -90,7 +91,7 @@ type AlertError struct {
 }
 
 // Name returns the IANA name of the alert, for example "handshake_failure", or
-// its number if it has none.
+// its number if the package does not know it.
 func (e *AlertError) Name() string { return engine.AlertDescription(e.Code).String() }
 
 // Unwrap returns the error for which the alert was sent. For a plaintext alert of

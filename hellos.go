@@ -17,9 +17,9 @@ const maxVersionAlerts = 100
 
 // Why a hello was refused. If the client was sent an alert, it is an *AlertError.
 var (
-	errWrongCookie = errors.New("dtlsserver: returns a new cookie, but not with the hello or from the address that it is for")
-	errNoVersion   = errors.New("dtlsserver: offers no DTLS 1.2; no alert was sent")
-	errToldVersion = &AlertError{Code: uint8(engine.AlertProtocolVersion), Sent: true, Reason: "ClientHello offers no DTLS 1.2"}
+	errWrongCookie    = errors.New("dtlsserver: returns a new cookie, but not with the hello or from the address that it is for")
+	errNoVersion      = errors.New("dtlsserver: offers no DTLS 1.2; no alert was sent")
+	errVersionRefused = &AlertError{Code: uint8(engine.AlertProtocolVersion), Sent: true, Reason: "ClientHello offers no DTLS 1.2"}
 )
 
 // refuseVersion refuses a client that cannot do DTLS 1.2, has not proven its
@@ -39,7 +39,7 @@ func (l *loop) refuseVersion(now time.Time, m *udpio.Message, hello *engine.Hell
 	l.alerts++
 	l.counters.versionAlerts.Add(1)
 	_ = l.conn.Send(hello.AppendProtocolVersion(l.request[:0]), m.Remote, m.Local) // counted; the client asks again
-	l.refusedHello(now, m, errToldVersion)
+	l.refusedHello(now, m, errVersionRefused)
 }
 
 // refusedHello reports a hello that was refused. Each reason folds for itself.

@@ -241,8 +241,8 @@ func (s *Session) answerPSKLocked(now time.Time, psk PSK, err error) {
 
 // askCertificateLocked has the certificate for a client looked up.
 func (s *Session) askCertificateLocked(hello *engine.HelloInfo) {
-	s.submitHookLocked(func(context.Context) func(time.Time) {
-		c, err := s.askCertificate(hello)
+	s.submitHookLocked(func(ctx context.Context) func(time.Time) {
+		c, err := s.askCertificate(ctx, hello)
 		return func(now time.Time) {
 			if err != nil {
 				s.raise(Event{Kind: KindCertificateFailed, Time: now, Err: err})

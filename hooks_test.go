@@ -458,3 +458,23 @@ func TestHookContextEnds(t *testing.T) {
 		t.Error("the context is good after the hook")
 	}
 }
+
+// TestCertificateContext: the context of GetCertificate ends with the server.
+func TestCertificateContext(t *testing.T) {
+	t.Parallel()
+	var cause error
+	inBubble(t, func(s *Server) {
+		s.GetCertificate = func(hello *ClientHelloInfo) (*tls.Certificate, error) {
+			<-hello.Context().Done()
+			cause = context.Cause(hello.Context())
+			return nil, cause
+		}
+	}, func(b *bubble) {
+		b.peer(1).greet(ecdheCert)
+		b.server.Close()
+		synctest.Wait()
+		if cause != ErrServerClosed {
+			t.Errorf("its cause is %v", cause)
+		}
+	})
+}

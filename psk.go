@@ -54,8 +54,8 @@ type PSK struct {
 	// compared with the clock when the PSKFunc has returned; sessions do not follow
 	// later changes of the clock.
 	Expires time.Time
-	// Value becomes Session.Value once the client has proven that it has the key. It
-	// may be an account, for example.
+	// Value becomes Session.Value once the client has proven that it has the key,
+	// unless SetValue was called before. It may be an account, for example.
 	Value any
 }
 

@@ -230,7 +230,7 @@ type Server struct {
 	mu              sync.Mutex // guards all following
 	loop            *loop      // nil: not listening
 	endpoint        endpoint   // of loop
-	closing         *loop      // the loop before, which may still be telling its handler
+	closing         *loop      // the loop before, which may still be calling its handler
 	defaultVerifier *Verifier  // when Verifier is nil
 }
 
@@ -271,7 +271,7 @@ func (s *Server) Listen(network, address string) error {
 	}
 	if l != nil {
 		go func() {
-			_ = l.run() // told by KindStopped
+			_ = l.run() // reported by KindStopped
 			s.ended(l)
 		}()
 	}
@@ -368,7 +368,7 @@ func (s *Server) detach(l *loop) {
 	}
 }
 
-// ended notes that the handler was told all about a loop.
+// ended notes that all events of a loop were delivered.
 func (s *Server) ended(l *loop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -424,7 +424,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	l := s.loop
 	if l == nil {
-		l = s.closing // closed, but it may still be telling its handler
+		l = s.closing // closed, but it may still be calling its handler
 	}
 	s.mu.Unlock()
 	if l == nil {

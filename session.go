@@ -264,8 +264,8 @@ func (s *Session) end(reason error, how farewell) {
 	s.endLocked(reason, how)
 }
 
-// giveWay ends a handshake that gives way to another, and sends an alert to the client, who
-// would wait for long otherwise.
+// giveWay ends a handshake that gives way to another, and sends an alert to the
+// client, which would wait for long otherwise.
 func (s *Session) giveWay() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

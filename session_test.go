@@ -235,8 +235,8 @@ func TestSessionAgeCountsFromFullHandshake(t *testing.T) {
 	}
 }
 
-// TestKeyWornOut: one warning past 2^24.5 records.
-func TestKeyWornOut(t *testing.T) {
+// TestKeyUsageLimit: one warning past 2^24.5 records.
+func TestKeyUsageLimit(t *testing.T) {
 	t.Parallel()
 	d := newDirect(t, nil)
 	c := testpeer.New(testIdentity, []byte(testKey), 1)

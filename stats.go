@@ -36,26 +36,26 @@ type Stats struct {
 
 // Drops counts what was dropped, refused or given up, by reason.
 type Drops struct {
-	Junk            uint64 // datagrams of unknown peers that are not a ClientHello
-	Truncated       uint64 // datagrams longer than the receive buffer
-	Malformed       uint64 // records that are not well formed for their type
-	Epoch           uint64 // records of an epoch that has not begun or has ended
-	Replayed        uint64 // records received before, or too old to tell
-	Forged          uint64 // records that could not be decrypted
-	Unauthenticated uint64 // plaintext records that are ignored because anybody can send them
-	Repeated        uint64 // handshake messages received before, for example because an answer was lost
-	EarlyData       uint64 // application data before the handshake was complete
-	Unexpected      uint64 // handshake messages out of order
-	Limit           uint64 // beyond what is kept of one peer in a handshake
-	Closed          uint64 // records of a session that has just ended, and its peer's datagrams for some seconds more
-	ReplayedHellos  uint64 // hellos with a valid cookie that were used before
-	Versions        uint64 // hellos without DTLS 1.2 and without a valid cookie, refused with an alert or silently
-	WrongCookies    uint64 // hellos with a cookie less than a second old that is for another hello or address
-	Refused         uint64 // hellos with a valid cookie, refused at a limit or while shutting down
-	Evicted         uint64 // handshakes given up for others at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
-	EvictedSessions uint64 // open sessions closed for others at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
-	SendFull        uint64 // datagrams that the socket had no room for
-	SendFailed      uint64 // datagrams that the socket refused
+	UnexpectedDatagrams uint64 // of unknown peers, that are not a ClientHello: KindUnexpectedDatagram
+	Truncated           uint64 // datagrams longer than the receive buffer
+	Malformed           uint64 // records that are not well formed for their type
+	Epoch               uint64 // records of an epoch that has not begun or has ended
+	Replayed            uint64 // records received before, or too old to tell
+	Forged              uint64 // records that could not be decrypted
+	Unauthenticated     uint64 // plaintext records that are ignored because anybody can send them
+	Repeated            uint64 // handshake messages received before, for example because an answer was lost
+	EarlyData           uint64 // application data before the handshake was complete
+	UnexpectedMessages  uint64 // handshake messages out of order
+	Limit               uint64 // beyond what is kept of one peer in a handshake
+	Closed              uint64 // records of a session that has just ended, and its peer's datagrams for some seconds more
+	ReplayedHellos      uint64 // hellos with a valid cookie that were used before
+	Versions            uint64 // hellos without DTLS 1.2 and without a valid cookie, refused with an alert or silently
+	WrongCookies        uint64 // hellos with a cookie less than a second old that is for another hello or address
+	Refused             uint64 // hellos with a valid cookie, refused at a limit or while shutting down
+	Evicted             uint64 // handshakes given up for others at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
+	EvictedSessions     uint64 // open sessions closed for others at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
+	SendFull            uint64 // datagrams that the socket had no room for
+	SendFailed          uint64 // datagrams that the socket refused
 }
 
 // counters are the live figures behind Stats.
@@ -105,26 +105,26 @@ func (c *counters) stats() Stats {
 		MessagesReceived:    c.messagesReceived.Load(),
 		MessagesSent:        c.messagesSent.Load(),
 		Dropped: Drops{
-			Junk:            dropped(dropJunk),
-			Truncated:       dropped(dropTruncated),
-			Malformed:       dropped(engine.DropMalformed),
-			Epoch:           dropped(engine.DropEpoch),
-			Replayed:        dropped(engine.DropReplayed),
-			Forged:          dropped(engine.DropForged),
-			Unauthenticated: dropped(engine.DropUnauthenticated),
-			Repeated:        dropped(engine.DropRepeated),
-			EarlyData:       dropped(engine.DropEarlyData),
-			Unexpected:      dropped(engine.DropUnexpected),
-			Limit:           dropped(engine.DropLimit),
-			Closed:          dropped(engine.DropClosed),
-			ReplayedHellos:  dropped(dropReplayedHello),
-			Versions:        dropped(dropVersion),
-			WrongCookies:    dropped(dropWrongCookie),
-			Refused:         dropped(dropRefused),
-			Evicted:         dropped(dropEvicted),
-			EvictedSessions: dropped(dropEvictedSession),
-			SendFull:        dropped(dropSendFull),
-			SendFailed:      dropped(dropSendFailed),
+			UnexpectedDatagrams: dropped(dropJunk),
+			Truncated:           dropped(dropTruncated),
+			Malformed:           dropped(engine.DropMalformed),
+			Epoch:               dropped(engine.DropEpoch),
+			Replayed:            dropped(engine.DropReplayed),
+			Forged:              dropped(engine.DropForged),
+			Unauthenticated:     dropped(engine.DropUnauthenticated),
+			Repeated:            dropped(engine.DropRepeated),
+			EarlyData:           dropped(engine.DropEarlyData),
+			UnexpectedMessages:  dropped(engine.DropUnexpected),
+			Limit:               dropped(engine.DropLimit),
+			Closed:              dropped(engine.DropClosed),
+			ReplayedHellos:      dropped(dropReplayedHello),
+			Versions:            dropped(dropVersion),
+			WrongCookies:        dropped(dropWrongCookie),
+			Refused:             dropped(dropRefused),
+			Evicted:             dropped(dropEvicted),
+			EvictedSessions:     dropped(dropEvictedSession),
+			SendFull:            dropped(dropSendFull),
+			SendFailed:          dropped(dropSendFailed),
 		},
 	}
 }

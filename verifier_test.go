@@ -252,7 +252,7 @@ func TestVerifierTime(t *testing.T) {
 		if got, want := c.Cookie[:cookieHead], []byte{byte(made.Unix() / 30), byte(made.UnixMilli() >> 8), byte(made.UnixMilli())}; !bytes.Equal(got, want) {
 			t.Errorf("the cookie of %v begins with %x, want %x", made, got, want)
 		}
-		hello, _ := engine.ParseHello(c.Hello())
+		hello, _ := new(engine.HelloReader).Read(c.Hello())
 		for _, age := range []time.Duration{0, time.Millisecond, 999 * time.Millisecond, 1234 * time.Millisecond, 30 * time.Second} {
 			if verdict, got, _ := v.verifyHello(nil, &hello, from, made.Add(age)); verdict != VerdictVerified || got != age {
 				t.Errorf("after %v: %v, %v", age, verdict, got)

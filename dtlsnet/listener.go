@@ -86,7 +86,7 @@ func (c *ListenConfig) Listen(network, address string, server *dtlsserver.Server
 	}
 	user := server.Handler
 	if h, ok := user.(handler); ok { // of a Listener before this one
-		h.listener.serverStopped(nil) // if it has not been told yet
+		h.listener.serverStopped(nil) // if it has not been called yet
 		user = h.user
 	}
 	server.Handler = handler{dtlsserver.MultiHandler(user, l.events()), user, l}
@@ -256,7 +256,7 @@ func (l *Listener) over(s session) {
 	}
 }
 
-// serverStopped is told after the end of the last session.
+// serverStopped is called after the end of the last session.
 func (l *Listener) serverStopped(reason error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -77,7 +77,7 @@ var figures = func() (all []figure) {
 	counter("sessions_closed_total", "Open sessions that ended.", func(s *stats) uint64 { return s.SessionsClosed })
 
 	counters("dropped_datagrams_total", "Received datagrams dropped whole, by reason.", "reason",
-		reason{"junk", func(d *drops) uint64 { return d.Junk }},
+		reason{"unexpected_datagram", func(d *drops) uint64 { return d.UnexpectedDatagrams }},
 		reason{"truncated", func(d *drops) uint64 { return d.Truncated }},
 		reason{"version", func(d *drops) uint64 { return d.Versions }},
 		reason{"wrong_cookie", func(d *drops) uint64 { return d.WrongCookies }},
@@ -90,7 +90,7 @@ var figures = func() (all []figure) {
 		reason{"unauthenticated", func(d *drops) uint64 { return d.Unauthenticated }},
 		reason{"repeated", func(d *drops) uint64 { return d.Repeated }},
 		reason{"early_data", func(d *drops) uint64 { return d.EarlyData }},
-		reason{"unexpected", func(d *drops) uint64 { return d.Unexpected }},
+		reason{"unexpected_message", func(d *drops) uint64 { return d.UnexpectedMessages }},
 		reason{"limit", func(d *drops) uint64 { return d.Limit }},
 		reason{"closed", func(d *drops) uint64 { return d.Closed }},
 	)

@@ -13,7 +13,7 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/printable"
 )
 
-// A ClientConfig says who a client is, and what it offers to a server. It may be
+// ClientConfig says who a client is, and what it offers to a server. It may be
 // used for many clients, also at the same time, and must not be changed while they
 // connect.
 //
@@ -60,8 +60,8 @@ type ClientConfig struct {
 //
 // The net.Conn that it returns behaves as a Client does. Its Close closes conn, as
 // Connect does when it returns an error. The context is that of the handshake
-// alone, and nothing else bounds how long that takes: nobody tells a client with a
-// wrong key.
+// alone, and nothing else bounds how long that takes: a client with a wrong key
+// receives no answer.
 //
 // The error wraps that of the context, a *dtlsserver.AlertError with the alert by
 // which the server has refused the client, or what crypto/x509 says about the
@@ -74,7 +74,7 @@ func Connect(ctx context.Context, conn net.Conn, config *ClientConfig) (net.Conn
 	return client, nil
 }
 
-// A Client is a client of a Server, and a net.Conn.
+// Client is a client of a Server, and a net.Conn.
 //
 // Ask and Receive fail the test and are for its own goroutine; all other methods are
 // safe for concurrent use.

@@ -137,8 +137,8 @@ func (c *clientConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Close closes the client, and tells the server by close_notify. To call it again
-// returns net.ErrClosed.
+// Close closes the client and sends close_notify. Closing again returns
+// net.ErrClosed.
 func (c *clientConn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed

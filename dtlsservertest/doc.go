@@ -27,8 +27,8 @@
 //
 // # Waiting
 //
-// Nothing here needs a test to sleep. A [Recorder] has all that the server has
-// told its handler, and waits for what it has not told yet. Each wait ends after
+// No test needs to sleep. A [Recorder] records all events and messages that the
+// server has delivered to its handler, and waits for those to come. Each wait ends after
 // Server.Timeout, and fails the test with what was recorded, the open sessions and
 // the goroutines of the server that do more than wait for a datagram.
 //

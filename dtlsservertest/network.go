@@ -30,12 +30,12 @@ type Link struct {
 	// datagram to be lost, to be carried twice, and to be held back for one to
 	// four times Delay more, so that later ones overtake it.
 	Loss, Duplicate, Reorder float64
-	// Delay is how long each datagram takes. Zero: none, and Reorder holds back
-	// for one to four milliseconds.
+	// Delay is how long each datagram takes. If zero, it takes no time, and Reorder
+	// holds back for one to four milliseconds.
 	Delay time.Duration
 	// MTU is the length in bytes of the largest payload of a datagram that is
-	// carried, as that of dtlsserver.Server is. Longer ones are lost. Zero:
-	// any.
+	// carried, as that of dtlsserver.Server is. Longer ones are lost. If
+	// zero, there is no limit.
 	MTU int
 	// Seed is where the random numbers begin.
 	Seed uint64
@@ -99,7 +99,7 @@ func (n *Network) SetLink(link Link) {
 	clear(n.lanes) // they begin anew
 }
 
-// Stats returns the network's figures.
+// Stats returns the network's statistics.
 func (n *Network) Stats() NetworkStats {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -22,18 +22,17 @@ const (
 	maxText  = 100
 )
 
-// Recorder is a dtlsserver.EventHandler that keeps all that it is told, and waits
-// for what it is not told yet. A Server has one; for another server make one with
-// NewRecorder.
+// Recorder is a dtlsserver.EventHandler that records events and messages, and waits
+// for those to come. A Server has one; for another server make one with NewRecorder.
 //
-// Each Want method finds the first that has not been wanted before, however long
-// ago it was told, and passes over others: to want the same again is to want
-// another one. The why says what must have led to it, and stands in the failure.
+// Each Want method returns the first match that no Want method has returned before,
+// however old, and passes over others. The argument why says what should have led to
+// it, and is part of the failure.
 //
 // The Want methods fail the test and are for its own goroutine; all others are
 // safe for concurrent use.
 type Recorder struct {
-	// Timeout bounds each wait. Zero: 10 s.
+	// Timeout bounds each wait. If zero, it is 10 s.
 	Timeout time.Duration
 
 	t     testing.TB
@@ -119,7 +118,7 @@ func (r *Recorder) Messages() []Message {
 }
 
 // Want waits for an event of a kind and returns it. Events that a peer can cause
-// are folded (see dtlsserver.EventKind): the first is told at once, others within
+// are folded (see dtlsserver.EventKind): the first is delivered at once, others within
 // a second, in one event with their Count.
 func (r *Recorder) Want(kind dtlsserver.EventKind, why string) dtlsserver.Event {
 	r.t.Helper()

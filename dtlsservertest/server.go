@@ -34,8 +34,8 @@ const (
 type Server struct {
 	*dtlsserver.Server
 
-	// Events has all that the server has told its Handler. The Handler has
-	// returned when it is recorded.
+	// Events records all that the server has delivered to its Handler, after the
+	// Handler has returned.
 	Events *Recorder
 
 	// Identity and Key are a random pre-shared key, which the server takes and
@@ -43,26 +43,26 @@ type Server struct {
 	// certificates or an Authority.
 	Identity string
 	Key      []byte
-	// Authority, when not nil, is the authority of a server with certificates.
+	// Authority, if not nil, is the authority of a server with certificates.
 	// Start gives it one for "localhost", if it has none, and trusts the
 	// Authority with certificates of clients, if ClientCAs is nil. Dial trusts
 	// it too, and has a certificate for "client" if ClientAuth asks for one.
 	Authority *Authority
-	// Network is the network that the server and its clients are on. Nil: the
-	// loopback interface of this machine.
+	// Network is the network that the server and its clients are on. If nil, it is
+	// the loopback interface of this machine.
 	Network *Network
 	// Timeout bounds each wait: for a client to connect, a reply, an event, and
-	// the end. Zero: 10 s, or on a Network a minute.
+	// the end. If zero, it is 10 s, or on a Network a minute.
 	Timeout time.Duration
 	// IgnoreLeak reports whether a goroutine that still runs at the end is
 	// meant to, as the idle connection of an HTTP client. Its stack has a line
-	// for each function, with its package, file and line. Nil: none is.
+	// for each function, with its package, file and line. If nil, none is.
 	IgnoreLeak func(stack string) bool
 
 	t          testing.TB
 	group      goroutineGroup
 	started    bool
-	listened   bool            // before Start, so that Events may be told nothing
+	listened   bool            // before Start, so that nothing may be delivered to Events
 	ownKey     bool            // PSK is Identity and Key
 	clientCert tls.Certificate // of Dial's clients, where ClientAuth asks for one
 
@@ -71,8 +71,7 @@ type Server struct {
 	closed  bool
 }
 
-// NewServer starts a server that tells the handler what happens. A nil handler is
-// a NopHandler. The server has a random pre-shared key, which Dial uses, and is
+// NewServer starts a server with a handler. A nil handler is a NopHandler. The server has a random pre-shared key, which Dial uses, and is
 // closed at the test's end.
 func NewServer(t testing.TB, handler dtlsserver.EventHandler) *Server {
 	t.Helper()
@@ -103,12 +102,12 @@ func NewUnstartedServer(t testing.TB, server *dtlsserver.Server) *Server {
 }
 
 // Start starts the server on a free port, and fails the test if it cannot. When it
-// returns, KindListening was told.
+// returns, KindListening has been delivered.
 //
 // A server that listens already, by dtlsnet.Listen say, is used as it is, with
 // the credentials that it has: those of an Authority too are for its maker to
-// set. Events then has what its Handler tells it, and only the goroutines of
-// clients are waited for in the end.
+// set. Events then records only what the Handler passes on to it, and in the end
+// only the goroutines of clients are waited for.
 func (s *Server) Start() {
 	s.t.Helper()
 	if s.started {
@@ -192,8 +191,8 @@ func (s *Server) clientConfig() (*ClientConfig, error) {
 	return nil, errors.New("the server has credentials of its own, which Dial does not know: call DialPSK or DialContext")
 }
 
-// Dial connects a client, which is closed with the server. When it returns, the
-// handler was told KindHandshakeComplete. It fails the test if the client does not
+// Dial connects a client, which is closed with the server. When it returns,
+// KindHandshakeComplete has been delivered. It fails the test if the client does not
 // connect.
 func (s *Server) Dial() *Client {
 	s.t.Helper()
@@ -220,7 +219,7 @@ func (s *Server) mustDial(config *ClientConfig) *Client {
 // connect at the same time: it returns an error and does not fail the test. The
 // error wraps what that of Connect does, and context.DeadlineExceeded after Timeout.
 //
-// Nobody tells a client with a wrong key or an unknown identity: DialContext
+// A client with a wrong key or an unknown identity receives no answer: DialContext
 // returns after Timeout, and KindHandshakeFailed comes after HandshakeTimeout,
 // which is longer than Timeout on loopback. Test it on a Network in a bubble, or
 // set HandshakeTimeout to a second.

@@ -95,9 +95,9 @@ func (s *soak) judge(before, idle, after measurement, idleStats dtlsserver.Stats
 	}
 	want("KindPSKFailed", told(dtlsserver.KindPSKFailed), s.hooks.failed.Load())
 	d := stats.Dropped
-	want("KindUnexpectedDatagram", told(dtlsserver.KindUnexpectedDatagram), d.Junk)
+	want("KindUnexpectedDatagram", told(dtlsserver.KindUnexpectedDatagram), d.UnexpectedDatagrams)
 	want("KindRecordDropped", told(dtlsserver.KindRecordDropped),
-		d.Malformed+d.Epoch+d.Replayed+d.Forged+d.Unauthenticated+d.EarlyData+d.Unexpected+d.Limit)
+		d.Malformed+d.Epoch+d.Replayed+d.Forged+d.Unauthenticated+d.EarlyData+d.UnexpectedMessages+d.Limit)
 	want("datagrams delivered", l.delivered.Load(), stats.MessagesReceived)
 	want("answers and pushes", l.echoed.Load()+l.pushed.Load(), stats.MessagesSent)
 	want("Truncated, Refused and Evicted", d.Truncated+d.Refused+d.Evicted, 0)

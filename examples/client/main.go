@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintln(stderr, "client:", err)
 		return 1
 	}
-	defer conn.Close() // tells the server
+	defer conn.Close() // sends close_notify
 	switch err := talk(ctx, conn, stdin, stdout); {
 	case errors.Is(err, errServerClosed):
 		fmt.Fprintln(stderr, "client:", err)

@@ -66,7 +66,7 @@ var messages = []string{
 // demo is a server that is watched.
 type demo struct {
 	server *dtlsserver.Server
-	events watcher // what it tells
+	events watcher // its events
 	out    *console.Handler
 }
 
@@ -109,7 +109,7 @@ func demonstrate(ctx context.Context, out *console.Handler) error {
 	}
 
 	// Events that peers can cause are folded: the first of a kind and address
-	// is told at once, then at most one a second. All clients have the same
+	// is delivered at once, then at most one a second. All clients have the same
 	// address, so without a pause the next client's events would come late.
 	select {
 	case <-time.After(1100 * time.Millisecond):
@@ -149,7 +149,7 @@ func lookUp(_ context.Context, req dtlsserver.PSKRequest) (dtlsserver.PSK, error
 }
 
 // acknowledge answers a datagram. A reply that cannot be sent is lost, as any
-// datagram may be, and the server tells of it in an event.
+// datagram may be, and the server reports it in an event.
 func acknowledge(s *dtlsserver.Session, _, _ []byte) {
 	_, _ = fmt.Fprintf(s, "to %v: ACK", s.RemoteAddr())
 }
@@ -194,7 +194,7 @@ func ask(client *dtls.Conn, message string) (string, error) {
 	return string(buf[:n]), err
 }
 
-// refuse lets a client fail and checks that the server tells why: by an event
+// refuse lets a client fail and checks that the server reports why: by an event
 // of a kind, then by the handshake's failure. The client cannot tell the cases
 // apart.
 func (d *demo) refuse(ctx context.Context, identity, key string, want dtlsserver.EventKind) error {

@@ -19,7 +19,7 @@ func main() {
 	select {} // the server runs until the program ends
 }
 
-// newServer returns a server that tells logger what happens.
+// newServer returns a server that logs events to logger.
 func newServer(logger dtlsserver.EventHandler) *dtlsserver.Server {
 	return &dtlsserver.Server{
 		// A key in a program is for trying it out: see examples/psksql.
@@ -32,7 +32,7 @@ func newServer(logger dtlsserver.EventHandler) *dtlsserver.Server {
 type echo struct{ dtlsserver.EventHandler }
 
 // DatagramReceived sends a message back. If that fails the reply is lost, as any
-// datagram may be, and the server tells of it in an event.
+// datagram may be, and the server reports it in an event.
 func (echo) DatagramReceived(s *dtlsserver.Session, _, plainText []byte) {
 	_, _ = s.Write(plainText)
 }

@@ -32,7 +32,7 @@ type credentials struct {
 	clientCA, clientAuth string
 }
 
-// parse reads the flags. What is wrong with them it tells on stderr, where no
+// parse reads the flags. It reports what is wrong with them on stderr, where no
 // part of a key is shown.
 func parse(args []string, stderr io.Writer) (*options, error) {
 	opts := &options{server: &dtlsserver.Server{}}

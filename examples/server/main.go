@@ -120,7 +120,7 @@ func serve(ctx context.Context, opts *options, stdout, stderr io.Writer) error {
 	return <-h.stopped
 }
 
-// handler answers datagrams and tells the embedded EventHandler, which prints.
+// handler answers datagrams and calls the embedded EventHandler, which prints.
 type handler struct {
 	dtlsserver.EventHandler
 	out     *console.Handler
@@ -128,7 +128,7 @@ type handler struct {
 	stopped chan error // receives why the server has stopped: nil after Shutdown
 }
 
-// Info tells of most events as they are. That the server can be reached is a
+// Info prints most events as they are. That the server can be reached is a
 // line that scripts can wait for, printed in any case.
 func (h *handler) Info(e dtlsserver.Event) {
 	if e.Kind == dtlsserver.KindListening {
@@ -148,14 +148,14 @@ func (h *handler) Error(e dtlsserver.Event) {
 	}
 }
 
-// DatagramReceived tells of a datagram and answers it.
+// DatagramReceived prints a datagram and answers it.
 func (h *handler) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
 	h.EventHandler.DatagramReceived(s, cipherText, plainText)
 	h.reply(s, plainText)
 }
 
 // acknowledge answers as the DTLS server example of Qt does. A reply that
-// cannot be sent is lost, as any datagram may be, and the server tells of it in
+// cannot be sent is lost, as any datagram may be, and the server reports it in
 // an event.
 func acknowledge(s *dtlsserver.Session, _ []byte) {
 	_, _ = fmt.Fprintf(s, "to %v: ACK", s.RemoteAddr())

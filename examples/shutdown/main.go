@@ -58,7 +58,7 @@ func run(ctx context.Context, server *dtlsserver.Server, address string, stdout 
 	err := server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		// Nothing is wrong: a client with a wrong key is a handshake in progress
-		// until HandshakeTimeout. The sessions have been told all the same.
+		// until HandshakeTimeout. The peers are sent close_notify all the same.
 		fmt.Fprintf(stdout, "ended before some handshakes, hooks or handlers did, after %v\n", grace)
 		return nil
 	}

@@ -16,7 +16,7 @@ import (
 // maxPeers is how many peers the page offers to send to.
 const maxPeers = 100
 
-// webConsole is a DTLS server and what its page is told: its EventHandler.
+// webConsole is a DTLS server and, for its page, its EventHandler.
 type webConsole struct {
 	server   *dtlsserver.Server
 	hub      hub
@@ -39,13 +39,13 @@ func (c *webConsole) listen(address string) error {
 	return c.server.Listen("udp", address)
 }
 
-// Error tells the page.
+// Error sends the event to the page.
 func (c *webConsole) Error(e dtlsserver.Event) { c.tell("error", e) }
 
-// Warning tells the page.
+// Warning sends the event to the page.
 func (c *webConsole) Warning(e dtlsserver.Event) { c.tell("warning", e) }
 
-// Info tells the page.
+// Info sends the event to the page.
 func (c *webConsole) Info(e dtlsserver.Event) { c.tell("info", e) }
 
 func (c *webConsole) tell(level string, e dtlsserver.Event) {
@@ -56,8 +56,8 @@ func (c *webConsole) tell(level string, e dtlsserver.Event) {
 	})
 }
 
-// DatagramReceived tells the page, and acknowledges. An answer that cannot be
-// sent is lost, as any datagram may be, and the server tells of it.
+// DatagramReceived sends the message to the page, and acknowledges. An answer that cannot be
+// sent is lost, as any datagram may be, and the server reports it.
 func (c *webConsole) DatagramReceived(s *dtlsserver.Session, cipherText, plainText []byte) {
 	c.hub.putMessage(message{
 		Time:   time.Now().UnixMilli(),
@@ -68,7 +68,7 @@ func (c *webConsole) DatagramReceived(s *dtlsserver.Session, cipherText, plainTe
 	_, _ = fmt.Fprintf(s, "to %v: ACK", s.RemoteAddr())
 }
 
-// send sends text to a peer, and tells the page.
+// send sends text to a peer, and to the page.
 func (c *webConsole) send(peer, line string) error {
 	addr, err := netip.ParseAddrPort(peer)
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *webConsole) sampleEach(ctx context.Context, period time.Duration) {
 	}
 }
 
-// sample tells the page the server's figures and some of its peers.
+// sample sends the page the server's statistics and some of its peers.
 func (c *webConsole) sample() {
 	var peers []netip.AddrPort
 	for s := range c.server.Sessions() {

@@ -67,7 +67,7 @@ type options struct {
 	demo         bool
 }
 
-// parse reads the flags. What is wrong with them it tells on stderr, where no
+// parse reads the flags. It reports what is wrong with them on stderr, where no
 // part of a key is shown.
 func parse(args []string, stderr io.Writer) (*options, error) {
 	opts := new(options)

@@ -289,7 +289,7 @@ func (e dtls12) addFinished() {
 }
 
 // establish opens the association, whose full handshake was at created.
-func (e *Engine) establish(created time.Time) {
+func (e dtls12) establish(created time.Time) {
 	hs := e.hs
 	if e.cfg.KeyLog != nil {
 		e.cfg.KeyLog("CLIENT_RANDOM", e.clientRandom[:], hs.master[:])

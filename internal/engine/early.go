@@ -37,7 +37,7 @@ func (e *Engine) resumes() bool { return e.state == awaitFinished && e.hs.resume
 // keepEarly keeps a record of the next epoch, unopened, if it can be of use.
 func (e *Engine) keepEarly(r Record) Drop {
 	switch {
-	case e.state < awaitCertificate: // our hello has not been said: it is nobody's
+	case !e.helloAnswered(): // our hello has not been sent: it is nobody's
 		return DropEpoch
 	case r.Type != wire.ContentHandshake && r.Type != wire.ContentAlert:
 		return DropEpoch

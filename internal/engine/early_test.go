@@ -282,3 +282,33 @@ func TestOvertakingDataIsBounded(t *testing.T) {
 		t.Errorf("data in a full handshake: %v", drops)
 	}
 }
+
+// TestAuthentic: what is only kept, and may be anybody's, says nothing of the peer;
+// what opens does.
+func TestAuthentic(t *testing.T) {
+	t.Parallel()
+	d := newDriver(t, newConfig())
+	d.hello()
+	d.toClient()
+	receive := func(b []byte) Result {
+		r, _, ok := NextRecord(b)
+		if !ok {
+			t.Fatal("no record")
+		}
+		d.datagrams++
+		return d.e.Receive(d.now, d.datagrams, r, nil)
+	}
+	forged := append(wire.AppendRecordHeader(nil, wire.ContentHandshake, wire.VersionDTLS12, 1, 9, 40), make([]byte, 40)...)
+	if got := receive(forged); got.Drop != DropNone || got.Authentic {
+		t.Errorf("kept for later: %+v", got)
+	}
+	d.receive(d.client.Flight())
+	d.toClient()
+	d.wantEstablished("in spite of that")
+	if got := receive(d.client.Sealed(wire.ContentApplicationData, []byte("data"))); string(got.Data) != "data" || !got.Authentic {
+		t.Errorf("data: %+v", got)
+	}
+	if got := receive(forged); got.Drop != DropForged || got.Authentic {
+		t.Errorf("forged: %+v", got)
+	}
+}

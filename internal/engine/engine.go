@@ -14,7 +14,7 @@
 //	           |                flight 4: ServerHello, [Certificate],
 //	           |                          [CertificateStatus], [ServerKeyExchange],
 //	           |                          [CertificateRequest], ServerHelloDone
-//	    [awaitCertificate]      flight 4 resent at 1, 3, 7, 15 ... s
+//	    [awaitCertificate]      flight 4 resent at 1.25, 3.75, 8.75 ... s
 //	           |
 //	      [awaitParsing]        EventWork: the client's certificates
 //	           |
@@ -119,8 +119,8 @@ func IsUnnumbered(r Record) bool { return r.Epoch == 0 && r.Type == wire.Content
 const MinMTU = 128
 
 // DefaultFirstTimeout is a little longer than the second of RFC 6347 section
-// 4.2.4.1, which is the clients'. With equal timers, both peers say their flights
-// again for one datagram that was lost, and the server just before the client: one
+// 4.2.4.1, which is the clients'. With equal timers, both peers retransmit their
+// flights for one datagram that was lost, and the server just before the client: one
 // stack takes a single record of what then comes, and gives up.
 const DefaultFirstTimeout = 1250 * time.Millisecond
 
@@ -218,7 +218,7 @@ func (e *Engine) WaitsSince() (at time.Time, waits bool) {
 // Answered reports whether the client has answered the server's first flight in
 // a handshake.
 func (e *Engine) Answered() bool {
-	return e.hs != nil && e.state > awaitServerKeyExchange && !e.unanswered()
+	return e.hs != nil && e.helloAnswered() && !e.unanswered()
 }
 
 // ClientRandom is the random of the verified hello.
@@ -272,6 +272,8 @@ func (e *Engine) Receive(now time.Time, datagram uint64, r Record, buf []byte) R
 		return Result{Drop: e.receivePlainLate(r)}
 	case r.Epoch == 0:
 		return Result{Drop: e.receivePlain(now, r)}
+	case r.Epoch == 1 && !e.opens(r):
+		return Result{Drop: e.keepEarly(r)}
 	case r.Epoch == 1:
 		data, drop := e.receiveSealed(now, r, buf)
 		return Result{Data: data, Drop: drop, Authentic: drop == DropNone}

@@ -144,7 +144,7 @@ func (d *driver) hello() {
 
 func (d *driver) helloDatagram(datagram []byte) {
 	d.t.Helper()
-	hello, ok := ParseHello(datagram)
+	hello, ok := parseHello(datagram)
 	if !ok {
 		d.t.Fatal("the hello does not parse")
 	}

@@ -116,7 +116,7 @@ type Event struct {
 
 	// EventClosed, and Alert also for EventWarningAlert
 	Cause Cause
-	Alert wire.AlertDescription
+	Alert AlertDescription
 	Why   string // CauseHandshake: what was wrong
 	Err   error  // CauseEntropy, CauseInternal, CauseRefused
 	// Alerted: with CauseTimeout or CauseLocal, Alert came in plaintext in the

@@ -179,7 +179,7 @@ func newWorldOf(t *testing.T, cfg *Config, s *scene) *world {
 func (w *world) begin() {
 	w.t.Helper()
 	w.hello = w.client.Hello()
-	hello, ok := ParseHello(w.hello)
+	hello, ok := parseHello(w.hello)
 	if !ok {
 		w.t.Fatal("the hello does not parse")
 	}

@@ -5,7 +5,7 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
-// flight is what the server last said, kept to be said again. Each time its
+// flight is what the server last sent, kept for retransmission. Each time its
 // records get new sequence numbers, so no nonce is ever used twice.
 type flight struct {
 	// bytes are the messages, each behind its epoch, in a byte, and the header that

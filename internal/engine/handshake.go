@@ -52,7 +52,7 @@ type progress struct {
 	parsed   int              // bytes that the chain holds when it is parsed
 	reserved int              // bytes of the budget, for the chain
 	budget   Budget
-	protocol protocol // what the version that was negotiated does
+	protocol protocol // dtls12, from Begin on
 
 	changeCipherSpec bool // the client's has come
 	earlyRecords     int  // in early

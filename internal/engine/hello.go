@@ -94,9 +94,6 @@ func (p *HelloReader) join(h *Hello, first wire.Fragment, content, datagram []by
 	return p.parts.beginning()
 }
 
-// ParseHello reads one hello as a HelloReader does, which is for many.
-func ParseHello(datagram []byte) (Hello, bool) { return new(HelloReader).Read(datagram) }
-
 // Negotiable reports whether a client that is not known to have seen a cookie may
 // do DTLS 1.2, as far as its hello is there.
 func (h *Hello) Negotiable() bool {

@@ -13,6 +13,9 @@ import (
 type piece struct{ from, to int }
 
 // pieces cuts a message into fragments of size bytes.
+// parseHello reads one hello.
+func parseHello(datagram []byte) (Hello, bool) { return new(HelloReader).Read(datagram) }
+
 func pieces(length, size int) (all []piece) {
 	for from := 0; from < length; from += size {
 		all = append(all, piece{from, min(from+size, length)})
@@ -178,12 +181,12 @@ func TestHelloBehindItsEnd(t *testing.T) {
 	t.Parallel()
 	body := testpeer.New("", nil, 1).HelloBody()
 	for _, b := range [][]byte{body, append(bytes.Clone(body), 0), body[:len(body)-1], body[:36]} {
-		h, ok := ParseHello(records([][]byte{testpeer.Message(wire.TypeClientHello, 3, b)}, 1))
+		h, ok := parseHello(records([][]byte{testpeer.Message(wire.TypeClientHello, 3, b)}, 1))
 		if !ok || h.InParts || !bytes.Equal(h.Body, b) || !h.Negotiable() {
 			t.Errorf("%d bytes of %d: %v, %+v", len(b), len(body), ok, h)
 		}
 	}
-	if _, ok := ParseHello(records([][]byte{testpeer.Message(wire.TypeClientHello, 3, body[:35])}, 1)); ok {
+	if _, ok := parseHello(records([][]byte{testpeer.Message(wire.TypeClientHello, 3, body[:35])}, 1)); ok {
 		t.Error("a hello that ends in front of its cookie")
 	}
 }
@@ -219,7 +222,7 @@ func TestNegotiable(t *testing.T) {
 		}
 		body := c.HelloBody()
 		body[0], body[1] = byte(tt.client>>8), byte(tt.client)
-		h, ok := ParseHello(records([][]byte{testpeer.Message(wire.TypeClientHello, 0, body)}, 1))
+		h, ok := parseHello(records([][]byte{testpeer.Message(wire.TypeClientHello, 0, body)}, 1))
 		if !ok || h.Negotiable() != tt.want {
 			t.Errorf("%s: %v, worth a cookie: %v", tt.name, ok, !tt.want)
 		}
@@ -229,7 +232,7 @@ func TestNegotiable(t *testing.T) {
 			t.Errorf("%s: %v, offers 1.2: %v", tt.name, ok, !tt.offers)
 		}
 		part := records(fragments(body, 0, []piece{{0, len(body) - 1}}), 1)
-		if h, ok := ParseHello(part); !ok || !h.Negotiable() {
+		if h, ok := parseHello(part); !ok || !h.Negotiable() {
 			t.Errorf("%s: a first fragment is judged", tt.name)
 		}
 	}
@@ -246,7 +249,7 @@ func FuzzHelloReader(f *testing.F) {
 	f.Add(records(fragments(body, 3, []piece{{0, 0}, {40, 90}, {0, 50}}), 1))
 	var used HelloReader
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		fresh, ok := ParseHello(datagram)
+		fresh, ok := parseHello(datagram)
 		again, ok2 := used.Read(datagram)
 		if ok != ok2 || fresh.InParts != again.InParts || !bytes.Equal(fresh.Body, again.Body) || !bytes.Equal(fresh.Random, again.Random) || !bytes.Equal(fresh.Cookie, again.Cookie) {
 			t.Fatalf("a new reader: %v, %+v\na used one: %v, %+v", ok, fresh, ok2, again)

@@ -55,7 +55,7 @@ func (e dtls12) promisesTicket() bool {
 		e.parameters.Suite.KeyExchange.ECDHE() && e.parameters.ExtendedMasterSecret
 }
 
-// addTicket says the NewSessionTicket that was promised. One that cannot be
+// addTicket adds the NewSessionTicket that was promised. One that cannot be
 // made is empty (RFC 5077 section 3.3).
 func (e dtls12) addTicket(now time.Time, s *ticketState) {
 	ticket := []byte{}

@@ -12,13 +12,14 @@ import (
 // 7.2.2), and need not find it out by waiting. What is no more than late or
 // repeated does no harm (RFC 6347 section 4.2.2).
 
-// receiveSealed takes a record of epoch 1.
+// opens reports whether a record of epoch 1 is opened at once. An abbreviated
+// handshake has keys before its ChangeCipherSpec comes.
+func (e *Engine) opens(r Record) bool {
+	return e.Opening() || e.resumes() && (r.Type == wire.ContentApplicationData || r.Type == wire.ContentAlert)
+}
+
+// receiveSealed takes a record of epoch 1 that can be opened.
 func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) (data []byte, drop Drop) {
-	// An abbreviated handshake has keys before its ChangeCipherSpec comes.
-	opens := e.Opening() || e.resumes() && (r.Type == wire.ContentApplicationData || r.Type == wire.ContentAlert)
-	if !opens {
-		return nil, e.keepEarly(r)
-	}
 	content, err := e.opener.Open(buf[:0], r)
 	if err != nil {
 		if err == record.ErrReplayed {
@@ -75,7 +76,7 @@ func (e *Engine) receiveSealedMessages(now time.Time, content []byte) Drop {
 }
 
 // receiveSealedFragment takes a piece of a handshake message. There is but one
-// that a client says in epoch 1, its Finished (RFC 5246 section 7.4.9), and the
+// that a client sends in epoch 1, its Finished (RFC 5246 section 7.4.9), and the
 // wish to renegotiate, which is refused with a warning (section 7.2.2). A hello
 // begins with message_seq 0 (RFC 6347 section 4.2.2).
 func (e *Engine) receiveSealedFragment(now time.Time, f wire.Fragment) Drop {

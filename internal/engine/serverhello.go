@@ -265,7 +265,7 @@ func (e dtls12) answerHello(now time.Time, certificate *Certificate) {
 	e.addServerHelloDone(now)
 }
 
-// addCertificate says ServerHello and Certificate, and what else the client asks for
+// addCertificate adds ServerHello and Certificate, and what else the client asks for
 // of what is known of the certificate: the response of OCSP (RFC 6066 section 8)
 // and signed timestamps (RFC 6962 section 3.3.1).
 func (e dtls12) addCertificate(certificate *Certificate) {
@@ -292,7 +292,7 @@ func (e *Engine) hint() []byte {
 	return e.cfg.PSKIdentityHint(e.parameters.ServerName)
 }
 
-// addServerHelloDone says what follows ServerKeyExchange, which lets the flight go.
+// addServerHelloDone adds what follows ServerKeyExchange, and lets the flight go.
 func (e dtls12) addServerHelloDone(now time.Time) {
 	hs := e.hs
 	e.state = awaitClientKeyExchange

@@ -2,13 +2,13 @@ package engine
 
 import "github.com/dtlsserver/dtlsserver/internal/wire"
 
-// How large the datagrams of a flight are. A flight that was lost is said again in one
+// How large the datagrams of a flight are. A flight that was lost is retransmitted in one
 // record a datagram, since some clients take no more of one. When that has no answer
 // either, the path may be one that loses long datagrams without a word, and the longest
 // get smaller (RFC 6347 section 4.1.1.1). What the client has answered stays the size
 // until the association ends.
 
-// sameSize is how often a flight is said again in records of the same size: for a loss
+// sameSize is how often a flight is retransmitted in records of the same size: for a loss
 // that is just that, smaller ones are only more of them to be lost.
 const sameSize = 1
 
@@ -40,7 +40,7 @@ func (e *Engine) shrink(n int) bool {
 }
 
 // TooLong tells the engine that the system has not sent a datagram of n bytes to
-// the client for its length. If it was one of the flight, that is said again in
+// the client for its length. If it was one of the flight, that is retransmitted in
 // smaller ones, at once.
 func (e *Engine) TooLong(n int) {
 	if len(e.flight.bytes) == 0 || n != int(e.longest) || !e.shrink(n) {

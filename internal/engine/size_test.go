@@ -53,9 +53,9 @@ func (d *driver) take() (s sending) {
 	return s
 }
 
-// TestDatagramsGetSmaller: a flight that is not answered is said again once as it
-// was, then in smaller datagrams, and in the end in one record each of a few hundred
-// bytes. Whatever was cut before is cut there again.
+// TestDatagramsGetSmaller: a flight that is not answered is retransmitted with one
+// record in each datagram, and then in smaller datagrams, down to 256 bytes. Whatever
+// was cut before is cut there again.
 func TestDatagramsGetSmaller(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -70,6 +70,10 @@ func (e *Engine) unanswered() bool {
 	return f != nil && f(e)
 }
 
+// helloAnswered reports whether the server's first flight has been made: the states
+// from awaitCertificate on come after it.
+func (e *Engine) helloAnswered() bool { return e.state >= awaitCertificate }
+
 // Opening reports whether records of epoch 1 are tried with this engine's
 // keys rather than kept for later.
 func (e *Engine) Opening() bool {

@@ -51,7 +51,7 @@ func (b *books) event(e *dtlsserver.Event) {
 
 // recordDrops are the records that were dropped, with an event for each.
 func recordDrops(d *dtlsserver.Drops) uint64 {
-	return d.Malformed + d.Epoch + d.Replayed + d.Forged + d.Unauthenticated + d.EarlyData + d.Unexpected + d.Limit
+	return d.Malformed + d.Epoch + d.Replayed + d.Forged + d.Unauthenticated + d.EarlyData + d.UnexpectedMessages + d.Limit
 }
 
 // check compares Stats with the books, after each step.
@@ -113,7 +113,7 @@ func (l *ledger) checkDrops(s *stimulus, in *arrival, before, now *dtlsserver.Dr
 	if s.kind != "datagram" {
 		return
 	}
-	whole := now.Junk + now.Truncated + now.ReplayedHellos + now.Refused - before.Junk - before.Truncated - before.ReplayedHellos - before.Refused
+	whole := now.UnexpectedDatagrams + now.Truncated + now.ReplayedHellos + now.Refused - before.UnexpectedDatagrams - before.Truncated - before.ReplayedHellos - before.Refused
 	dropped := recordDrops(now) + now.Closed + now.Repeated - recordDrops(before) - before.Closed - before.Repeated
 	const kept = 2 * 32 // records, of two handshakes, that came before the keys, and are looked at now
 	most := uint64(in.records) + 1
@@ -123,7 +123,7 @@ func (l *ledger) checkDrops(s *stimulus, in *arrival, before, now *dtlsserver.Dr
 	if whole > 1 || dropped > most || whole+dropped > most {
 		l.violate("drops", deviceOf(in.attempt), "a datagram of %d records was dropped %d times, and of its records %d", in.records, whole, dropped)
 	}
-	if now.Junk > before.Junk {
+	if now.UnexpectedDatagrams > before.UnexpectedDatagrams {
 		l.checkJunk(in)
 	}
 	if now.Refused > before.Refused && l.room(stats) {
@@ -223,8 +223,8 @@ func (l *ledger) end() {
 	if drops := recordDrops(&now.Dropped); drops != b.dropped {
 		l.violate("stats", nil, "%d records were dropped, events tell of %d", drops, b.dropped)
 	}
-	if now.Dropped.Junk != b.junk {
-		l.violate("stats", nil, "%d datagrams were junk, events tell of %d", now.Dropped.Junk, b.junk)
+	if now.Dropped.UnexpectedDatagrams != b.junk {
+		l.violate("stats", nil, "%d datagrams were junk, events tell of %d", now.Dropped.UnexpectedDatagrams, b.junk)
 	}
 	if now.HandshakesFailed != b.failed {
 		l.violate("stats", nil, "%d handshakes failed, events tell of %d", now.HandshakesFailed, b.failed)

@@ -196,7 +196,7 @@ func eachSuite(t *testing.T, f func(t *testing.T, s *Suite)) {
 	}
 }
 
-func TestNewAEAD(t *testing.T) {
+func TestAEADNew(t *testing.T) {
 	t.Parallel()
 	eachSuite(t, func(t *testing.T, s *Suite) {
 		aead, err := s.AEAD.New(sequence(0, s.KeyLen))

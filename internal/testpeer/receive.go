@@ -37,7 +37,7 @@ func (c *Client) Receive(datagram []byte) error {
 
 func (c *Client) receiveRecord(r wire.Record) error {
 	content := r.Payload
-	if r.Epoch > 0 {
+	if r.Sealed() {
 		if !c.keyed && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {
 			c.Resuming = true
 			c.installKeys(c.Master)

@@ -37,7 +37,8 @@ const (
 	AlertNoALPN            AlertDescription = 120
 )
 
-// alertNames are the names that IANA has registered, of all that are in use.
+// alertNames are the names that IANA has registered, of those that TLS 1.2, TLS 1.3
+// and DTLS 1.3 use.
 var alertNames = map[AlertDescription]string{
 	AlertCloseNotify: "close_notify", AlertUnexpectedMessage: "unexpected_message", 20: "bad_record_mac",
 	22: "record_overflow", AlertHandshakeFailure: "handshake_failure", AlertBadCertificate: "bad_certificate",
@@ -49,7 +50,7 @@ var alertNames = map[AlertDescription]string{
 	AlertUserCanceled: "user_canceled", AlertNoRenegotiation: "no_renegotiation", 109: "missing_extension",
 	110: "unsupported_extension", AlertUnrecognizedName: "unrecognized_name",
 	113: "bad_certificate_status_response", 115: "unknown_psk_identity", 116: "certificate_required",
-	AlertNoALPN: "no_application_protocol",
+	AlertNoALPN: "no_application_protocol", 52: "too_many_cids_requested",
 }
 
 // String returns the alert's registered name, or its number.

@@ -50,6 +50,9 @@ type Record struct {
 	Payload []byte // what follows the header
 }
 
+// Sealed reports whether a record is of an epoch with keys.
+func (r *Record) Sealed() bool { return r.Epoch > 0 }
+
 // ParseRecord splits the first record off a datagram. Any content type and
 // version is accepted; the length must lie within the datagram.
 func ParseRecord(datagram []byte) (r Record, rest []byte, ok bool) {
@@ -84,9 +87,6 @@ func AppendRecordHeader(dst []byte, t ContentType, version, epoch uint16, seq ui
 func vector8(s *cryptobyte.String, out *[]byte) bool {
 	return s.ReadUint8LengthPrefixed((*cryptobyte.String)(out))
 }
-
-// Sealed reports whether a record is of an epoch with keys.
-func (r *Record) Sealed() bool { return r.Epoch > 0 }
 
 // vector16 reads a vector with a two-byte length.
 func vector16(s *cryptobyte.String, out *[]byte) bool {
