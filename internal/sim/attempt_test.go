@@ -233,6 +233,7 @@ func (a *attempt) take(in inboxRecord) error {
 	case a.phase < open:
 		switch {
 		case a.excused() || !a.d.honest():
+		case a.w.ledger.leftAlone(a):
 		case a.flights == 0:
 			a.w.ledger.violate("restart", a.d, "%s got another handshake's flight, though its hello was there: %v", a.name(), err)
 		case a.flights == 1:

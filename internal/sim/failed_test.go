@@ -76,6 +76,7 @@ var failedSeeds = []struct {
 	{207825, "a NAT gave a client another port before its last flight"},
 	{215113, "a device left five sessions open"},
 	{217134, "an attacker spoiled the handshake of a client that had refused it"},
+	{80218116862410, "a newer handshake gave way at a limit, and the one that its client had left spoke"},
 	{43510586532903, "a handler slept, and a hook's answer came with the next datagram"},
 	{410607, "a client's address changed in a handshake with a ticket"},
 	{417827, "a handler slept while what had come early was delivered"},

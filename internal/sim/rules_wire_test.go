@@ -285,6 +285,12 @@ func (pl *place) rivaled(random string) bool {
 	return false
 }
 
+// leftAlone reports whether another handshake at the attempt's address may speak to
+// its client, since the attempt's own gave way at a limit.
+func (l *ledger) leftAlone(a *attempt) bool {
+	return len(l.place(a.addr).begun) > 1 && l.w.server.Stats().Dropped.Evicted > 0
+}
+
 // add adds an association that may be alive.
 func (pl *place) add(as *association) {
 	const kept = 8
