@@ -440,6 +440,9 @@ func (d *device) forgiven() bool {
 // takes a record an event has those of flights before to take first.
 func (d *device) promptly() time.Duration {
 	within := d.attemptTime()
+	if until := d.w.drawn.storm + shutdown + time.Second; d.w.has(shutsDown) && d.w.now() < until { // its timer has grown meanwhile
+		within += until - d.w.now() + d.giveUp + d.pause
+	}
 	if d.has(recordAnEvent) {
 		within += 2*d.roundTrip() + 10*time.Second
 	}

@@ -84,6 +84,9 @@ func (w *world) close() {
 	w.settle(stimulus{kind: "close"})
 }
 
+// shutdown is how long the operator waits for Shutdown at most.
+const shutdown = 10 * time.Second
+
 func (w *world) shutDown() {
 	if !w.serving || w.closing {
 		return
@@ -94,7 +97,7 @@ func (w *world) shutDown() {
 	w.shutdowns += 2
 	go func() { _ = w.server.Shutdown(ctx) }()
 	w.settle(stimulus{kind: "close"})
-	w.after(10*time.Second, func() {
+	w.after(shutdown, func() {
 		cancel()
 		w.settle(stimulus{kind: "close"})
 		w.shutdowns -= 2

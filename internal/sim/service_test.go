@@ -169,7 +169,7 @@ func (s *service) psk(ctx context.Context, req dtlsserver.PSKRequest) (dtlsserve
 }
 
 func (s *service) certificate(info *dtlsserver.ClientHelloInfo) (*tls.Certificate, error) {
-	if err := s.hook(context.Background(), info.Remote, "certificate"); err != nil {
+	if err := s.hook(info.Context(), info.Remote, "certificate"); err != nil {
 		return nil, err
 	}
 	return nil, nil // one of Certificates
