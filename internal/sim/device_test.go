@@ -383,10 +383,10 @@ const calm = 90 * time.Second
 // expect has the device's next answer come within a time.
 func (d *device) expect(within time.Duration) {
 	w := d.w
+	d.due.cancel()
 	if w.now() > w.drawn.storm+calm { // enough
 		return
 	}
-	d.due.cancel()
 	d.since = w.now() + 1
 	d.refused = w.server.Stats().Dropped.Refused
 	d.due = w.after(within, d.judge)

@@ -76,6 +76,7 @@ var failedSeeds = []struct {
 	{207825, "a NAT gave a client another port before its last flight"},
 	{215113, "a device left five sessions open"},
 	{217134, "an attacker spoiled the handshake of a client that had refused it"},
+	{264289942225409, "a device lost its memory so late that nothing more was expected"},
 	{139532054616107, "a device began anew during Shutdown, when the network had healed"},
 	{139532054625561, "hooks for certificates hung for ten minutes"},
 	{80218116862410, "a newer handshake gave way at a limit, and the one that its client had left spoke"},
