@@ -214,7 +214,7 @@ func (a *attempt) take(in inboxRecord) error {
 		return errNotForUs
 	}
 	c := a.c
-	if a.oldCookie(in.Record) {
+	if a.behind(in.Record) {
 		return nil
 	}
 	alerts, cookie := len(c.Alerts), c.Cookie
@@ -265,12 +265,19 @@ func (a *attempt) takesOthers(in inboxRecord) bool {
 	return a.phase < forFinished && f.Type != wire.TypeHelloVerifyRequest && (a.verified < 0 || in.parcel.step < a.verifiedIn)
 }
 
-// oldCookie reports whether a record is a HelloVerifyRequest that does not
-// answer the client's last hello. Clients ignore it, since its message_seq is
+// behind reports whether a record is of what answers a hello before the client's
+// last: a HelloVerifyRequest, or a flight. Clients ignore it, since its message_seq is
 // behind.
-func (a *attempt) oldCookie(r wire.Record) bool {
+func (a *attempt) behind(r wire.Record) bool {
 	f, _, ok := wire.ParseFragment(r.Payload)
-	return ok && r.Epoch == 0 && r.Type == wire.ContentHandshake && f.Type == wire.TypeHelloVerifyRequest && f.MessageSeq != a.c.MessageSeq-1
+	last := a.c.MessageSeq - 1
+	switch {
+	case !ok || r.Epoch != 0 || r.Type != wire.ContentHandshake:
+		return false
+	case f.Type == wire.TypeHelloVerifyRequest:
+		return f.MessageSeq != last
+	}
+	return a.phase <= forFlight && f.MessageSeq < last
 }
 
 // react goes on with the handshake.

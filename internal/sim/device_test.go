@@ -453,7 +453,7 @@ func (d *device) promptly() time.Duration {
 }
 
 func (d *device) attemptTime() time.Duration {
-	return 4*d.roundTrip() + 3*d.w.hookDelay() + 7*d.first + d.patience() + 10*d.w.firstTimeout() + d.w.queueing(d)
+	return 4*d.roundTrip() + 3*d.w.hookDelay() + 7*d.first + d.patience() + max(10*d.w.firstTimeout(), 10*time.Second) + d.w.queueing(d)
 }
 
 // patiently is how long it may take from any state: to notice that a session

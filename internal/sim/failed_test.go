@@ -76,6 +76,8 @@ var failedSeeds = []struct {
 	{207825, "a NAT gave a client another port before its last flight"},
 	{215113, "a device left five sessions open"},
 	{217134, "an attacker spoiled the handshake of a client that had refused it"},
+	{217619680861887, "a client took a flight for a hello before its last"},
+	{217619680865900, "a server with a short first timeout has no less to wait for"},
 	{264289942225409, "a device lost its memory so late that nothing more was expected"},
 	{139532054616107, "a device began anew during Shutdown, when the network had healed"},
 	{139532054625561, "hooks for certificates hung for ten minutes"},
