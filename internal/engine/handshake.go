@@ -79,9 +79,9 @@ const (
 	window = 3
 
 	// maxPieces bounds how many fragments, and other records of epoch 0, of one
-	// datagram are looked at. Each is work for whoever sends it, and a client's
-	// longest flight has a dozen.
-	maxPieces = 256
+	// datagram are looked at. Each is work for whoever sends it; a client's longest
+	// flight has a dozen, and 1,472 bytes hold 113 fragments of a byte.
+	maxPieces = 128
 
 	// maxKept bounds, in bytes, what of each kind one handshake leaves to
 	// another.
