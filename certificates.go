@@ -112,7 +112,7 @@ func (s *Session) askCertificate(ctx context.Context, hello *engine.HelloInfo) (
 		ctx:                ctx,
 		ServerName:         hello.ServerName,
 		Remote:             s.remote,
-		Local:              s.LocalAddr(),
+		Local:              s.localAddr(),
 		CipherSuites:       engine.Numbers[uint16](hello.CipherSuites),
 		SupportedCurves:    engine.Numbers[tls.CurveID](hello.SupportedGroups),
 		SignatureSchemes:   engine.Numbers[tls.SignatureScheme](hello.Schemes),

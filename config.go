@@ -67,6 +67,8 @@ type config struct {
 	getCertificate         func(*ClientHelloInfo) (*tls.Certificate, error)
 	chains                 *chainVerifier // nil: clients' certificates are not verified
 	verifyConnection       func(context.Context, *VerifyRequest) error
+	connectionIDs          ConnectionIDs
+	connectionIDKey        func() []byte // of their MACs
 	maxSessions            int
 	maxSessionsPerSource   int // zero: no limit
 	maxSessionsPerIdentity int // zero: no limit
@@ -93,6 +95,7 @@ func (s *Server) config() (*config, error) {
 		idleTimeout:            wrong.duration("IdleTimeout", s.IdleTimeout, DefaultIdleTimeout),
 		getCertificate:         s.GetCertificate,
 		verifyConnection:       s.VerifyConnection,
+		connectionIDs:          s.ConnectionIDs,
 		maxSessions:            wrong.count("MaxSessions", s.MaxSessions, DefaultMaxSessions),
 		maxSessionsPerSource:   wrong.count("MaxSessionsPerSource", s.MaxSessionsPerSource, 0),
 		maxSessionsPerIdentity: wrong.count("MaxSessionsPerIdentity", s.MaxSessionsPerIdentity, 0),
@@ -138,6 +141,9 @@ func (s *Server) config() (*config, error) {
 		Groups:         s.groups(&wrong),
 		NextProtos:     s.nextProtos(&wrong),
 		AskVerdict:     s.VerifyConnection != nil || s.ClientAuth != tls.NoClientCert,
+
+		ConnectionIDLen:   s.connectionIDLen(&wrong),
+		ReturnRoutability: s.ConnectionIDs.Move == MoveWhenProven,
 	}
 	s.requestCertificates(&wrong, eng)
 	if eng.MTU >= 0 && (eng.MTU < engine.MinMTU || eng.MTU > maxMTU) {

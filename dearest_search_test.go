@@ -217,7 +217,7 @@ func describe(datagram []byte) string {
 	lengths := map[string]map[uint32]bool{}
 	size, hello := len(datagram), ""
 	for len(datagram) > 0 {
-		r, rest, ok := wire.ParseRecord(datagram)
+		r, rest, ok := wire.ParseRecord(datagram, 0)
 		if !ok {
 			records["malformed"]++
 			break

@@ -238,7 +238,7 @@ func (b *towardsOne) say(n int) {
 func (b *towardsOne) collect(records [][]byte) {
 	b.genuine = make(map[wire.HandshakeType][]byte)
 	for _, raw := range records {
-		r, _, _ := wire.ParseRecord(raw)
+		r, _, _ := wire.ParseRecord(raw, 0)
 		if f, _, ok := wire.ParseFragment(r.Payload); ok && r.Type == wire.ContentHandshake && r.Epoch == 0 {
 			b.genuine[f.Type] = f.Body
 		}

@@ -14,15 +14,18 @@ import (
 // How a Session drives its engine: what goes in, what comes out of it, and what
 // that means to the handler.
 
-// receive gives a record to the engine. The outbox must be emptied before buf
+// receive gives a record that has come by a path to the engine. The outbox must be emptied before buf
 // is used again.
-func (s *Session) receive(now time.Time, r engine.Record, buf []byte) engine.Drop {
+func (s *Session) receive(now time.Time, at path, r engine.Record, buf []byte) engine.Drop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	result := s.eng.Receive(now, s.loop.datagram, r, buf)
 	if result.Authentic {
 		s.hear(now)
 		s.spoke = s.spoke || s.eng.Established()
+		if r.CID != nil {
+			s.cameFromLocked(now, at, len(r.Raw), &result)
+		}
 	}
 	s.wakeLocked(now)
 	s.pumpLocked(now)
@@ -198,7 +201,7 @@ func (s *Session) transmitLocked() {
 			return
 		}
 		if !muted {
-			_ = s.loop.conn.Send(datagram, s.remote, s.local.Addr()) // repaired by retransmission, if it can be
+			_ = s.sendLocked(datagram) // repaired by retransmission, if it can be
 		}
 	}
 }
@@ -369,7 +372,7 @@ func (s *Session) event(ev Event) Event {
 	if ev.Time.IsZero() {
 		ev.Time = time.Now()
 	}
-	ev.Session, ev.Remote, ev.Local = s, s.remote, s.LocalAddr()
+	ev.Session, ev.Remote, ev.Local = s, s.remote, s.localAddr()
 	return ev
 }
 
@@ -382,4 +385,5 @@ var dropErrors = [...]error{
 	engine.DropEarlyData:       errors.New("application data before the handshake is complete"),
 	engine.DropUnexpected:      errors.New("handshake message out of place"),
 	engine.DropLimit:           errors.New("beyond what is kept for one handshake"),
+	engine.DropConnectionID:    errors.New("connection ID of another session or address, or none where one is due"),
 }

@@ -73,9 +73,13 @@ const (
 	// KindSessionClosed (Info) reports that the Session has ended. Err is the
 	// reason.
 	KindSessionClosed
+	// KindPeerMoved (Info) reports that the address of the peer of the open Session
+	// has changed from PreviousRemote to Remote. See ConnectionIDs.
+	KindPeerMoved
 
 	// KindUnexpectedDatagram (Warning, folded) reports a datagram from an unknown
-	// peer that is not a ClientHello.
+	// peer that is not a ClientHello. If it has the connection ID of a session that
+	// has ended, Err says so.
 	KindUnexpectedDatagram
 	// KindHelloRefused (Warning, folded) reports that the hello of a client whose
 	// address is not proven was refused. Err is the reason: an *AlertError if the
@@ -119,6 +123,9 @@ const (
 	// KindCertificateFailed (Error, folded) reports that GetCertificate, or the
 	// private key of a certificate, failed with Err.
 	KindCertificateFailed
+	// KindConnectionIDFailed (Error, folded) reports that ConnectionIDs.Generate
+	// returned nothing of use. The client gets no connection ID.
+	KindConnectionIDFailed
 	// KindEntropyFailed (Error, folded) reports that no random bytes could be read.
 	KindEntropyFailed
 	numKinds
@@ -138,6 +145,7 @@ var kinds = [numKinds]struct {
 	KindPSKRequested:           {"PSKRequested", slog.LevelInfo, foldSource, "asking for the pre-shared key"},
 	KindHandshakeComplete:      {"HandshakeComplete", slog.LevelInfo, foldNot, "handshake complete"},
 	KindSessionClosed:          {"SessionClosed", slog.LevelInfo, foldNot, "session closed"},
+	KindPeerMoved:              {"PeerMoved", slog.LevelInfo, foldNot, "moved here"},
 	KindUnexpectedDatagram:     {"UnexpectedDatagram", slog.LevelWarn, foldServer, "datagram is no ClientHello, dropped"},
 	KindHelloRefused:           {"HelloRefused", slog.LevelWarn, foldServer, "hello refused"},
 	KindRecordDropped:          {"RecordDropped", slog.LevelWarn, foldServer, "record dropped"},
@@ -152,6 +160,7 @@ var kinds = [numKinds]struct {
 	KindWriteFailed:            {"WriteFailed", slog.LevelError, foldSource, "sending failed"},
 	KindPSKFailed:              {"PSKFailed", slog.LevelError, foldSource, "looking up the pre-shared key failed"},
 	KindCertificateFailed:      {"CertificateFailed", slog.LevelError, foldSource, "no certificate to authenticate with"},
+	KindConnectionIDFailed:     {"ConnectionIDFailed", slog.LevelError, foldServer, "no connection ID"},
 	KindEntropyFailed:          {"EntropyFailed", slog.LevelError, foldServer, "no random bytes"},
 }
 
@@ -199,6 +208,8 @@ type Event struct {
 	// Remote is the peer's address. Events that precede the proof of the address may
 	// contain a forged one.
 	Remote netip.AddrPort
+	// PreviousRemote is the peer's address before it moved.
+	PreviousRemote netip.AddrPort
 	// Local is the address that the peer wrote to, if it is known and there is a
 	// session, and otherwise the address that the server listens on.
 	Local netip.AddrPort
@@ -229,6 +240,8 @@ func (e Event) String() string {
 		if e.Local.IsValid() {
 			fmt.Fprintf(&b, " on %v", e.Local)
 		}
+	case KindPeerMoved:
+		fmt.Fprintf(&b, " from %v", e.PreviousRemote)
 	case KindHandshakeComplete:
 		if e.Session != nil {
 			state := e.Session.ConnectionState()
@@ -359,7 +372,7 @@ func (m multiHandler) DatagramReceived(s *Session, cipherText, plainText []byte)
 // Values that a peer chose are quoted unless they are plain text. Datagrams are
 // logged at slog.LevelDebug, with their lengths but not their contents.
 //
-// The attributes are kind, remote, local, identity, count and err, where they
+// The attributes are kind, remote, previous, local, identity, count and err, where they
 // apply. A complete handshake also has suite, resumed, certificate and duration.
 // A closed session also has duration, and received and sent, in messages. A
 // datagram has remote, record and length, in bytes. Durations are logged as slog
@@ -382,6 +395,9 @@ func (h logHandler) log(e Event) {
 	r.AddAttrs(slog.String("kind", e.Kind.String()))
 	if e.Remote.IsValid() {
 		r.AddAttrs(slog.String("remote", e.Remote.String()))
+	}
+	if e.PreviousRemote.IsValid() {
+		r.AddAttrs(slog.String("previous", e.PreviousRemote.String()))
 	}
 	if e.Local.IsValid() {
 		r.AddAttrs(slog.String("local", e.Local.String()))

@@ -366,7 +366,7 @@ func TestFlightInManyRecords(t *testing.T) {
 		d.exchange(c, from, c.Hello())
 		d.exchange(c, from, c.Hello())
 		records := c.Records()
-		r, _, _ := wire.ParseRecord(records[0])
+		r, _, _ := wire.ParseRecord(records[0], 0)
 		f, _, _ := wire.ParseFragment(r.Payload)
 		flight := func(message wire.Fragment, last []byte) (datagram []byte) {
 			for at := 0; at < len(message.Body); at += size {

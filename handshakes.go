@@ -270,7 +270,7 @@ func (l *loop) endGivingWay() {
 func (l *loop) evict(s *Session, limit error) {
 	l.counters.drop(dropEvicted)
 	s.giveWay()
-	l.outbox.put(Event{Kind: KindLimitReached, Time: l.now, Remote: s.remote, Local: s.LocalAddr(), Err: limit})
+	l.outbox.put(Event{Kind: KindLimitReached, Time: l.now, Remote: s.remote, Local: s.localAddr(), Err: limit})
 }
 
 // sourceOf is what counts as one source: an IPv4 address or an IPv6 /64, of

@@ -63,7 +63,8 @@ func (l *loop) receiveVerified(now time.Time, s *Session, m *udpio.Message, hell
 		datagram = hello.Rest
 	}
 	if len(datagram) > 0 {
-		l.receiveRecords(now, s.remote, s.local.Addr(), l.familyOf(s.remote, s.local.Addr()), s, datagram)
+		at := pathOf(s)
+		l.receiveRecords(now, arrival{path: at, only: s}, l.familyOf(at.remote, at.local), datagram)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // inParts cuts the message of a datagram into fragments of size bytes, so many in
 // a record, all in one datagram.
 func inParts(c *testpeer.Client, datagram []byte, size, each int) (parts []byte) {
-	r, _, _ := wire.ParseRecord(datagram)
+	r, _, _ := wire.ParseRecord(datagram, 0)
 	f, _, _ := wire.ParseFragment(r.Payload)
 	var content []byte
 	for from, n := 0, 0; from < len(f.Body); from += size {
@@ -70,7 +70,7 @@ func TestHelloInPartsOfParts(t *testing.T) {
 		datagram := inParts(c, c.Hello(), 10, 1)
 		cut := 0
 		for range 8 {
-			r, _, _ := wire.ParseRecord(datagram[cut:])
+			r, _, _ := wire.ParseRecord(datagram[cut:], 0)
 			cut += len(r.Raw)
 		}
 		return datagram[:cut], datagram[cut:]
@@ -184,7 +184,7 @@ func TestVersionAlert(t *testing.T) {
 	c.Seq = 0x0102030405
 	hello := versioned(c, 0xfefd, 0xfefc)
 	for _, b := range [][]byte{hello, inParts(c, hello, 30, 1)} {
-		r, _, _ := wire.ParseRecord(b)
+		r, _, _ := wire.ParseRecord(b, 0)
 		out := d.receive(from, b)
 		want := fmt.Sprintf("15fefd0000%012x00020246", r.Seq)
 		if len(out) != 1 || hex.EncodeToString(out[0]) != want {
@@ -292,7 +292,7 @@ func TestHelloBehindItsEnd(t *testing.T) {
 // split cuts a datagram with one handshake message in two, the first with n
 // bytes of its body.
 func split(c *testpeer.Client, datagram []byte, n int) (first, second []byte) {
-	r, _, _ := wire.ParseRecord(datagram)
+	r, _, _ := wire.ParseRecord(datagram, 0)
 	f, _, _ := wire.ParseFragment(r.Payload)
 	cut := func(from, to int, seq uint64) []byte {
 		h := wire.AppendHandshakeHeader(nil, f.Type, len(f.Body), f.MessageSeq, from, to-from)
@@ -361,7 +361,7 @@ func TestMixedHelloFragments(t *testing.T) {
 	d.receive(from, first)
 	other := testpeer.New(testIdentity, []byte(testKey), 2)
 	other.Cookie, other.MessageSeq = bytes.Repeat([]byte{1}, 32), 1
-	r, _, _ := wire.ParseRecord(other.Hello())
+	r, _, _ := wire.ParseRecord(other.Hello(), 0)
 	f, _, _ := wire.ParseFragment(r.Payload)
 	h := wire.AppendHandshakeHeader(nil, f.Type, len(f.Body), 1, 1, len(f.Body)-1)
 	h = append(h, f.Body[1:]...)

@@ -202,7 +202,7 @@ func (s *Session) askPSKLocked(now time.Time, identity string) {
 		return
 	}
 	s.raise(Event{Kind: KindPSKRequested, Time: now, Identity: identity})
-	req := PSKRequest{Identity: identity, ServerName: s.eng.Parameters().ServerName, Remote: s.remote, Local: s.LocalAddr()}
+	req := PSKRequest{Identity: identity, ServerName: s.eng.Parameters().ServerName, Remote: s.remote, Local: s.localAddr()}
 	s.submitHookLocked(func(ctx context.Context) func(time.Time) {
 		psk, err := s.loop.cfg.psk(ctx, req)
 		return func(now time.Time) { s.answerPSKLocked(now, psk, err) }
@@ -281,7 +281,7 @@ func (s *Session) askConnectionLocked(now time.Time, state ConnectionState) {
 		s.eng.AnswerVerdict(now, nil, 0)
 		return
 	}
-	req := &VerifyRequest{State: state, Remote: s.remote, Local: s.LocalAddr(), Value: s.nextValue}
+	req := &VerifyRequest{State: state, Remote: s.remote, Local: s.localAddr(), Value: s.nextValue}
 	s.submitHookLocked(func(ctx context.Context) func(time.Time) {
 		err := verify(ctx, req)
 		value := req.Value

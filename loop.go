@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -66,8 +65,10 @@ type loopOwned struct {
 	plain    []byte // receives what records hold
 	request  []byte // HelloVerifyRequest
 	hellos   engine.HelloReader
-	taken    []answer // room for the next answers
-	called   bool     // the handler was called in this batch
+
+	connectionIDs connectionIDs
+	taken         []answer // room for the next answers
+	called        bool     // the handler was called in this batch
 
 	sleep
 
@@ -124,9 +125,11 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		loopOwned: loopOwned{
 			plain:   make([]byte, 0, udpio.MaxDatagram),
 			request: make([]byte, 0, 64),
+
+			connectionIDs: connectionIDs{cfg: cfg},
 		},
 		base:     time.Now().Add(-time.Second),
-		peers:    peers{make(map[netip.AddrPort]*Session), make(map[path]*Session)},
+		peers:    newPeers(),
 		sources:  newSources(cfg.maxPerSource),
 		open:     openSessions{identities: make(map[Identity]*identity)},
 		hookLane: lane{most: cfg.maxHandshakes},
@@ -314,7 +317,7 @@ func (l *loop) deliver() {
 			l.counters.messagesReceived.Add(1)
 			h.DatagramReceived(it.session, it.cipherText, it.plainText)
 			l.called = true
-		case itemAwake:
+		case itemSooner:
 			if at, _, ok := it.session.deadline(); ok {
 				l.timers.SetNoLater(&it.session.timer, at)
 			}

@@ -34,10 +34,10 @@ type item struct {
 type itemKind uint8
 
 const (
-	itemEvent itemKind = iota // its method of the handler is called
-	itemData                  // DatagramReceived is called
-	itemGone                  // the loop lets go of the session
-	itemAwake                 // the loop sees to it that the session rests again
+	itemEvent  itemKind = iota // its method of the handler is called
+	itemData                   // DatagramReceived is called
+	itemGone                   // the loop lets go of the session
+	itemSooner                 // the session's deadline may have come nearer
 )
 
 // put adds an event, folded if its kind is.

@@ -80,7 +80,7 @@ func TestOneRecordOfADatagram(t *testing.T) {
 				synctest.Wait()
 				for len(p.pipe.in) > 0 {
 					d := <-p.pipe.in
-					r, _, _ := wire.ParseRecord(d.b)
+					r, _, _ := wire.ParseRecord(d.b, 0)
 					if err := p.Client.Receive(r.Raw); err != nil {
 						b.t.Fatal(err)
 					}

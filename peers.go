@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -25,9 +26,26 @@ var (
 // and its local address. Of most remote addresses there is one, which the
 // first map has. Of one that writes to several local addresses it has the
 // newest, from which the others hang, and the second map has each.
+//
+// A session with a connection ID is found by that, from its ServerHello on. Several
+// such may be at one path. One of them, and of them only the one that came last, is
+// found by it; the others are beside it, the newest in the map, from which the older
+// hang. None of them has the place of a handshake, or of a session that is found in no
+// other way.
 type peers struct {
 	byRemote map[netip.AddrPort]*Session
 	byBoth   map[path]*Session
+	byCID    map[connectionID]*Session
+	beside   map[path]*Session
+}
+
+func newPeers() peers {
+	return peers{
+		byRemote: make(map[netip.AddrPort]*Session),
+		byBoth:   make(map[path]*Session),
+		byCID:    make(map[connectionID]*Session),
+		beside:   make(map[path]*Session),
+	}
 }
 
 // path is what a peer is known by: two may write from one remote address, to
@@ -89,6 +107,58 @@ func (p *peers) delete(s *Session) {
 	}
 	if newest.older == nil {
 		delete(p.byBoth, pathOf(newest))
+	}
+}
+
+// place gives an open session with a connection ID a place at its path.
+func (p *peers) place(s *Session) {
+	there := p.lookup(s.remote, s.local.Addr())
+	switch {
+	case there == nil:
+	case there.halfOpen || !there.hasCID || there.successor != nil:
+		p.putBeside(s)
+		return
+	default:
+		p.delete(there)
+		p.putBeside(there)
+	}
+	p.insert(s)
+}
+
+// putBeside adds a session, which is in no map of paths, to those beside another.
+func (p *peers) putBeside(s *Session) {
+	newest := p.beside[pathOf(s)]
+	if s.older = newest; newest != nil {
+		newest.newer = s
+	}
+	p.beside[pathOf(s)] = s
+}
+
+// takeOut takes an open session out of the maps of paths.
+func (p *peers) takeOut(s *Session) {
+	if p.lookup(s.remote, s.local.Addr()) == s {
+		p.delete(s)
+		return
+	}
+	switch {
+	case s.newer != nil:
+		s.newer.older = s.older
+	case s.older != nil:
+		p.beside[pathOf(s)] = s.older
+	default:
+		delete(p.beside, pathOf(s))
+	}
+	if s.older != nil {
+		s.older.newer = s.newer
+	}
+	s.newer, s.older = nil, nil
+}
+
+// fill has the newest session beside a path found by it, if nothing else is.
+func (p *peers) fill(at path) {
+	if s := p.beside[at]; s != nil && p.lookup(at.remote, at.local) == nil {
+		p.takeOut(s)
+		p.insert(s)
 	}
 }
 
@@ -172,11 +242,17 @@ func (l *loop) openSession(remote netip.AddrPort, local netip.AddrPort) (*Sessio
 	s := l.peers.byRemote[remote]
 	if s != nil && local.IsValid() && s.older != nil {
 		s = l.peers.byBoth[path{remote, local.Addr()}]
-		return s, s != nil && !s.halfOpen && s.LocalAddr() == local
+		if s != nil && s.halfOpen {
+			s = l.peers.beside[path{remote, local.Addr()}]
+		}
+		return s, s != nil && s.localAddr() == local
 	}
 	for ; s != nil; s = s.older {
-		if !s.halfOpen && (!local.IsValid() || s.LocalAddr() == local) {
-			return s, true
+		if !local.IsValid() || s.localAddr() == local {
+			if s.halfOpen { // beside which there may be one
+				s = l.peers.beside[pathOf(s)]
+			}
+			return s, s != nil
 		}
 	}
 	return nil, false
@@ -211,6 +287,11 @@ func (l *loop) sessions(which selection) []*Session {
 			}
 		}
 	}
+	for _, s := range l.peers.beside {
+		for ; s != nil; s = s.older {
+			all = append(all, s)
+		}
+	}
 	return all
 }
 
@@ -218,7 +299,9 @@ func (l *loop) sessions(which selection) []*Session {
 // addresses, so that what Close says does not depend on that of a map.
 func (l *loop) everySession() []*Session {
 	all := l.sessions(withHandshakes)
-	slices.SortStableFunc(all, func(a, b *Session) int { return a.remote.Compare(b.remote) })
+	slices.SortStableFunc(all, func(a, b *Session) int {
+		return cmp.Or(a.RemoteAddr().Compare(b.RemoteAddr()), cmp.Compare(a.started, b.started))
+	})
 	return all
 }
 
@@ -287,7 +370,7 @@ func (l *loop) linkLocked(s *Session) {
 func (l *loop) unlinkLocked(s *Session) {
 	switch {
 	case !s.halfOpen:
-		l.peers.delete(s)
+		l.peers.takeOut(s)
 		if first := s.successor; first != nil {
 			first.predecessor = nil
 			if first.rival != nil {
@@ -313,7 +396,8 @@ func (l *loop) unlinkLocked(s *Session) {
 
 // promote makes a handshake an open session. It returns what it replaces, which
 // the caller has to end: the open session, and an older handshake. A newer one
-// goes on beside it.
+// goes on beside it. An open session with a connection ID may be of another peer, whose
+// address this one has got: if it is not known to be of the same, it stays.
 func (l *loop) promote(s *Session, id Identity) (replaced [2]*Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -325,11 +409,16 @@ func (l *loop) promote(s *Session, id Identity) (replaced [2]*Session) {
 	if newer != nil {
 		l.unlinkLocked(newer)
 	}
-	if replaced[0] = open; open != nil {
+	if open != nil {
 		open.successor = nil
 		l.unlinkLocked(open)
 		s.predecessor = nil
 		l.peers.insert(s)
+		if open.hasCID && (id == (Identity{}) || open.pair.identity == nil || open.pair.identity.id != id) {
+			l.peers.putBeside(open)
+		} else {
+			replaced[0] = open
+		}
 	}
 	l.leaveHandshakesLocked(s)
 	l.open.add(s, id)
@@ -349,6 +438,8 @@ func (l *loop) remove(s *Session, last Event) {
 	l.outbox.putItem(item{kind: itemGone, session: s})
 	l.takeBackLocked(s)
 	l.unlinkLocked(s)
+	l.peers.fill(pathOf(s))
+	l.unregisterLocked(s)
 	if s.halfOpen {
 		l.leaveHandshakesLocked(s)
 	} else {

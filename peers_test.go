@@ -145,7 +145,7 @@ func TestTwoLocalAddresses(t *testing.T) {
 // with another local address; one local address has none.
 func BenchmarkLookup(b *testing.B) {
 	for _, n := range []int{1, 8000} {
-		p := peers{make(map[netip.AddrPort]*Session), make(map[path]*Session)}
+		p := newPeers()
 		for i := range n {
 			p.insert(&Session{remote: clientAddr(1), local: local(i)})
 		}

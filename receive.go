@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -46,21 +47,64 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 		return
 	}
 	datagram := m.Buf[:m.N]
+	if engine.HasConnectionID(datagram) {
+		l.receiveByConnectionID(now, m, datagram)
+		return
+	}
 	if hello, ok := l.hellos.Read(datagram); ok {
 		l.receiveHello(now, m, &hello)
 		return
 	}
 	f := l.familyOf(m.Remote, m.Local)
 	if f == (family{}) {
-		if l.justClosed(m.Remote, m.Local) {
-			l.counters.drop(engine.DropClosed)
-			return
-		}
-		l.counters.drop(dropJunk)
-		l.outbox.put(Event{Kind: KindUnexpectedDatagram, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()})
+		l.dropUnknown(now, m, dropJunk)
 		return
 	}
-	l.receiveRecords(now, m.Remote, m.Local, f, nil, datagram)
+	l.receiveRecords(now, arrival{path: path{m.Remote, m.Local}}, f, datagram)
+}
+
+// dropUnknown drops a datagram of nobody that is known.
+func (l *loop) dropUnknown(now time.Time, m *udpio.Message, why dropReason) {
+	if l.justClosed(m.Remote, m.Local) {
+		l.counters.drop(engine.DropClosed)
+		return
+	}
+	l.counters.drop(why)
+	ev := Event{Kind: KindUnexpectedDatagram, Time: now, Remote: m.Remote, Local: l.conn.LocalAddr()}
+	if why == dropUnknownConnectionID {
+		ev.Err, ev.variant = errUnknownConnectionID, 1
+	}
+	l.outbox.put(ev)
+}
+
+var errUnknownConnectionID = errors.New("has the connection ID of a session that has ended")
+
+// receiveByConnectionID takes a datagram that begins with a record with a connection
+// ID. It is looked up before anything else is done: what is junk costs little, and
+// nobody is told.
+func (l *loop) receiveByConnectionID(now time.Time, m *udpio.Message, datagram []byte) {
+	r, _, ok := l.nextRecord(datagram)
+	if !ok {
+		l.dropUnknown(now, m, dropJunk)
+		return
+	}
+	at := path{m.Remote, m.Local}
+	switch f, s := l.byConnectionID(r); {
+	case s == nil && l.connectionIDs.made(r.CID):
+		l.dropUnknown(now, m, dropUnknownConnectionID)
+	case s == nil:
+		l.dropUnknown(now, m, dropJunk)
+	case f.first != nil && at != pathOf(s): // a handshake is where it began
+		f.countDrop(l, now, engine.DropConnectionID)
+		l.deliver()
+	default:
+		l.receiveRecords(now, arrival{path: at, session: s}, f, datagram)
+	}
+}
+
+// nextRecord splits the first record off a datagram.
+func (l *loop) nextRecord(datagram []byte) (r engine.Record, rest []byte, ok bool) {
+	return engine.NextRecord(datagram, l.cfg.engine.ConnectionIDLen)
 }
 
 // receiveHello takes a ClientHello. Whoever sends it, whatever is known of the
@@ -125,7 +169,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 	replaces, givesWay, err := l.admit(now, s, stale, hello)
 	if err != nil {
 		l.counters.drop(dropRefused)
-		l.outbox.put(Event{Kind: KindLimitReached, Time: now, Remote: s.remote, Local: s.LocalAddr(), Err: err})
+		l.outbox.put(Event{Kind: KindLimitReached, Time: now, Remote: s.remote, Local: s.localAddr(), Err: err})
 		if f := l.familyOf(m.Remote, m.Local); f.first != nil { // which its client has left
 			f.newest().silence()
 		}
@@ -138,7 +182,7 @@ func (l *loop) startHandshake(now time.Time, m *udpio.Message, hello *engine.Hel
 		l.evict(givesWay, errMaxHandshakes)
 	}
 	l.counters.handshakesStarted.Add(1)
-	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.LocalAddr(), Session: s})
+	l.outbox.put(Event{Kind: KindHelloVerified, Time: now, Remote: s.remote, Local: s.localAddr(), Session: s})
 	l.receiveVerified(now, s, m, hello)
 }
 
@@ -162,17 +206,27 @@ func (l *loop) admit(now time.Time, s, stale *Session, hello *engine.Hello) (rep
 // out, fewer are read. Records that have come before are found out at once, and
 // what is new may be behind many: a flight in small fragments, of which the last
 // were lost.
-func (l *loop) receiveRecords(now time.Time, remote netip.AddrPort, local netip.Addr, f family, only *Session, datagram []byte) {
+//
+// Records with a connection ID are for the session that has it, and no other. In a
+// datagram that began with such a record, each must have that (RFC 9146 section 3).
+// Behind one that is another's, nothing is read.
+func (l *loop) receiveRecords(now time.Time, a arrival, f family, datagram []byte) {
 	const maxBad, maxRepeated = 16, 256
 	for bad, repeated := 0, 0; len(datagram) > 0 && bad < maxBad && repeated < maxRepeated; {
-		r, rest, ok := engine.NextRecord(datagram)
+		r, rest, ok := l.nextRecord(datagram)
 		datagram = rest
 		if !ok {
 			f.countDrop(l, now, engine.DropMalformed)
 			l.deliver()
 			return
 		}
-		switch l.receiveRecord(now, f, only, r) {
+		to, ok := l.recipient(a, f, r)
+		if !ok {
+			f.countDrop(l, now, engine.DropConnectionID)
+			l.deliver()
+			return
+		}
+		switch l.receiveRecord(now, a, to, r) {
 		case engine.DropNone:
 		case engine.DropRepeated, engine.DropClosed:
 			repeated++
@@ -182,9 +236,52 @@ func (l *loop) receiveRecords(now time.Time, remote netip.AddrPort, local netip.
 		l.endGivingWay()
 		l.deliver()
 		if len(datagram) > 0 {
-			f = l.familyOf(remote, local) // which may be another now
+			f = l.familyAt(a) // which may be another now
 		}
 	}
+}
+
+// arrival is how a datagram has come in.
+type arrival struct {
+	path
+	session *Session // by whose connection ID; nil: by its path
+	only    *Session // the handshake whose hello the datagram began with, or nil
+}
+
+// familyAt returns those that a datagram may be for.
+func (l *loop) familyAt(a arrival) family {
+	if a.session == nil {
+		return l.familyOf(a.remote, a.local)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.aloneLocked(a.session)
+}
+
+// aloneLocked returns a session with a connection ID as a family of its own. It is
+// empty if the session is over.
+func (l *loop) aloneLocked(s *Session) (f family) {
+	switch {
+	case s == nil || !s.hasCID:
+	case s.halfOpen:
+		f.first = s
+	default:
+		f.open = s
+	}
+	return f
+}
+
+// recipient returns those of a family that a record may be for, and fails if it is for
+// none of them by its connection ID.
+func (l *loop) recipient(a arrival, f family, r engine.Record) (to family, ok bool) {
+	switch {
+	case f == family{}: // the session is over
+		return f, true
+	case r.CID == nil:
+		return f, a.session == nil
+	}
+	to, s := l.byConnectionID(r)
+	return to, s != nil && (s == f.open || s == f.first || s == f.second)
 }
 
 // countDrop counts a record that is none of any session's. Behind the record that
@@ -207,7 +304,7 @@ func (f *family) countDrop(l *loop, now time.Time, why engine.Drop) {
 // then by the open session; if none opens it, handshakes that may have keys soon
 // keep it. A record that does not open marks no replay window. It returns why the
 // record was of no use, if it was not.
-func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Record) engine.Drop {
+func (l *loop) receiveRecord(now time.Time, a arrival, f family, r engine.Record) engine.Drop {
 	if f == (family{}) {
 		l.counters.drop(engine.DropClosed)
 		return engine.DropClosed
@@ -222,8 +319,8 @@ func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Re
 	switch {
 	case f.first == nil:
 		add(f.open)
-	case !r.Sealed() && only != nil:
-		add(only)
+	case !r.Sealed() && a.only != nil:
+		add(a.only)
 	case !r.Sealed():
 		add(f.newest())
 		if f.second != nil && !f.second.awaitsHello() {
@@ -248,7 +345,7 @@ func (l *loop) receiveRecord(now time.Time, f family, only *Session, r engine.Re
 	}
 	useful, why, at := false, engine.DropNone, (*Session)(nil) // whose event it is
 	for i, s := range order[:n] {
-		drop := s.receive(now, r, l.plain)
+		drop := s.receive(now, a.path, r, l.plain)
 		if drop == engine.DropNone {
 			useful = true
 		} else if at == nil || s == f.open {

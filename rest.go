@@ -21,6 +21,7 @@ func (s *Session) timeout(now time.Time) (next time.Time, ok bool) {
 	case s.complete && !now.Before(s.lastHeard().Add(s.loop.cfg.idleTimeout)):
 		s.endLocked(ErrIdleTimeout, withCloseNotify)
 	default:
+		s.checkTimeoutLocked(now)
 		s.eng.Timeout(now)
 		s.pumpLocked(now)
 		s.restLocked(now)
@@ -59,6 +60,9 @@ func (s *Session) restLocked(now time.Time) {
 	if s.restAt = silent + restAfter; at >= s.restAt {
 		s.eng.Rest()
 		s.restAt = 0
+		if !s.moving.hasCandidate() {
+			s.moving = nil
+		}
 	}
 }
 
@@ -66,7 +70,7 @@ func (s *Session) restLocked(now time.Time) {
 func (s *Session) wakeLocked(now time.Time) {
 	if s.restAt == 0 && s.complete && !s.eng.Resting() {
 		s.restAt = s.loop.since(now.Add(restAfter))
-		s.loop.outbox.putItem(item{kind: itemAwake, session: s})
+		s.loop.outbox.putItem(item{kind: itemSooner, session: s})
 		s.loop.wake()
 	}
 }
@@ -94,6 +98,9 @@ func (s *Session) deadlineLocked() (time.Time, bool) {
 		}
 		if rest := s.loop.time(s.restAt); s.restAt != 0 && rest.Before(at) {
 			at = rest
+		}
+		if check, ok := s.checkDeadlineLocked(); ok && check.Before(at) {
+			at = check
 		}
 	}
 	return at, true

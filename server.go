@@ -210,6 +210,10 @@ type Server struct {
 	// and clients retransmit it. If zero, DefaultMaxHandshakeMemory is used.
 	MaxHandshakeMemory int
 
+	// ConnectionIDs configures connection IDs (RFC 9146), by which a session survives
+	// a change of its peer's address.
+	ConnectionIDs ConnectionIDs
+
 	// MTU is the largest UDP payload, in bytes, that is sent in a handshake, from
 	// 128 to 65507. If zero, DefaultMTU is used.
 	MTU int
@@ -227,11 +231,12 @@ type Server struct {
 	keyLogMu sync.Mutex // held while KeyLogWriter writes
 	listenMu sync.Mutex // held while a socket takes another's place; before mu
 
-	mu              sync.Mutex // guards all following
-	loop            *loop      // nil: not listening
-	endpoint        endpoint   // of loop
-	closing         *loop      // the loop before, which may still be calling its handler
-	defaultVerifier *Verifier  // when Verifier is nil
+	mu              sync.Mutex    // guards all following
+	loop            *loop         // nil: not listening
+	endpoint        endpoint      // of loop
+	closing         *loop         // the loop before, which may still be calling its handler
+	defaultVerifier *Verifier     // when Verifier is nil
+	connectionIDKey func() []byte // of the MACs of connection IDs
 }
 
 // endpoint is what two calls of Listen must have in common to mean the same
@@ -318,6 +323,17 @@ func (s *Server) adopt(cfg *config, pc net.PacketConn, where endpoint) (*loop, e
 	if err != nil {
 		return nil, err
 	}
+	s.addSecrets(cfg)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.before, l.detach = s.closing, s.detach
+	where.addr = netip.AddrPortFrom(where.addr.Addr(), l.conn.LocalAddr().Port())
+	s.loop, s.endpoint = l, where
+	return l, nil
+}
+
+// addSecrets adds the random secrets that outlive Close.
+func (s *Server) addSecrets(cfg *config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if cfg.verifier == nil {
@@ -326,10 +342,10 @@ func (s *Server) adopt(cfg *config, pc net.PacketConn, where endpoint) (*loop, e
 		}
 		cfg.verifier = s.defaultVerifier
 	}
-	l.before, l.detach = s.closing, s.detach
-	where.addr = netip.AddrPortFrom(where.addr.Addr(), l.conn.LocalAddr().Port())
-	s.loop, s.endpoint = l, where
-	return l, nil
+	if s.connectionIDKey == nil {
+		s.connectionIDKey = sync.OnceValue(newConnectionIDKey)
+	}
+	cfg.connectionIDKey = s.connectionIDKey
 }
 
 // Serve serves on conn and takes ownership of it. After Close or Shutdown, when

@@ -17,9 +17,12 @@ import (
 // until it is closed. Its methods are safe for concurrent use and may be called
 // from handlers.
 type Session struct {
-	loop   *loop
+	loop *loop
+	// remote and local are where the peer is, and what it writes to, to answer from; the
+	// address of local is zero when there is but one. Once the session is open, they may
+	// change, with both mu and loop.mu held.
 	remote netip.AddrPort
-	local  netip.AddrPort // to answer from; the address is zero when there is but one
+	local  netip.AddrPort
 
 	timer timers.Timer[*Session] // the loop's own
 	idle  timers.Timer[*Session] // the loop's own: when the peer was last heard, or before
@@ -47,6 +50,8 @@ type Session struct {
 	abort              context.CancelCauseFunc // of the hook that runs
 	deadlines
 
+	moving *moving // nil: the peer is where it was
+
 	messagesReceived, messagesSent, recordsDropped uint64
 }
 
@@ -61,6 +66,7 @@ type links struct {
 // standing is what a session or a handshake is among all others, which says what it
 // takes and when it gives way.
 type standing struct {
+	hasCID      bool          // it is in loop.peers.byCID
 	settled     bool          // the loop's own: the timers are set for an open session
 	second      bool          // it is the newer of two, which hangs from its rival
 	halfOpen    bool          // it is a handshake, in loop.handshakes
@@ -87,12 +93,24 @@ type deadlines struct {
 	expires time.Duration // when the session must end; zero: never
 }
 
-// RemoteAddr returns the peer's address.
-func (s *Session) RemoteAddr() netip.AddrPort { return s.remote }
+// RemoteAddr returns the peer's address. If the client supports connection IDs, it may
+// change: see KindPeerMoved.
+func (s *Session) RemoteAddr() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.remote
+}
 
-// LocalAddr returns the address that the peer wrote to. On a wildcard socket, on
+// LocalAddr returns the address that the peer writes to. On a wildcard socket, on
 // systems that do not report it, LocalAddr returns the wildcard address.
 func (s *Session) LocalAddr() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.localAddr()
+}
+
+// localAddr is LocalAddr for whoever holds one of the locks.
+func (s *Session) localAddr() netip.AddrPort {
 	if !s.local.Addr().IsValid() {
 		return s.loop.conn.LocalAddr()
 	}
@@ -100,7 +118,7 @@ func (s *Session) LocalAddr() netip.AddrPort {
 }
 
 // String returns the peer's address.
-func (s *Session) String() string { return s.remote.String() }
+func (s *Session) String() string { return s.RemoteAddr().String() }
 
 // Stats returns the session's statistics.
 func (s *Session) Stats() SessionStats {
@@ -161,7 +179,17 @@ func (s *Session) Context() context.Context {
 // has more than 16384 bytes, or is longer than the client's limit (RFC 8449, RFC
 // 6066) or than the socket accepts; ErrWriteDropped if the socket is full; or an
 // error of the system.
-func (s *Session) Write(b []byte) (int, error) {
+func (s *Session) Write(b []byte) (int, error) { return s.write(b, (*Session).sendLocked) }
+
+// WriteCandidate is Write to CandidateAddr only. What comes back of it shows that the
+// peer receives there: see ConfirmAddr. The error is ErrNoCandidate if there is none,
+// and ErrWriteDropped if more than three times what has come from there would have been
+// sent there.
+func (s *Session) WriteCandidate(b []byte) (int, error) {
+	return s.write(b, (*Session).sendCandidateLocked)
+}
+
+func (s *Session) write(b []byte, send func(*Session, []byte) error) (int, error) {
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
 
@@ -180,8 +208,10 @@ func (s *Session) Write(b []byte) (int, error) {
 	if s.restAt == 0 {
 		s.wakeLocked(time.Now())
 	}
-	switch err := s.loop.conn.Send(datagram, s.remote, s.local.Addr()); err {
+	switch err := send(s, datagram); err {
 	case nil:
+	case ErrNoCandidate:
+		return 0, err
 	case udpio.ErrTooLong:
 		return 0, ErrMessageTooLong
 	case udpio.ErrFull:

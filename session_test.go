@@ -261,7 +261,7 @@ func TestKeyUsageLimit(t *testing.T) {
 	if e := d.rec.want(t, KindSessionClosed, 1, "at the end of the numbers"); e.Err != ErrRecordsExhausted {
 		t.Errorf("%v", e)
 	}
-	r, _, _ := wire.ParseRecord(d.out[len(d.out)-1])
+	r, _, _ := wire.ParseRecord(d.out[len(d.out)-1], 0)
 	if r.Type != wire.ContentAlert || r.Seq != wire.MaxSequence {
 		t.Errorf("the last record has type %d and number %x", r.Type, r.Seq)
 	}

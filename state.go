@@ -20,6 +20,10 @@ type ConnectionState struct {
 	ExtendedMasterSecret bool        // RFC 7627
 	DidResume            bool        // with a session ticket (RFC 5077)
 	HandshakeComplete    bool
+	// ConnectionID is what the client's records carry (RFC 9146), or nil. The caller
+	// must not modify it.
+	ConnectionID      []byte
+	ReturnRoutability bool // both sides support the return routability check (RFC 9853)
 	// PeerCertificates are the client's certificates, the leaf first.
 	// Server.ClientAuth determines whether they have been verified.
 	PeerCertificates []*x509.Certificate
@@ -63,6 +67,7 @@ func (s *Session) connectionState() (ConnectionState, *clientCertificates) {
 	}
 	state := newConnectionState(s.eng.Parameters())
 	state.HandshakeComplete = true
+	state.ConnectionID, state.ReturnRoutability = s.eng.ConnectionID(), s.eng.ChecksPaths()
 	return state, s.clientCertificates
 }
 

@@ -27,6 +27,7 @@ type Stats struct {
 	HandshakesCompleted uint64
 	HandshakesFailed    uint64
 	SessionsClosed      uint64
+	PeersMoved          uint64 // changes of the addresses of open sessions
 
 	MessagesReceived uint64 // delivered to DatagramReceived
 	MessagesSent     uint64 // with Session.Write
@@ -46,16 +47,21 @@ type Drops struct {
 	Repeated            uint64 // handshake messages received before, for example because an answer was lost
 	EarlyData           uint64 // application data before the handshake was complete
 	UnexpectedMessages  uint64 // handshake messages out of order
-	Limit               uint64 // beyond what is kept of one peer in a handshake
-	Closed              uint64 // records of a session that has just ended, and its peer's datagrams for some seconds more
-	ReplayedHellos      uint64 // hellos with a valid cookie that were used before
-	Versions            uint64 // hellos without DTLS 1.2 and without a valid cookie, refused with an alert or silently
-	WrongCookies        uint64 // hellos with a cookie less than a second old that is for another hello or address
-	Refused             uint64 // hellos with a valid cookie, refused at a limit or while shutting down
-	Evicted             uint64 // handshakes given up for others at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
-	EvictedSessions     uint64 // open sessions closed for others at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
-	SendFull            uint64 // datagrams that the socket had no room for
-	SendFailed          uint64 // datagrams that the socket refused
+	// ConnectionIDs counts records with a connection ID where none is due, as in
+	// plaintext, or of another session, or, in a handshake, from another address; and
+	// those without one where one is due.
+	ConnectionIDs        uint64
+	UnknownConnectionIDs uint64 // datagrams with the connection ID of a session that has ended
+	Limit                uint64 // beyond what is kept of one peer in a handshake
+	Closed               uint64 // records of a session that has just ended, and its peer's datagrams for some seconds more
+	ReplayedHellos       uint64 // hellos with a valid cookie that were used before
+	Versions             uint64 // hellos without DTLS 1.2 and without a valid cookie, refused with an alert or silently
+	WrongCookies         uint64 // hellos with a cookie less than a second old that is for another hello or address
+	Refused              uint64 // hellos with a valid cookie, refused at a limit or while shutting down
+	Evicted              uint64 // handshakes given up for others at MaxHandshakes, MaxHandshakesPerSource or MaxHandshakeMemory
+	EvictedSessions      uint64 // open sessions closed for others at MaxSessions, MaxSessionsPerSource or MaxSessionsPerIdentity
+	SendFull             uint64 // datagrams that the socket had no room for
+	SendFailed           uint64 // datagrams that the socket refused
 }
 
 // counters are the live figures behind Stats.
@@ -65,7 +71,7 @@ type counters struct {
 	helloVerifyRequests, versionAlerts    atomic.Uint64
 	handshakesStarted                     atomic.Uint64
 	handshakesCompleted, handshakesFailed atomic.Uint64
-	sessionsClosed                        atomic.Uint64
+	sessionsClosed, peersMoved            atomic.Uint64
 	messagesReceived, messagesSent        atomic.Uint64
 	dropped                               [numDrops]atomic.Uint64
 }
@@ -75,6 +81,7 @@ type dropReason = engine.Drop
 
 const (
 	dropJunk dropReason = engine.DropClosed + 1 + iota
+	dropUnknownConnectionID
 	dropTruncated
 	dropReplayedHello
 	dropVersion
@@ -102,29 +109,32 @@ func (c *counters) stats() Stats {
 		HandshakesCompleted: c.handshakesCompleted.Load(),
 		HandshakesFailed:    c.handshakesFailed.Load(),
 		SessionsClosed:      c.sessionsClosed.Load(),
+		PeersMoved:          c.peersMoved.Load(),
 		MessagesReceived:    c.messagesReceived.Load(),
 		MessagesSent:        c.messagesSent.Load(),
 		Dropped: Drops{
-			UnexpectedDatagrams: dropped(dropJunk),
-			Truncated:           dropped(dropTruncated),
-			Malformed:           dropped(engine.DropMalformed),
-			Epoch:               dropped(engine.DropEpoch),
-			Replayed:            dropped(engine.DropReplayed),
-			Forged:              dropped(engine.DropForged),
-			Unauthenticated:     dropped(engine.DropUnauthenticated),
-			Repeated:            dropped(engine.DropRepeated),
-			EarlyData:           dropped(engine.DropEarlyData),
-			UnexpectedMessages:  dropped(engine.DropUnexpected),
-			Limit:               dropped(engine.DropLimit),
-			Closed:              dropped(engine.DropClosed),
-			ReplayedHellos:      dropped(dropReplayedHello),
-			Versions:            dropped(dropVersion),
-			WrongCookies:        dropped(dropWrongCookie),
-			Refused:             dropped(dropRefused),
-			Evicted:             dropped(dropEvicted),
-			EvictedSessions:     dropped(dropEvictedSession),
-			SendFull:            dropped(dropSendFull),
-			SendFailed:          dropped(dropSendFailed),
+			UnexpectedDatagrams:  dropped(dropJunk),
+			Truncated:            dropped(dropTruncated),
+			Malformed:            dropped(engine.DropMalformed),
+			Epoch:                dropped(engine.DropEpoch),
+			Replayed:             dropped(engine.DropReplayed),
+			Forged:               dropped(engine.DropForged),
+			Unauthenticated:      dropped(engine.DropUnauthenticated),
+			Repeated:             dropped(engine.DropRepeated),
+			EarlyData:            dropped(engine.DropEarlyData),
+			UnexpectedMessages:   dropped(engine.DropUnexpected),
+			ConnectionIDs:        dropped(engine.DropConnectionID),
+			UnknownConnectionIDs: dropped(dropUnknownConnectionID),
+			Limit:                dropped(engine.DropLimit),
+			Closed:               dropped(engine.DropClosed),
+			ReplayedHellos:       dropped(dropReplayedHello),
+			Versions:             dropped(dropVersion),
+			WrongCookies:         dropped(dropWrongCookie),
+			Refused:              dropped(dropRefused),
+			Evicted:              dropped(dropEvicted),
+			EvictedSessions:      dropped(dropEvictedSession),
+			SendFull:             dropped(dropSendFull),
+			SendFailed:           dropped(dropSendFailed),
 		},
 	}
 }

@@ -183,7 +183,7 @@ var (
 // hs.flight must be sent.
 func (c *client) handshakeDatagram(datagram []byte, now time.Time) (send bool, err error) {
 	for len(datagram) > 0 && c.hs != nil {
-		r, rest, ok := wire.ParseRecord(datagram)
+		r, rest, ok := wire.ParseRecord(datagram, 0)
 		if !ok {
 			return send, errMalformed
 		}

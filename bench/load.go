@@ -91,7 +91,7 @@ func (l *load) datagram(c *client, b []byte) {
 	case l.suite == nil:
 		l.received(c, b)
 	case c.state == stateOpen:
-		r, _, ok := wire.ParseRecord(b)
+		r, _, ok := wire.ParseRecord(b, 0)
 		if !ok || r.Epoch != 1 || r.Type != wire.ContentApplicationData {
 			return // of the handshake, repeated, or an alert
 		}

@@ -115,7 +115,7 @@ func (h *hand) lastFlight() []byte {
 	}
 	var flight []byte
 	for _, record := range h.records[:len(h.records)-1] {
-		r, _, _ := wire.ParseRecord(record)
+		r, _, _ := wire.ParseRecord(record, 0)
 		flight = append(flight, h.Plain(r.Type, r.Payload)...)
 	}
 	return append(flight, h.Sealed(wire.ContentHandshake, h.FinishedMessage())...)

@@ -165,7 +165,7 @@ func (e *Engine) certified() bool { return len(e.PeerChain()) > 0 }
 
 // reserve reserves memory until the end of the handshake, if there is any left.
 func (e *Engine) reserve(bytes int) bool {
-	if e.hs.budget != nil && !e.hs.budget.Reserve(bytes) {
+	if e.hs.host != nil && !e.hs.host.Reserve(bytes) {
 		return false
 	}
 	e.hs.reserved += bytes
@@ -174,8 +174,8 @@ func (e *Engine) reserve(bytes int) bool {
 
 // unreserve gives back what reserve has reserved.
 func (e *Engine) unreserve() {
-	if e.hs.budget != nil && e.hs.reserved > 0 {
-		e.hs.budget.Reserve(-e.hs.reserved)
+	if e.hs.host != nil && e.hs.reserved > 0 {
+		e.hs.host.Reserve(-e.hs.reserved)
 	}
 	e.hs.reserved = 0
 }

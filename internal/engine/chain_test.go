@@ -233,7 +233,7 @@ func TestResumedCertificates(t *testing.T) {
 	scene := scenes[slices.IndexFunc(scenes, func(s *scene) bool { return s.name == "resumption-client-certificate-verdict" })]
 	w := newWorld(t, scene)
 	reserved := 0
-	w.e.hs.budget = budgetFunc(func(n int) bool { reserved += n; return true })
+	w.e.hs.host = testHost{budgetFunc(func(n int) bool { reserved += n; return true })}
 	w.play([]string{"hello", "work"})
 	if w.e.state != awaitResumptionVerdict || reserved == 0 || !bytes.Equal(w.e.PeerChain(), wire.AppendCertificate(nil, testCertificate.Chain)) {
 		t.Errorf("in state %s, %d bytes are reserved, chain %x", stateNames[w.e.state], reserved, w.e.PeerChain())
@@ -246,13 +246,13 @@ func TestResumedCertificates(t *testing.T) {
 	for _, granted := range []int{0, 1} { // the bytes, and what they hold parsed
 		w := newWorld(t, scene)
 		reserved, asked := 0, 0
-		w.e.hs.budget = budgetFunc(func(n int) bool {
+		w.e.hs.host = testHost{budgetFunc(func(n int) bool {
 			if asked++; n > 0 && asked > granted {
 				return false
 			}
 			reserved += n
 			return true
-		})
+		})}
 		w.play([]string{"hello", "work"})
 		if w.e.state == awaitResumptionVerdict || w.e.Parameters().Resumed || reserved != 0 || w.e.Parameters().PeerKeyHash != [32]byte{} {
 			t.Errorf("%d granted: in state %s, resumed %v, %d bytes are reserved", granted, stateNames[w.e.state], w.e.Parameters().Resumed, reserved)

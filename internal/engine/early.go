@@ -39,7 +39,7 @@ func (e *Engine) keepEarly(r Record) Drop {
 	switch {
 	case !e.helloAnswered(): // our hello has not been sent: it is nobody's
 		return DropEpoch
-	case r.Type != wire.ContentHandshake && r.Type != wire.ContentAlert:
+	case r.Type != wire.ContentHandshake && r.Type != wire.ContentAlert && r.CID == nil:
 		return DropEpoch
 	case len(r.Raw) > maxEarlyLen:
 		return DropLimit
@@ -79,6 +79,11 @@ func (e *Engine) keep(r Record, most int) Drop {
 	return DropNone
 }
 
+// nextKept splits the first record off those that were kept.
+func (e *Engine) nextKept(kept []byte) (r Record, rest []byte, ok bool) {
+	return wire.ParseRecord(kept, e.cfg.ConnectionIDLen)
+}
+
 // receiveEarly takes the records that were kept, now that they may be opened: the
 // Finished first.
 func (e *Engine) receiveEarly(now time.Time) {
@@ -87,13 +92,18 @@ func (e *Engine) receiveEarly(now time.Time) {
 	}
 	hs, kept := e.hs, e.hs.early
 	resumed := hs.resumed != nil // which the Finished clears
-	for _, t := range []wire.ContentType{wire.ContentHandshake, wire.ContentAlert} {
-		for r, rest, ok := wire.ParseRecord(kept); ok && e.state != closed; r, rest, ok = wire.ParseRecord(rest) {
-			if r.Type != t || resumed && t == wire.ContentAlert { // that has been opened
+	for _, finished := range []bool{true, false} {
+		for r, rest, ok := e.nextKept(kept); ok && e.state != closed; r, rest, ok = e.nextKept(rest) {
+			t, opened := e.typeOf(r, hs.opened[:0])
+			if (t == wire.ContentHandshake || !opened) != finished || resumed && !finished { // that has been opened
 				continue
 			}
-			if _, drop := e.receiveSealed(now, r, hs.opened[:0]); drop != DropNone {
-				e.raise(Event{Kind: EventDropped, Drop: drop})
+			result := e.receiveSealed(now, r, hs.opened[:0])
+			if result.Data != nil { // which does not wait for a full handshake
+				result.Drop = DropEarlyData
+			}
+			if result.Drop != DropNone {
+				e.raise(Event{Kind: EventDropped, Drop: result.Drop})
 			}
 		}
 	}
@@ -103,8 +113,8 @@ func (e *Engine) receiveEarly(now time.Time) {
 	}
 	// What waits for the Finished stays.
 	hs.early, hs.earlyRecords = hs.early[:0], 0
-	for r, rest, ok := wire.ParseRecord(kept); ok && hs.overtaken; r, rest, ok = wire.ParseRecord(rest) {
-		if r.Type != wire.ContentHandshake {
+	for r, rest, ok := e.nextKept(kept); ok && hs.overtaken; r, rest, ok = e.nextKept(rest) {
+		if t, _ := e.typeOf(r, nil); t != wire.ContentHandshake {
 			hs.early = append(hs.early, r.Raw...)
 			hs.earlyRecords++
 		}
@@ -123,14 +133,12 @@ func (hs *handshake) takeOvertaking() (kept []byte) {
 // receiveOvertaking takes what the client said in an abbreviated handshake before
 // its Finished came, which is there now.
 func (e *Engine) receiveOvertaking(kept []byte) {
-	for r, rest, ok := wire.ParseRecord(kept); ok && e.state == established; r, rest, ok = wire.ParseRecord(rest) {
-		if r.Type == wire.ContentHandshake {
-			continue
-		}
-		content, err := e.opener.Reopen(nil, r)
+	for r, rest, ok := e.nextKept(kept); ok && e.state == established; r, rest, ok = e.nextKept(rest) {
+		content, t, err := e.opener.Reopen(nil, r)
 		switch {
 		case err != nil: // it has been opened before
-		case r.Type == wire.ContentAlert:
+		case t == wire.ContentHandshake:
+		case t == wire.ContentAlert:
 			e.receiveAlert(content)
 		default:
 			e.raise(Event{Kind: EventData, Record: r, Data: content})

@@ -237,7 +237,7 @@ func TestOvertakingDataIsBounded(t *testing.T) {
 					most = max(most, reserved)
 					return true
 				})
-				w.e.hs.budget = budget
+				w.e.hs.host = testHost{budget}
 				if !early {
 					w.step("ccs")
 				}
@@ -291,7 +291,7 @@ func TestAuthentic(t *testing.T) {
 	d.hello()
 	d.toClient()
 	receive := func(b []byte) Result {
-		r, _, ok := NextRecord(b)
+		r, _, ok := NextRecord(b, 0)
 		if !ok {
 			t.Fatal("no record")
 		}

@@ -84,6 +84,11 @@ type Config struct {
 
 	Tickets Tickets // nil: none
 
+	// ConnectionIDLen is the length in bytes of the connection IDs that clients
+	// which offer the extension are given; zero: none.
+	ConnectionIDLen   int
+	ReturnRoutability bool // is checked with clients that offer that too
+
 	// Memory, if not nil, has the memory that handshakes have needed, without
 	// secrets, for others. A *sync.Pool will do.
 	Memory Memory
@@ -103,11 +108,17 @@ type Memory interface {
 // Record is one record of a datagram.
 type Record = wire.Record
 
-// NextRecord splits the first record off a datagram. It fails when what is
-// there cannot be a record of any version of DTLS.
-func NextRecord(datagram []byte) (r Record, rest []byte, ok bool) {
-	r, rest, ok = wire.ParseRecord(datagram)
+// NextRecord splits the first record off a datagram, with a connection ID of cidLen
+// bytes if it has any. It fails when what is there cannot be a record of any version
+// of DTLS.
+func NextRecord(datagram []byte, cidLen int) (r Record, rest []byte, ok bool) {
+	r, rest, ok = wire.ParseRecord(datagram, cidLen)
 	return r, rest, ok && r.Version>>8 == 0xfe
+}
+
+// HasConnectionID reports whether the first record of a datagram has a connection ID.
+func HasConnectionID(datagram []byte) bool {
+	return len(datagram) > 0 && wire.ContentType(datagram[0]) == wire.ContentCID
 }
 
 // IsUnnumbered reports whether a record says nothing of the handshake that it
@@ -153,6 +164,7 @@ type Engine struct {
 	serverRandom [wire.RandomLen]byte
 	master       [suite.MasterSecretLen]byte // established: for Export, with extended master secret
 	plain        record.Plaintext            // epoch 0
+	cids         *connectionIDs              // nil: none
 	sealer       record.Sealer               // epoch 1, without keys at first and in the end
 	opener       record.Opener               // epoch 1, without keys at first and in the end
 
@@ -180,8 +192,9 @@ type Engine struct {
 
 // Begin begins, once, with a hello whose cookie was right, of which nothing is
 // kept. The record that holds it, or its first fragment, is the first to be
-// given to Receive. If budget is nil, there is no bound for messages in parts.
-func (e *Engine) Begin(cfg *Config, budget Budget, now time.Time, hello *Hello) {
+// given to Receive. If host is nil, there is no bound for messages in parts, and no
+// connection ID.
+func (e *Engine) Begin(cfg *Config, host Host, now time.Time, hello *Hello) {
 	e.cfg = cfg
 	e.limit, e.plainLimit = wire.MaxPlaintext, wire.MaxPlaintext
 	copy(e.clientRandom[:], hello.Random)
@@ -189,7 +202,7 @@ func (e *Engine) Begin(cfg *Config, budget Budget, now time.Time, hello *Hello) 
 	// of the hello it answers.
 	e.plain = record.Plaintext(hello.RecordSeq)
 
-	e.hs = cfg.borrow(budget)
+	e.hs = cfg.borrow(host)
 	e.hs.protocol = dtls12{e}
 	e.hs.nextReceive, e.hs.nextSend = hello.MessageSeq, hello.MessageSeq
 	e.hs.timeout = cfg.firstTimeout()
@@ -253,6 +266,10 @@ type Result struct {
 	Drop Drop
 	// Authentic: it opened, and is of use. The peer is there.
 	Authentic bool
+	// Newest: it is authentic, of an open association, and newer than all before it.
+	Newest bool
+	// Path is the message that it holds about a path, and nil if it holds none.
+	Path *PathMessage
 }
 
 // Receive takes one record. Result.Data is appended to buf. Records of one datagram
@@ -268,15 +285,20 @@ func (e *Engine) Receive(now time.Time, datagram uint64, r Record, buf []byte) R
 	switch {
 	case e.state == closed:
 		return Result{Drop: DropClosed}
+	case (r.CID != nil) != (r.Epoch > 0 && e.cids != nil):
+		return Result{Drop: DropConnectionID}
 	case r.Epoch == 0 && e.state == established:
 		return Result{Drop: e.receivePlainLate(r)}
 	case r.Epoch == 0:
 		return Result{Drop: e.receivePlain(now, r)}
-	case r.Epoch == 1 && !e.opens(r):
+	case r.Epoch == 1 && !e.opens(r, buf):
 		return Result{Drop: e.keepEarly(r)}
 	case r.Epoch == 1:
-		data, drop := e.receiveSealed(now, r, buf)
-		return Result{Data: data, Drop: drop, Authentic: drop == DropNone}
+		newest := e.state == established && e.opener.Newest(r)
+		result := e.receiveSealed(now, r, buf)
+		result.Authentic = result.Drop == DropNone
+		result.Newest = newest && result.Authentic
+		return result
 	default:
 		return Result{Drop: DropEpoch}
 	}
@@ -339,7 +361,7 @@ func (e *Engine) Seal(dst, data []byte) ([]byte, error) {
 		e.close(Event{Cause: CauseExhausted})
 		return dst, ErrClosed
 	}
-	return e.sealer.Append(dst, wire.ContentApplicationData, nil, data)
+	return e.sealer.Append(dst, e.peerCID(), wire.ContentApplicationData, nil, data)
 }
 
 // ErrNoExport is what Export returns without extended master secret, when the

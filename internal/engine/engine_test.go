@@ -123,6 +123,15 @@ type budgetFunc func(bytes int) bool
 
 func (f budgetFunc) Reserve(bytes int) bool { return f(bytes) }
 
+// ourCID is the connection ID that tests give.
+const ourCID = "server-cid"
+
+// testHost is a Host with a Budget, or none.
+type testHost struct{ Budget }
+
+func (h testHost) Reserve(bytes int) bool { return h.Budget == nil || h.Budget.Reserve(bytes) }
+func (testHost) ConnectionID() []byte     { return []byte(ourCID) }
+
 func newDriver(t *testing.T, cfg *Config) *driver {
 	start := time.Unix(1_700_000_000, 0)
 	d := &driver{t: t, cfg: cfg, client: testpeer.New(identity, []byte(key), 1), now: start, start: start}
@@ -152,7 +161,7 @@ func (d *driver) helloDatagram(datagram []byte) {
 	if d.budget == nil {
 		d.budget = &d.reserved
 	}
-	d.e.Begin(d.cfg, d.budget, d.now, &hello)
+	d.e.Begin(d.cfg, testHost{d.budget}, d.now, &hello)
 	d.receive(datagram)
 }
 
@@ -163,7 +172,7 @@ func (d *driver) receive(datagram []byte) []Drop {
 	buf := make([]byte, 0, 1<<15)
 	d.datagrams++
 	for len(datagram) > 0 {
-		r, rest, ok := NextRecord(datagram)
+		r, rest, ok := NextRecord(datagram, 0)
 		if !ok {
 			d.t.Fatal("the test sent half a record")
 		}
@@ -378,7 +387,7 @@ func TestServerHelloBytes(t *testing.T) {
 	d.client.Seq, d.client.MessageSeq = 41, 7
 	d.client.Extensions = []byte{}
 	d.hello()
-	r, rest, ok := wire.ParseRecord(d.sent[0])
+	r, rest, ok := wire.ParseRecord(d.sent[0], 0)
 	if !ok || r.Seq != 41 {
 		t.Errorf("ServerHello has record sequence %d, want that of the hello, 41", r.Seq)
 	}
@@ -390,7 +399,7 @@ func TestServerHelloBytes(t *testing.T) {
 	if len(f.Body) != fixed {
 		t.Errorf("ServerHello to a hello without extensions has %d bytes, want %d", len(f.Body), fixed)
 	}
-	r, rest, _ = wire.ParseRecord(rest)
+	r, rest, _ = wire.ParseRecord(rest, 0)
 	if f, _, _ = wire.ParseFragment(r.Payload); f.Type != wire.TypeServerHelloDone || f.MessageSeq != 8 || r.Seq != 42 {
 		t.Errorf("second message is %+v in record %d", f, r.Seq)
 	}
@@ -590,7 +599,7 @@ func TestHelloAgain(t *testing.T) {
 		t.Errorf("100 hellos in half a second got %d answers, want 2", n)
 	}
 	d.sent = d.sent[:1]
-	r, _, _ := wire.ParseRecord(d.sent[0])
+	r, _, _ := wire.ParseRecord(d.sent[0], 0)
 	f, _, _ := wire.ParseFragment(r.Payload)
 	if !bytes.Equal(f.Body[2:34], random) {
 		t.Error("the answer has another random")

@@ -187,5 +187,6 @@ const (
 	DropRepeated                    // part of a flight that has been received
 	DropUnexpected                  // a message out of its place
 	DropLimit                       // beyond what is kept for one peer
+	DropConnectionID                // a connection ID where none is due, or none where one is
 	DropClosed                      // the association is over
 )

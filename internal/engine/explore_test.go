@@ -289,7 +289,7 @@ func (w *world) settle() {
 	case c.HelloDone:
 		w.messages = make(map[wire.HandshakeType][]byte)
 		for _, b := range c.Records() {
-			if r, _, _ := wire.ParseRecord(b); r.Epoch == 0 && r.Type == wire.ContentHandshake {
+			if r, _, _ := wire.ParseRecord(b, 0); r.Epoch == 0 && r.Type == wire.ContentHandshake {
 				w.messages[wire.HandshakeType(r.Payload[0])] = r.Payload
 			}
 		}

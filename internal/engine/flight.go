@@ -11,9 +11,9 @@ type flight struct {
 	// bytes are the messages, each behind its epoch, in a byte, and the header that
 	// it has unfragmented (RFC 6347 section 4.2.6).
 	bytes  []byte
-	next   int  // where in bytes the message is that goes out next
-	offset int  // and how many bytes of its body have gone out
-	held   bool // it is not whole yet
+	next   uint32 // where in bytes the message is that goes out next
+	offset uint32 // and how many bytes of its body have gone out
+	held   bool   // it is not whole yet
 }
 
 // changeCipherSpec stands in a flight for the one message that is none, but a
@@ -31,7 +31,7 @@ type message struct {
 func (f *flight) rewind() { f.next, f.offset = 0, 0 }
 
 // leaves reports whether some of the flight is to go out.
-func (f *flight) leaves() bool { return !f.held && f.next < len(f.bytes) }
+func (f *flight) leaves() bool { return !f.held && int(f.next) < len(f.bytes) }
 
 // add adds a message, whose body the function appends; if nil, it has none. It
 // returns the message behind its header.
@@ -88,25 +88,25 @@ func (e *Engine) appendFlight(dst []byte) ([]byte, error) {
 	if f.next == 0 && f.offset == 0 {
 		e.longest = 0
 	}
-	for f.next < len(f.bytes) && err == nil {
-		m, rest := f.message(f.next)
-		n, fits := e.cut(m, f.next, f.offset, len(dst)-start)
+	for int(f.next) < len(f.bytes) && err == nil {
+		at, from := int(f.next), int(f.offset)
+		m, rest := f.message(at)
+		n, fits := e.cut(m, at, from, len(dst)-start)
 		if !fits {
 			break
 		}
 		if m.Type == changeCipherSpec {
 			dst, err = e.appendRecord(dst, m.epoch, wire.ContentChangeCipherSpec, nil, changeCipherSpecBody)
 		} else {
-			from := f.offset
 			if e.backwards {
-				from = len(m.Body) - f.offset - n
+				from = len(m.Body) - from - n
 			}
 			var header [wire.HandshakeHeaderLen]byte
 			wire.AppendHandshakeHeader(header[:0], m.Type, len(m.Body), m.MessageSeq, from, n)
 			dst, err = e.appendRecord(dst, m.epoch, wire.ContentHandshake, header[:], m.Body[from:from+n])
 		}
-		if f.offset += n; f.offset == len(m.Body) {
-			f.next, f.offset = len(f.bytes)-len(rest), 0
+		if f.offset += uint32(n); int(f.offset) == len(m.Body) {
+			f.next, f.offset = uint32(len(f.bytes)-len(rest)), 0
 		}
 	}
 	e.longest = max(e.longest, uint16(len(dst)-start))
@@ -127,7 +127,7 @@ func (e *Engine) appendRecord(dst []byte, epoch uint16, t wire.ContentType, head
 	if epoch == 0 {
 		return e.plain.Append(dst, t, head, content)
 	}
-	return e.sealer.Append(dst, t, head, content)
+	return e.sealer.Append(dst, e.peerCID(), t, head, content)
 }
 
 // overhead is by how many bytes a record of an epoch is longer than its content.
@@ -135,5 +135,5 @@ func (e *Engine) overhead(epoch uint16) int {
 	if epoch == 0 {
 		return e.plain.Overhead()
 	}
-	return e.sealer.Overhead()
+	return e.sealer.Overhead(e.peerCID())
 }

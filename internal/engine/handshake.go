@@ -51,7 +51,7 @@ type progress struct {
 	peerKey  crypto.PublicKey // the leaf's, for CertificateVerify
 	parsed   int              // bytes that the chain holds when it is parsed
 	reserved int              // bytes of the budget, for the chain
-	budget   Budget
+	host     Host
 	protocol protocol // dtls12, from Begin on
 
 	changeCipherSpec bool // the client's has come
@@ -89,8 +89,8 @@ const (
 )
 
 // borrow returns memory for a handshake, which takes what else it needs from
-// the budget.
-func (cfg *Config) borrow(budget Budget) *handshake {
+// the host's budget.
+func (cfg *Config) borrow(host Host) *handshake {
 	var hs *handshake
 	if cfg.Memory != nil {
 		hs, _ = cfg.Memory.Get().(*handshake)
@@ -98,9 +98,9 @@ func (cfg *Config) borrow(budget Budget) *handshake {
 	if hs == nil {
 		hs = new(handshake)
 	}
-	hs.budget = budget
+	hs.host = host
 	for i := range hs.incoming {
-		hs.incoming[i].budget = budget
+		hs.incoming[i].budget = host
 	}
 	return hs
 }
@@ -235,7 +235,7 @@ func (e *Engine) receiveNext(now time.Time, t wire.HandshakeType, body []byte) {
 	hs := e.hs
 	hs.incoming[0].reset() // the message itself lives on
 	copy(hs.incoming[:], hs.incoming[1:])
-	hs.incoming[window-1] = reassembler{budget: hs.budget}
+	hs.incoming[window-1] = reassembler{budget: hs.host}
 	hs.nextReceive++
 	e.repeats, e.backwards = 0, false
 	hs.protocol.receive(now, t, hs.nextReceive-1, body)

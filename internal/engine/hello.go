@@ -41,7 +41,7 @@ type HelloReader struct{ parts reassembler }
 // is must have the head up to the cookie, as 99 bytes surely do. The hello is
 // good until the next call.
 func (p *HelloReader) Read(datagram []byte) (h Hello, ok bool) {
-	r, rest, ok := NextRecord(datagram)
+	r, rest, ok := NextRecord(datagram, 0)
 	if !ok || r.Type != wire.ContentHandshake || r.Epoch != 0 {
 		return Hello{}, false
 	}
@@ -81,7 +81,7 @@ func (p *HelloReader) join(h *Hello, first wire.Fragment, content, datagram []by
 		var ok bool
 		if len(content) == 0 {
 			var r Record
-			if r, datagram, ok = NextRecord(datagram); !ok || r.Type != wire.ContentHandshake || r.Epoch != 0 {
+			if r, datagram, ok = NextRecord(datagram, 0); !ok || r.Type != wire.ContentHandshake || r.Epoch != 0 {
 				break
 			}
 			content = r.Payload

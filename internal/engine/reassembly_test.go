@@ -25,7 +25,7 @@ func TestFragmentedClientFlight(t *testing.T) {
 			d.hello()
 			d.toClient()
 			cke, ccs, _ := d.client.KeyExchange()
-			r, _, _ := wire.ParseRecord(cke)
+			r, _, _ := wire.ParseRecord(cke, 0)
 			var records [][]byte
 			cut := func(message []byte, seal func(content []byte) []byte) {
 				f, _, _ := wire.ParseFragment(message)
@@ -302,7 +302,7 @@ func FuzzEngine(f *testing.F) {
 		d.answer = func(string) []byte { return []byte(key) }
 		d.hello()
 		for len(datagram) > 0 {
-			r, rest, ok := NextRecord(datagram)
+			r, rest, ok := NextRecord(datagram, 0)
 			if !ok {
 				break
 			}

@@ -269,7 +269,7 @@ func (s *schedule) give(datagram []byte) {
 	buf := make([]byte, 0, 1<<12)
 	s.datagrams++
 	for len(datagram) > 0 {
-		r, rest, ok := NextRecord(datagram)
+		r, rest, ok := NextRecord(datagram, 0)
 		if !ok {
 			return
 		}
@@ -300,7 +300,7 @@ func (s *schedule) collect() {
 		}
 		s.check(datagram)
 		sent++
-		if r, rest, _ := wire.ParseRecord(datagram); over && r.Type == wire.ContentAlert && len(rest) == 0 {
+		if r, rest, _ := wire.ParseRecord(datagram, 0); over && r.Type == wire.ContentAlert && len(rest) == 0 {
 			alerts++
 		} else if over && alerts > 0 {
 			s.t.Fatalf("sent %x after the last alert", datagram)
@@ -323,7 +323,7 @@ func (s *schedule) collect() {
 // check wants every record of a datagram to have a number of its own.
 func (s *schedule) check(datagram []byte) {
 	for len(datagram) > 0 {
-		r, rest, ok := wire.ParseRecord(datagram)
+		r, rest, ok := wire.ParseRecord(datagram, 0)
 		if !ok {
 			s.t.Fatalf("sent half a record: %x", datagram)
 		}

@@ -14,44 +14,68 @@ import (
 
 // opens reports whether a record of epoch 1 is opened at once. An abbreviated
 // handshake has keys before its ChangeCipherSpec comes.
-func (e *Engine) opens(r Record) bool {
-	return e.Opening() || e.resumes() && (r.Type == wire.ContentApplicationData || r.Type == wire.ContentAlert)
+func (e *Engine) opens(r Record, buf []byte) bool {
+	if e.Opening() {
+		return true
+	}
+	if !e.resumes() {
+		return false
+	}
+	t, ok := e.typeOf(r, buf)
+	return !ok || t == wire.ContentApplicationData || t == wire.ContentAlert
+}
+
+// typeOf returns the type of a record of epoch 1. If that is sealed, the record is
+// opened for it, beside the replay window.
+func (e *Engine) typeOf(r Record, buf []byte) (t wire.ContentType, ok bool) {
+	if r.CID == nil {
+		return r.Type, true
+	}
+	_, t, err := e.opener.Reopen(buf[:0], r)
+	return t, err == nil
 }
 
 // receiveSealed takes a record of epoch 1 that can be opened.
-func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) (data []byte, drop Drop) {
-	content, err := e.opener.Open(buf[:0], r)
-	if err != nil {
-		if err == record.ErrReplayed {
-			return nil, DropReplayed
-		}
-		if e.hs != nil && r.Type == wire.ContentHandshake {
+func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) Result {
+	content, t, err := e.opener.Open(buf[:0], r)
+	switch {
+	case err == record.ErrReplayed:
+		return Result{Drop: DropReplayed}
+	case err == record.ErrNoType:
+		return Result{Drop: DropMalformed}
+	case err != nil:
+		if e.hs != nil && (r.Type == wire.ContentHandshake || r.CID != nil) {
 			e.hs.unopened = true
 		}
-		return nil, DropForged
+		return Result{Drop: DropForged}
 	}
-	switch r.Type {
+	switch t {
 	case wire.ContentApplicationData:
 		switch {
 		case e.resumes():
-			return nil, e.keepOvertaking(r)
+			return Result{Drop: e.keepOvertaking(r)}
 		case e.state != established:
-			return nil, DropEarlyData
+			return Result{Drop: DropEarlyData}
 		case content == nil:
 			content = []byte{}
 		}
-		return content, DropNone
+		return Result{Data: content}
 	case wire.ContentHandshake:
-		return nil, e.receiveSealedMessages(now, content)
+		return Result{Drop: e.receiveSealedMessages(now, content)}
 	case wire.ContentAlert:
 		if e.resumes() && e.hs.overtaken { // the end of what waits for the Finished
-			return nil, e.keepOvertaking(r)
+			return Result{Drop: e.keepOvertaking(r)}
 		}
 		e.receiveAlert(content)
+	case wire.ContentReturnRoutability:
+		if e.ChecksPaths() {
+			return e.receivePath(content)
+		}
+		fallthrough
 	default: // RFC 5246 section 6; ChangeCipherSpec has its place in epoch 0
 		e.fail(wire.AlertUnexpectedMessage, "record of a type that has no place after ChangeCipherSpec")
 	}
-	return nil, DropNone
+	return Result{}
 }
 
 // receiveSealedMessages takes the content of a handshake record.

@@ -99,7 +99,7 @@ func TestFinishedAgain(t *testing.T) {
 func (d *driver) finisheds() (n int) {
 	for _, datagram := range d.sent {
 		for len(datagram) > 0 {
-			r, rest, _ := wire.ParseRecord(datagram)
+			r, rest, _ := wire.ParseRecord(datagram, 0)
 			datagram = rest
 			if r.Epoch == 1 && r.Type == wire.ContentHandshake {
 				n++

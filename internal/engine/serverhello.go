@@ -336,6 +336,8 @@ func (e dtls12) addServerHello(sessionID []byte, ticket bool, staple, timestamps
 	if x.RecordSizeLimit != 0 {
 		answer.RecordSizeLimit = wire.MaxPlaintext
 	}
+	e.settleConnectionIDs(x)
+	answer.ConnectionID, answer.ReturnRoutability = e.ConnectionID(), e.ChecksPaths()
 	e.addMessage(wire.TypeServerHello, answer.Append)
 }
 

@@ -41,7 +41,7 @@ func (d *driver) take() (s sending) {
 		s.datagrams++
 		s.longest = max(s.longest, len(datagram))
 		for len(datagram) > 0 {
-			r, rest, _ := wire.ParseRecord(datagram)
+			r, rest, _ := wire.ParseRecord(datagram, 0)
 			datagram = rest
 			s.records++
 			if f, _, ok := wire.ParseFragment(r.Payload); ok && r.Type == wire.ContentHandshake && r.Epoch == 0 {
@@ -208,7 +208,7 @@ func TestCutsForJoiningClients(t *testing.T) {
 				length := 0
 				for _, datagram := range d.sent {
 					for left := datagram; len(left) > 0; {
-						r, rest, _ := wire.ParseRecord(left)
+						r, rest, _ := wire.ParseRecord(left, 0)
 						left = rest
 						f, _, _ := wire.ParseFragment(r.Payload)
 						if f.Type != wire.TypeCertificate {

@@ -108,7 +108,7 @@ func TestOrderOfClientFlightWhileWorking(t *testing.T) {
 			if i == at {
 				d.work() // of Certificate, if it has come, or else of ClientKeyExchange
 			}
-			r, _, _ := wire.ParseRecord(records[n])
+			r, _, _ := wire.ParseRecord(records[n], 0)
 			if f, _, ok := wire.ParseFragment(r.Payload); fragments && ok && r.Epoch == 0 {
 				d.receive(d.client.Plain(wire.ContentHandshake, fragment(f.Type, f.MessageSeq, f.Body, 10, len(f.Body))))
 				d.receive(d.client.Plain(wire.ContentHandshake, fragment(f.Type, f.MessageSeq, f.Body, 0, 20)))
@@ -150,7 +150,7 @@ func TestForgedWhileWorking(t *testing.T) {
 	d := holding(t, ecdheCert, true)
 	d.toFlight()
 	records := d.client.Records()
-	r, _, _ := wire.ParseRecord(records[2])
+	r, _, _ := wire.ParseRecord(records[2], 0)
 	verify, _, _ := wire.ParseFragment(r.Payload)
 	forge := func(t wire.HandshakeType, seq uint16, body []byte, from, to int) []Drop {
 		return d.receive(d.client.Plain(wire.ContentHandshake, fragment(t, seq, body, from, to)))

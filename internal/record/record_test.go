@@ -48,7 +48,7 @@ func mustOpener(tb testing.TB, s *suite.Suite) *Opener {
 
 func mustAppend(tb testing.TB, s *Sealer, t wire.ContentType, content []byte) wire.Record {
 	tb.Helper()
-	b, err := s.Append(nil, t, nil, content)
+	b, err := s.Append(nil, nil, t, nil, content)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func mustAppend(tb testing.TB, s *Sealer, t wire.ContentType, content []byte) wi
 
 func mustParse(tb testing.TB, b []byte) wire.Record {
 	tb.Helper()
-	r, rest, ok := wire.ParseRecord(b)
+	r, rest, ok := wire.ParseRecord(b, 0)
 	if !ok || len(rest) > 0 {
 		tb.Fatalf("not one record: %x", b)
 	}
@@ -67,7 +67,7 @@ func mustParse(tb testing.TB, b []byte) wire.Record {
 // wantOpen opens r behind a prefix.
 func wantOpen(tb testing.TB, o *Opener, r wire.Record, content []byte) {
 	tb.Helper()
-	got, err := o.Open([]byte("dst"), r)
+	got, _, err := o.Open([]byte("dst"), r)
 	if err != nil {
 		tb.Fatalf("sequence number %d: %v", r.Seq, err)
 	}
@@ -80,7 +80,7 @@ func wantOpen(tb testing.TB, o *Opener, r wire.Record, content []byte) {
 func wantRefused(tb testing.TB, o *Opener, r wire.Record, want error) {
 	tb.Helper()
 	dst := append(make([]byte, 0, 1<<15), "dst"...)
-	got, err := o.Open(dst, r)
+	got, _, err := o.Open(dst, r)
 	if !errors.Is(err, want) {
 		tb.Fatalf("sequence number %d: error %v, want %v", r.Seq, err, want)
 	}
@@ -107,16 +107,16 @@ func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	eachSuite(t, func(t *testing.T, s *suite.Suite) {
 		sealer, opener := pair(t, s)
-		if want := wire.RecordHeaderLen + s.Overhead(); sealer.Overhead() != want {
-			t.Errorf("Overhead() = %d, want %d", sealer.Overhead(), want)
+		if want := wire.RecordHeaderLen + s.Overhead(); sealer.Overhead(nil) != want {
+			t.Errorf("Overhead() = %d, want %d", sealer.Overhead(nil), want)
 		}
 		for i, n := range []int{0, 1, 15, 16, 17, 64, 1024, wire.MaxPlaintext} {
 			content := sequence(byte(n), n)
-			b, err := sealer.Append([]byte("dst"), wire.ContentApplicationData, nil, content)
+			b, err := sealer.Append([]byte("dst"), nil, wire.ContentApplicationData, nil, content)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !bytes.HasPrefix(b, []byte("dst")) || len(b) != 3+sealer.Overhead()+n {
+			if !bytes.HasPrefix(b, []byte("dst")) || len(b) != 3+sealer.Overhead(nil)+n {
 				t.Fatalf("%d bytes are a record of %d behind 3", n, len(b)-3)
 			}
 			r := mustParse(t, b[3:])
@@ -147,12 +147,12 @@ func TestSeveralRecordsInOneDatagram(t *testing.T) {
 		var datagram []byte
 		var err error
 		for _, content := range []string{"first", "", "third"} {
-			if datagram, err = sealer.Append(datagram, wire.ContentHandshake, nil, []byte(content)); err != nil {
+			if datagram, err = sealer.Append(datagram, nil, wire.ContentHandshake, nil, []byte(content)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for _, want := range []string{"first", "", "third"} {
-			r, rest, ok := wire.ParseRecord(datagram)
+			r, rest, ok := wire.ParseRecord(datagram, 0)
 			if !ok {
 				t.Fatal("no record")
 			}
@@ -285,7 +285,7 @@ func TestExhausted(t *testing.T) {
 			wantOpen(t, opener, r, []byte("text"))
 		}
 		for range 3 {
-			got, err := sealer.Append([]byte("dst"), wire.ContentApplicationData, nil, []byte("text"))
+			got, err := sealer.Append([]byte("dst"), nil, wire.ContentApplicationData, nil, []byte("text"))
 			if !errors.Is(err, ErrExhausted) || string(got) != "dst" {
 				t.Errorf("Append = %x, %v, want ErrExhausted", got, err)
 			}
@@ -422,11 +422,11 @@ func TestRest(t *testing.T) {
 		if sealer.Resting() || opener.Resting() {
 			t.Error("resting without Rest")
 		}
-		overhead := sealer.Overhead()
+		overhead := sealer.Overhead(nil)
 		sealer.Rest()
 		opener.Rest()
-		if !sealer.Resting() || !opener.Resting() || sealer.Overhead() != overhead {
-			t.Errorf("after Rest: resting %v, %v, overhead %d, want true, true, %d", sealer.Resting(), opener.Resting(), sealer.Overhead(), overhead)
+		if !sealer.Resting() || !opener.Resting() || sealer.Overhead(nil) != overhead {
+			t.Errorf("after Rest: resting %v, %v, overhead %d, want true, true, %d", sealer.Resting(), opener.Resting(), sealer.Overhead(nil), overhead)
 		}
 		wantRefused(t, opener, first, ErrReplayed)
 		short := first
@@ -455,23 +455,23 @@ func TestAllocations(t *testing.T) {
 		sealed, opened := make([]byte, 0, 2048), make([]byte, 0, 2048)
 		var err error
 		if allocs := testing.AllocsPerRun(100, func() {
-			if sealed, err = sealer.Append(sealed[:0], wire.ContentApplicationData, nil, content); err != nil {
+			if sealed, err = sealer.Append(sealed[:0], nil, wire.ContentApplicationData, nil, content); err != nil {
 				t.Fatal(err)
 			}
-			r, _, _ := wire.ParseRecord(sealed)
-			if opened, err = opener.Open(opened[:0], r); err != nil {
+			r, _, _ := wire.ParseRecord(sealed, 0)
+			if opened, _, err = opener.Open(opened[:0], r); err != nil {
 				t.Fatal(err)
 			}
 		}); allocs != 0 {
 			t.Errorf("%s: %v allocations for Append and Open, want 0", s.Name, allocs)
 		}
 		if allocs := testing.AllocsPerRun(100, func() {
-			r, _, _ := wire.ParseRecord(sealed)
-			if _, err := opener.Open(opened[:0], r); err != ErrReplayed {
+			r, _, _ := wire.ParseRecord(sealed, 0)
+			if _, _, err := opener.Open(opened[:0], r); err != ErrReplayed {
 				t.Fatal(err)
 			}
 			r.Seq += 1000
-			if _, err := opener.Open(opened[:0], r); err != ErrForged {
+			if _, _, err := opener.Open(opened[:0], r); err != ErrForged {
 				t.Fatal(err)
 			}
 		}); allocs != 0 {
@@ -499,12 +499,12 @@ func FuzzOpen(f *testing.F) {
 		wantOpen(t, opener, first, content)
 
 		for {
-			r, rest, ok := wire.ParseRecord(datagram)
+			r, rest, ok := wire.ParseRecord(datagram, 0)
 			if !ok {
 				break
 			}
 			datagram = rest
-			got, err := opener.Open([]byte("dst"), r)
+			got, _, err := opener.Open([]byte("dst"), r)
 			if err == nil && !bytes.Equal(r.Raw, second.Raw) {
 				t.Fatalf("a record that nobody sealed opens: %x", r.Raw)
 			}
@@ -535,7 +535,7 @@ func BenchmarkAppend(b *testing.B) {
 				b.SetBytes(int64(size.n))
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, err := sealer.Append(dst, wire.ContentApplicationData, nil, content); err != nil {
+					if _, err := sealer.Append(dst, nil, wire.ContentApplicationData, nil, content); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -555,7 +555,7 @@ func BenchmarkOpen(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					opener.window = Window{} // the same record again
-					if _, err := opener.Open(dst, r); err != nil {
+					if _, _, err := opener.Open(dst, r); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -284,7 +284,7 @@ func (at *attackers) betray(c *choices, a *attempt) {
 		switch c.below(7) {
 		case 0:
 			b := a.c.Sealed(wire.ContentHandshake, testpeer.Message(wire.TypeClientHello, 0, a.c.HelloBody()))
-			r, _, _ := wire.ParseRecord(b)
+			r, _, _ := wire.ParseRecord(b, 0)
 			a.strange[r.Seq] = true
 			a.send(b)
 		case 1:
@@ -292,7 +292,11 @@ func (at *attackers) betray(c *choices, a *attempt) {
 		case 2:
 			a.last(wire.ContentChangeCipherSpec, []byte{1})
 		case 3:
-			a.last(wire.ContentType(24+c.below(232)), bytes.Repeat([]byte{1}, c.below(40)))
+			t := wire.ContentType(24 + c.below(232))
+			if t == wire.ContentCID { // which is nobody's without a connection ID
+				t = 24
+			}
+			a.last(t, bytes.Repeat([]byte{1}, c.below(40)))
 		case 4:
 			sealed(wire.ContentAlert, []byte{1, byte(1 + c.below(110))})
 		case 5:

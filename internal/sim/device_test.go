@@ -360,7 +360,7 @@ func (d *device) receive(p *parcel) {
 	}
 	var records []wire.Record
 	for b := p.b; len(b) > 0; {
-		r, rest, ok := wire.ParseRecord(b)
+		r, rest, ok := wire.ParseRecord(b, 0)
 		if !ok {
 			break
 		}

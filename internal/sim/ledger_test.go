@@ -203,7 +203,7 @@ type arrival struct {
 // records splits a datagram.
 func records(b []byte) (all []wire.Record, ok bool) {
 	for len(b) > 0 {
-		r, rest, ok := wire.ParseRecord(b)
+		r, rest, ok := wire.ParseRecord(b, 0)
 		if !ok {
 			return all, false
 		}

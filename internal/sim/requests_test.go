@@ -51,7 +51,7 @@ func (a *attempt) say(what, more string) {
 	a.asked++
 	q := &request{by: a, n: a.asked}
 	b := a.c.Sealed(wire.ContentApplicationData, fmt.Appendf(nil, "%s %d %d %d %s", what, id, a.n, q.n, more))
-	r, _, _ := wire.ParseRecord(b)
+	r, _, _ := wire.ParseRecord(b, 0)
 	q.seq = r.Seq
 	a.sent[q.n], a.bySeq[q.seq] = q, q
 	a.send(b)
@@ -119,7 +119,7 @@ func (a *attempt) farewell(alert []byte) { a.last(wire.ContentAlert, alert) }
 // no client would send it.
 func (a *attempt) last(t wire.ContentType, content []byte) {
 	b := a.c.Sealed(t, content)
-	r, _, _ := wire.ParseRecord(b)
+	r, _, _ := wire.ParseRecord(b, 0)
 	a.ends[r.Seq] = true
 	a.send(b)
 }

@@ -207,7 +207,7 @@ func (l *ledger) sentCookie(in *arrival, pl *place, out *packet, f wire.Fragment
 	case in.fresh:
 		l.violate("cookie", deviceOf(in.attempt), "asked for a cookie again, though the one in the hello is right")
 	}
-	r, _, _ := wire.ParseRecord(in.parcel.b)
+	r, _, _ := wire.ParseRecord(in.parcel.b, 0)
 	hello, _, _ := wire.ParseFragment(r.Payload)
 	if f.MessageSeq != hello.MessageSeq {
 		l.violate("wire", nil, "HelloVerifyRequest has message_seq %d, the hello %d", f.MessageSeq, hello.MessageSeq)
@@ -445,7 +445,7 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 			if as.opener.Init(h.suite.AEAD, keys.ServerKey, keys.ServerIV) != nil {
 				continue
 			}
-			if content, err := as.opener.Open(nil, r); err == nil {
+			if content, _, err := as.opener.Open(nil, r); err == nil {
 				as.hello, as.next = h, r.Seq+1
 				if as.attempt != nil && as.attempt.offered != nil {
 					as.addr = pl.addr
@@ -465,7 +465,7 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 // not rise is a nonce that is used twice.
 func (l *ledger) open(as *association, r wire.Record) ([]byte, bool) {
 	fresh := as.opener // without marking its window
-	content, err := fresh.Open(nil, r)
+	content, _, err := fresh.Open(nil, r)
 	if err == record.ErrForged {
 		return nil, false
 	}
@@ -473,7 +473,7 @@ func (l *ledger) open(as *association, r wire.Record) ([]byte, bool) {
 		again := as.opener
 		keys := as.hello.suite.NewSecret(as.master).Keys([]byte(as.random), as.hello.random)
 		_ = again.Init(as.hello.suite.AEAD, keys.ServerKey, keys.ServerIV)
-		if content, err = again.Open(nil, r); err != nil {
+		if content, _, err = again.Open(nil, r); err != nil {
 			return nil, false
 		}
 		l.violate("nonce", deviceOf(as.attempt), "sequence number %d is used again, %d is the next", r.Seq, as.next)

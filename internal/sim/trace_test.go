@@ -66,7 +66,7 @@ func describe(b []byte) string {
 	var parts []string
 	length := len(b)
 	for len(b) > 0 {
-		r, rest, ok := wire.ParseRecord(b)
+		r, rest, ok := wire.ParseRecord(b, 0)
 		if !ok {
 			parts = append(parts, fmt.Sprintf("%d bytes that are no record", len(b)))
 			break

@@ -169,7 +169,7 @@ func follow(t *testing.T, h recordedHandshake) (client, server side, transcript 
 			s = &client
 		}
 		for b := unhex(t, d.hex); len(b) > 0; {
-			r, rest, ok := wire.ParseRecord(b)
+			r, rest, ok := wire.ParseRecord(b, 0)
 			if !ok {
 				t.Fatalf("no record: %x", b)
 			}

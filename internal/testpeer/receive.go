@@ -22,7 +22,7 @@ import (
 // server must not.
 func (c *Client) Receive(datagram []byte) error {
 	for len(datagram) > 0 {
-		r, rest, ok := wire.ParseRecord(datagram)
+		r, rest, ok := wire.ParseRecord(datagram, len(c.CID))
 		if !ok {
 			return errors.New("malformed record")
 		}
@@ -36,8 +36,14 @@ func (c *Client) Receive(datagram []byte) error {
 }
 
 func (c *Client) receiveRecord(r wire.Record) error {
-	content := r.Payload
+	content, t := r.Payload, r.Type
+	if withCID := len(c.CID) > 0 && c.ServerCID != nil; r.Sealed() && (r.CID != nil) != withCID {
+		return errors.New("sealed record without the connection ID, or with one that was not negotiated")
+	}
 	if r.Sealed() {
+		if !bytes.Equal(r.CID, c.CID) && r.CID != nil {
+			return errors.New("record with the connection ID of another")
+		}
 		if !c.keyed && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {
 			c.Resuming = true
 			c.installKeys(c.Master)
@@ -46,11 +52,11 @@ func (c *Client) receiveRecord(r wire.Record) error {
 			return errors.New("sealed record before the keys")
 		}
 		var err error
-		if content, err = c.opener.Open(nil, r); err != nil {
+		if content, t, err = c.opener.Open(nil, r); err != nil {
 			return err
 		}
 	}
-	switch r.Type {
+	switch t {
 	case wire.ContentHandshake:
 		for len(content) > 0 {
 			f, rest, ok := wire.ParseFragment(content)
@@ -76,6 +82,12 @@ func (c *Client) receiveRecord(r wire.Record) error {
 			return errors.New("plaintext application data")
 		}
 		c.Data = append(c.Data, content)
+	case wire.ContentReturnRoutability:
+		m, ok := wire.ParsePathMessage(content)
+		if _, agreed := c.ServerHello.Extensions[61]; !ok || !agreed {
+			return errors.New("malformed message about a path, or out of its place")
+		}
+		c.Paths = append(c.Paths, m)
 	}
 	return nil
 }
@@ -207,6 +219,27 @@ func (c *Client) Export(label string, context []byte, n int) []byte {
 	return c.suite.NewSecret(c.master).Export(n, c.Random[:], c.ServerHello.Random, label, context)
 }
 
+// receiveConnectionID takes what a ServerHello says of connection IDs.
+func (c *Client) receiveConnectionID(h *ServerHello) error {
+	_, checks := h.Extensions[61]
+	if checks && !c.CheckPaths {
+		return errors.New("rrc was not offered")
+	}
+	data, ok := h.Extensions[54]
+	switch {
+	case !ok && checks:
+		return errors.New("rrc without a connection ID")
+	case !ok:
+		return nil
+	case c.CID == nil:
+		return errors.New("connection_id was not offered")
+	case len(data) < 2 || len(data) != 1+int(data[0]):
+		return errors.New("malformed connection_id")
+	}
+	c.ServerCID = data[1:]
+	return nil
+}
+
 func (c *Client) receiveServerHello(body []byte) error {
 	h := &ServerHello{}
 	s := cryptobyte.String(body)
@@ -238,5 +271,5 @@ func (c *Client) receiveServerHello(body []byte) error {
 		return fmt.Errorf("suite %#04x was not offered", h.Suite)
 	}
 	c.ServerHello = h
-	return nil
+	return c.receiveConnectionID(h)
 }

@@ -57,6 +57,11 @@ type Client struct {
 	// else.
 	SkipVerify, WrongVerify bool
 
+	// CID, when not nil, is offered as the connection ID for the server's records, and
+	// may be empty. CheckPaths offers the return routability check too.
+	CID        []byte
+	CheckPaths bool
+
 	Cookie []byte // from the last HelloVerifyRequest
 
 	// What the server said.
@@ -73,7 +78,9 @@ type Client struct {
 	Complete    bool // its Finished was right
 	Alerts      []wire.Alert
 	Data        [][]byte
-	Fragments   int // how many fragments of split messages came
+	ServerCID   []byte             // what the client's records have; nil: none
+	Paths       []wire.PathMessage // of the return routability check
+	Fragments   int                // how many fragments of split messages came
 	// Seen are the datagrams' records, in order.
 	Seen []wire.Record
 
@@ -123,11 +130,17 @@ func (c *Client) Plain(t wire.ContentType, content []byte) []byte {
 
 // Sealed returns a record of epoch 1.
 func (c *Client) Sealed(t wire.ContentType, content []byte) []byte {
-	r, err := c.sealer.Append(nil, t, nil, content)
+	r, err := c.sealer.Append(nil, c.ServerCID, t, nil, content)
 	if err != nil {
 		panic(err)
 	}
 	return r
+}
+
+// Path returns a record with a message of the return routability check.
+func (c *Client) Path(t wire.PathMessageType, cookie [wire.PathCookieLen]byte) []byte {
+	m := wire.PathMessage{Type: t, Cookie: cookie}
+	return c.Sealed(wire.ContentReturnRoutability, m.Append(nil))
 }
 
 // Message returns an unfragmented handshake message with its header, with the
@@ -174,6 +187,15 @@ func (c *Client) HelloBody() []byte {
 		if c.AskTicket || c.Ticket != nil {
 			b.AddUint16(35)
 			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.Ticket) })
+		}
+		if c.CID != nil {
+			b.AddUint16(54)
+			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+				b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.CID) })
+			})
+		}
+		if c.CheckPaths {
+			b.AddBytes([]byte{0, 61, 0, 0})
 		}
 		b.AddBytes(c.More)
 		if !c.certificates() {
@@ -298,7 +320,7 @@ func (c *Client) Records() (records [][]byte) {
 // Again returns the message of a record of the client's, which is no alert and
 // no data, in a new record (RFC 6347 section 4.2.4).
 func (c *Client) Again(old []byte) []byte {
-	r, _, ok := wire.ParseRecord(old)
+	r, _, ok := wire.ParseRecord(old, len(c.ServerCID))
 	switch {
 	case !ok:
 		panic("testpeer: no record of Client's")
@@ -312,7 +334,7 @@ func (c *Client) Again(old []byte) []byte {
 // Split returns the message of a plaintext handshake record in fragments, each
 // of at most size bytes in a record of its own (RFC 6347 section 4.2.3).
 func (c *Client) Split(whole []byte, size int) (records [][]byte) {
-	r, _, _ := wire.ParseRecord(whole)
+	r, _, _ := wire.ParseRecord(whole, 0)
 	f, _, ok := wire.ParseFragment(r.Payload)
 	if !ok || !f.Whole() || r.Epoch != 0 {
 		panic("testpeer: no record with a whole message in plaintext")

@@ -21,12 +21,14 @@ const (
 	extensionSessionTicket        uint16 = 35
 	extensionSupportedVersions    uint16 = 43
 	extensionCertificateSchemes   uint16 = 50
+	extensionConnectionID         uint16 = 54
+	extensionReturnRoutability    uint16 = 61
 	extensionRenegotiationInfo    uint16 = 0xff01
 )
 
 // ClientExtensions are the extensions of a ClientHello that have a meaning
 // here; every other is skipped. Lists are nil when the extension was not sent
-// and else not empty.
+// and else, but where it is said, not empty.
 type ClientExtensions struct {
 	ServerName           string // RFC 6066 section 3
 	MaxFragmentLength    uint8  // RFC 6066 section 4: the code, zero when not sent
@@ -42,6 +44,8 @@ type ClientExtensions struct {
 	Ticket               []byte // empty: none yet
 	SupportedVersions    []byte // RFC 8446 section 4.2.1: two bytes each
 	CertificateSchemes   []byte // RFC 8446 section 4.2.3, signature_algorithms_cert: two bytes each
+	ConnectionID         []byte // RFC 9146 section 3: perhaps empty, and nil when not sent
+	ReturnRoutability    bool   // RFC 9853 section 3
 	RenegotiationInfo    bool   // RFC 5746
 	RenegotiatedInfo     []byte // renegotiated_connection: empty in an initial handshake
 }
@@ -122,6 +126,12 @@ func (e *ClientExtensions) read(id uint16, data cryptobyte.String) bool {
 		if !numbers16(&data, &e.CertificateSchemes) {
 			return false
 		}
+	case extensionConnectionID:
+		if !vector8(&data, &e.ConnectionID) {
+			return false
+		}
+	case extensionReturnRoutability:
+		e.ReturnRoutability = true
 	case extensionRenegotiationInfo:
 		e.RenegotiationInfo = true
 		if !vector8(&data, &e.RenegotiatedInfo) {
@@ -208,6 +218,8 @@ type ServerExtensions struct {
 	StatusRequest        bool   // a CertificateStatus will follow
 	SCTs                 []byte // RFC 6962: a list, behind its length; nil: none
 	SessionTicket        bool   // a NewSessionTicket will follow
+	ConnectionID         []byte // RFC 9146: at most 255 bytes; nil: none
+	ReturnRoutability    bool   // RFC 9853
 }
 
 // append appends the extensions block, or nothing when there is none.
@@ -244,6 +256,12 @@ func (e *ServerExtensions) append(dst []byte) []byte {
 	}
 	if e.SessionTicket {
 		add(extensionSessionTicket)
+	}
+	if e.ConnectionID != nil {
+		add(extensionConnectionID, append([]byte{byte(len(e.ConnectionID))}, e.ConnectionID...)...)
+	}
+	if e.ReturnRoutability {
+		add(extensionReturnRoutability)
 	}
 	if len(dst) == start+2 {
 		return dst[:start]

@@ -57,6 +57,10 @@ var sampleFields = []struct {
 		[]lengthField{{"extension", 2, 2}, {"list", 4, 1}}},
 	{"signature_algorithms_cert", sampleCertSchemes, ClientExtensions{CertificateSchemes: []byte{8, 4, 4, 3}},
 		[]lengthField{{"extension", 2, 2}, {"list", 4, 2}}},
+	{"connection_id", sampleCID, ClientExtensions{ConnectionID: []byte{7, 8, 9}},
+		[]lengthField{{"extension", 2, 2}, {"cid", 4, 1}}},
+	{"rrc", sampleRRC, ClientExtensions{ReturnRoutability: true},
+		[]lengthField{{"extension", 2, 2}}},
 	{"renegotiation_info", sampleReneg, ClientExtensions{RenegotiationInfo: true},
 		[]lengthField{{"extension", 2, 2}, {"renegotiated_connection", 4, 1}}},
 }
@@ -107,6 +111,8 @@ func sampleWant() ClientExtensions {
 		SCT:                  true,
 		SupportedVersions:    []byte{0xfe, 0xfc, 0xfe, 0xfd},
 		CertificateSchemes:   []byte{8, 4, 4, 3},
+		ConnectionID:         []byte{7, 8, 9},
+		ReturnRoutability:    true,
 		RenegotiationInfo:    true,
 		RenegotiatedInfo:     []byte{},
 	}
@@ -367,6 +373,7 @@ func TestParseClientExtensionsMany(t *testing.T) {
 		extensionServerName, extensionMaxFragmentLength, extensionSupportedGroups, extensionECPointFormats, extensionSignatureAlgorithms,
 		extensionALPN, extensionExtendedMasterSecret, extensionRecordSizeLimit, extensionRenegotiationInfo,
 		extensionStatusRequest, extensionSCT, extensionSupportedVersions, extensionCertificateSchemes,
+		extensionConnectionID, extensionReturnRoutability,
 	}
 	if len(known) != len(sampleFields) {
 		t.Errorf("%d extensions, %d samples", len(known), len(sampleFields))

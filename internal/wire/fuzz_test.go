@@ -36,7 +36,7 @@ func FuzzRecord(f *testing.F) {
 		var again []byte
 		left := datagram
 		for {
-			r, rest, ok := ParseRecord(left)
+			r, rest, ok := ParseRecord(left, 0)
 			if !ok {
 				break
 			}
@@ -172,6 +172,7 @@ func wantExtensions(t *testing.T, block []byte, e ClientExtensions, ok bool) {
 	wantWithin(t, "RenegotiatedInfo", block, e.RenegotiatedInfo)
 	wantWithin(t, "SupportedVersions", block, e.SupportedVersions)
 	wantWithin(t, "CertificateSchemes", block, e.CertificateSchemes)
+	wantWithin(t, "ConnectionID", block, e.ConnectionID)
 	if ok {
 		wantBytes(t, "supported_versions alone", SupportedVersions(block), e.SupportedVersions)
 	}
@@ -306,6 +307,15 @@ func naiveExtensions(block []byte) (e ClientExtensions, ok bool) {
 		list, ok := naiveList(data, 2, 2)
 		check(ok)
 		e.CertificateSchemes = list
+	}
+	if data, sent := found[54]; sent {
+		cid, rest, ok := naiveVector(data, 1)
+		check(ok && len(rest) == 0)
+		e.ConnectionID = cid
+	}
+	if data, sent := found[61]; sent {
+		check(len(data) == 0)
+		e.ReturnRoutability = true
 	}
 	if data, sent := found[0xff01]; sent {
 		info, rest, ok := naiveVector(data, 1)

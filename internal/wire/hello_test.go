@@ -20,6 +20,8 @@ const (
 	sampleMethods    = "01" + "00"
 	sampleExtensions = "0011" + sampleEMS + sampleReneg + samplePoints
 	sampleEMS        = "0017" + "0000"
+	sampleCID        = "0036" + "0004" + "03" + "070809"
+	sampleRRC        = "003d" + "0000"
 	sampleReneg      = "ff01" + "0001" + "00"
 	samplePoints     = "000b" + "0004" + "03" + "000102"
 	sampleFixed      = "fefd" + sampleRandom + sampleSessionID + sampleCookie + sampleSuites + sampleMethods

@@ -176,7 +176,7 @@ func TestPionClientExtensions(t *testing.T) {
 // recorded datagram.
 func wantPionHeaders(t *testing.T, datagram []byte) {
 	t.Helper()
-	r, _, ok := ParseRecord(datagram)
+	r, _, ok := ParseRecord(datagram, 0)
 	if !ok {
 		t.Fatal("no record")
 	}

@@ -1,5 +1,5 @@
 // Package wire reads and writes the bytes of DTLS 1.2: records (RFC 6347
-// section 4.1), handshake fragments (section 4.2.2), the messages a server
+// section 4.1, RFC 9146 section 4), handshake fragments (section 4.2.2), the messages a server
 // receives and sends (RFC 5246 section 7.4, RFC 4279), their extensions and
 // alerts. It parses and appends; it holds no policy, no keys and no state.
 //
@@ -22,6 +22,11 @@ const (
 	ContentAlert            ContentType = 21
 	ContentHandshake        ContentType = 22
 	ContentApplicationData  ContentType = 23
+	// ContentCID is the outer type of a sealed record with a connection ID, tls12_cid
+	// (RFC 9146 section 4). Its own type is sealed.
+	ContentCID ContentType = 25
+	// ContentReturnRoutability is return_routability_check (RFC 9853 section 4).
+	ContentReturnRoutability ContentType = 27
 )
 
 // Protocol versions as they stand on the wire: the ones' complement of the
@@ -38,6 +43,8 @@ const (
 	MaxPlaintext = 1 << 14
 	// MaxSequence is the highest record sequence number.
 	MaxSequence = 1<<48 - 1
+	// MaxCIDLen is the length of the longest connection ID (RFC 9146 section 3).
+	MaxCIDLen = 255
 )
 
 // Record is one record of a datagram.
@@ -46,6 +53,7 @@ type Record struct {
 	Version uint16
 	Epoch   uint16
 	Seq     uint64 // 48 bits
+	CID     []byte // not nil, though perhaps empty: the record is of ContentCID
 	Raw     []byte // the whole record, header included
 	Payload []byte // what follows the header
 }
@@ -54,32 +62,52 @@ type Record struct {
 func (r *Record) Sealed() bool { return r.Epoch > 0 }
 
 // ParseRecord splits the first record off a datagram. Any content type and
-// version is accepted; the length must lie within the datagram.
-func ParseRecord(datagram []byte) (r Record, rest []byte, ok bool) {
+// version is accepted; the length must lie within the datagram. A connection ID has
+// cidLen bytes, which no header says.
+func ParseRecord(datagram []byte, cidLen int) (r Record, rest []byte, ok bool) {
 	if len(datagram) < RecordHeaderLen {
 		return Record{}, nil, false
 	}
-	end := RecordHeaderLen + int(binary.BigEndian.Uint16(datagram[11:]))
+	head := RecordHeaderLen
+	if ContentType(datagram[0]) == ContentCID {
+		if head += cidLen; len(datagram) < head {
+			return Record{}, nil, false
+		}
+		r.CID = datagram[cidAt : head-2 : head-2]
+	}
+	end := head + int(binary.BigEndian.Uint16(datagram[head-2:]))
 	if len(datagram) < end {
 		return Record{}, nil, false
 	}
 	epochAndSeq := binary.BigEndian.Uint64(datagram[3:])
-	return Record{
-		Type:    ContentType(datagram[0]),
-		Version: binary.BigEndian.Uint16(datagram[1:]),
-		Epoch:   uint16(epochAndSeq >> 48),
-		Seq:     epochAndSeq & MaxSequence,
-		Raw:     datagram[:end:end],
-		Payload: datagram[RecordHeaderLen:end:end],
-	}, datagram[end:], true
+	r.Type = ContentType(datagram[0])
+	r.Version = binary.BigEndian.Uint16(datagram[1:])
+	r.Epoch = uint16(epochAndSeq >> 48)
+	r.Seq = epochAndSeq & MaxSequence
+	r.Raw = datagram[:end:end]
+	r.Payload = datagram[head:end:end]
+	return r, datagram[end:], true
 }
+
+// cidAt is where in a record its connection ID is (RFC 9146 section 4).
+const cidAt = RecordHeaderLen - 2
 
 // AppendRecordHeader appends the header of a record with length bytes of
 // payload.
 func AppendRecordHeader(dst []byte, t ContentType, version, epoch uint16, seq uint64, length int) []byte {
+	return appendRecordHeader(dst, t, version, epoch, seq, nil, length)
+}
+
+// AppendRecordHeaderCID appends the header of a record of ContentCID.
+func AppendRecordHeaderCID(dst []byte, version, epoch uint16, seq uint64, cid []byte, length int) []byte {
+	return appendRecordHeader(dst, ContentCID, version, epoch, seq, cid, length)
+}
+
+func appendRecordHeader(dst []byte, t ContentType, version, epoch uint16, seq uint64, cid []byte, length int) []byte {
 	dst = append(dst, byte(t))
 	dst = binary.BigEndian.AppendUint16(dst, version)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(epoch)<<48|seq)
+	dst = append(dst, cid...)
 	return binary.BigEndian.AppendUint16(dst, uint16(length))
 }
 

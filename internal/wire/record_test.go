@@ -57,7 +57,7 @@ func TestParseRecord(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			datagram := unhex(t, test.datagram)
-			r, rest, ok := ParseRecord(datagram)
+			r, rest, ok := ParseRecord(datagram, 0)
 			if ok == test.bad {
 				t.Fatalf("ok = %v", ok)
 			}

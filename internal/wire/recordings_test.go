@@ -43,7 +43,7 @@ func recordedHellos(tb testing.TB) map[string][][]byte {
 func recordedBody(tb testing.TB, datagrams [][]byte) (body []byte, first Record, fragments []Fragment) {
 	tb.Helper()
 	for i, d := range datagrams {
-		r, rest, ok := ParseRecord(d)
+		r, rest, ok := ParseRecord(d, 0)
 		if !ok || len(rest) > 0 || r.Type != ContentHandshake || r.Epoch != 0 {
 			tb.Fatalf("datagram %d is not one handshake record of epoch 0: %x", i, d)
 		}
@@ -208,7 +208,7 @@ func TestRecordedHellosTruncated(t *testing.T) {
 			t.Parallel()
 			for _, d := range datagrams {
 				for n := range d {
-					if _, _, ok := ParseRecord(d[:n]); ok {
+					if _, _, ok := ParseRecord(d[:n], 0); ok {
 						t.Errorf("the first %d of %d bytes are a record", n, len(d))
 					}
 				}
