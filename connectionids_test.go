@@ -27,6 +27,7 @@ func (d *direct) roam(from netip.AddrPort, edit func(*testpeer.Client)) (*testpe
 	if !c.Complete || c.ServerCID == nil {
 		d.t.Fatalf("not connected, or without a connection ID: complete %v, connection ID %x", c.Complete, c.ServerCID)
 	}
+	d.out, d.to = nil, nil
 	s, ok := d.s.SessionByAddr(from, netip.AddrPort{})
 	if !ok {
 		d.t.Fatal("no session")

@@ -211,7 +211,7 @@ func (s *Session) checkDeadlineLocked() (time.Time, bool) {
 // answerChallengeLocked answers a challenge where it came from, in a record of n bytes.
 func (s *Session) answerChallengeLocked(now time.Time, at path, n int, challenge *engine.PathMessage) {
 	m, since := s.movingLocked(), s.loop.since(now)
-	if since-m.responsesSince >= time.Second {
+	if m.responses == 0 || since-m.responsesSince >= time.Second {
 		m.responsesSince, m.responses = since, 0
 	}
 	if m.responses == maxPathResponses {

@@ -134,7 +134,7 @@ func (p *peers) putBeside(s *Session) {
 	p.beside[pathOf(s)] = s
 }
 
-// takeOut takes an open session out of the maps of paths.
+// takeOut takes an open session out of the maps of paths if it is in one.
 func (p *peers) takeOut(s *Session) {
 	if p.lookup(s.remote, s.local.Addr()) == s {
 		p.delete(s)
@@ -143,6 +143,8 @@ func (p *peers) takeOut(s *Session) {
 	switch {
 	case s.newer != nil:
 		s.newer.older = s.older
+	case p.beside[pathOf(s)] != s:
+		return
 	case s.older != nil:
 		p.beside[pathOf(s)] = s.older
 	default:
@@ -241,21 +243,24 @@ func (l *loop) openSession(remote netip.AddrPort, local netip.AddrPort) (*Sessio
 	defer l.mu.Unlock()
 	s := l.peers.byRemote[remote]
 	if s != nil && local.IsValid() && s.older != nil {
-		s = l.peers.byBoth[path{remote, local.Addr()}]
-		if s != nil && s.halfOpen {
-			s = l.peers.beside[path{remote, local.Addr()}]
-		}
+		s = l.peers.openAt(l.peers.byBoth[path{remote, local.Addr()}])
 		return s, s != nil && s.localAddr() == local
 	}
 	for ; s != nil; s = s.older {
-		if !local.IsValid() || s.localAddr() == local {
-			if s.halfOpen { // beside which there may be one
-				s = l.peers.beside[pathOf(s)]
-			}
-			return s, s != nil
+		if open := l.peers.openAt(s); open != nil && (!local.IsValid() || open.localAddr() == local) {
+			return open, true
 		}
 	}
 	return nil, false
+}
+
+// openAt returns the open session of a path by what is found there: that itself, or, if
+// it is a handshake or nil, the newest beside it.
+func (p *peers) openAt(s *Session) *Session {
+	if s == nil || !s.halfOpen {
+		return s
+	}
+	return p.beside[pathOf(s)]
 }
 
 // selection says which of the sessions are meant.
