@@ -51,7 +51,7 @@ type EventKind uint8
 // fields of a folded event are those of the latest event that it stands for. A
 // folded event may be delivered after later events of other kinds.
 // KindHandshakeComplete and KindSessionClosed are not folded: each is delivered
-// exactly once for a session.
+// exactly once for a session. KindPeerMoved is delivered once for each move.
 const (
 	// KindListening (Info) reports that clients can reach the server at Local.
 	KindListening EventKind = iota + 1

@@ -14,12 +14,12 @@ import (
 // address that it came from is no more than a candidate, until it is proven.
 
 const (
-	// maxChallenges bounds how often a candidate is asked (RFC 9853 section 5).
+	// maxChallenges bounds how often a candidate is asked (RFC 9853 section 5.3).
 	maxChallenges = 3
-	// challengeTimeout is how long each answer may take (RFC 9853 section 5.3).
+	// challengeTimeout is how long each answer may take (RFC 9853 section 5.5).
 	challengeTimeout = time.Second
 	// amplification is how many times what has come from an address may be sent there
-	// before it is proven (RFC 9147 section 11).
+	// before it is proven (RFC 9147 section 11, RFC 9853 section 5).
 	amplification = 3
 	// maxPathResponses bounds, in a second, the answers to a peer's challenges.
 	maxPathResponses = 8
@@ -52,7 +52,7 @@ const (
 	checkNew            // the candidate was asked (RFC 9853 section 5.1)
 )
 
-// in reports whether there is a candidate.
+// hasCandidate reports whether there is a candidate.
 func (m *moving) hasCandidate() bool { return m != nil && m.candidate.remote.IsValid() }
 
 // isCandidate reports whether a path is the candidate.

@@ -49,8 +49,8 @@ func newPeers() peers {
 }
 
 // path is what a peer is known by: two may write from one remote address, to
-// different local ones. What counts against a source, its remote address when its
-// hello came, stands apart, in sources.
+// different local ones. What counts against a source, which is its remote address
+// without the port, stands apart, in sources.
 type path struct {
 	remote netip.AddrPort
 	local  netip.Addr

@@ -471,7 +471,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // SessionByAddr returns the open session of the peer that writes from remote to
 // local. On a wildcard socket, a peer may have a session for each local address
 // that it writes to; if local is the zero AddrPort, SessionByAddr returns the
-// newest one.
+// newest one. Of several sessions with connection IDs that are at one address, as
+// behind a NAT that gives a port to another device, it returns the one that came
+// there last.
 func (s *Server) SessionByAddr(remote, local netip.AddrPort) (*Session, bool) {
 	if l := s.current(); l != nil {
 		return l.openSession(unmapped(remote), unmapped(local))

@@ -57,7 +57,7 @@ type Session struct {
 
 // links are those to the other sessions of a remote address.
 type links struct {
-	newer, older *Session // with other local addresses
+	newer, older *Session // with other local addresses, or beside one another at one path
 	predecessor  *Session // the open session that this handshake may replace
 	successor    *Session // the handshake that may replace this session
 	rival        *Session // the other handshake of the same addresses
@@ -79,7 +79,7 @@ type standing struct {
 	refused     uint16        // the longest datagram that the socket would not take for its length; zero: none
 	reserved    int32         // bytes of handshake memory
 	question    *question     // that waits in a lane of the loop, or whose job runs
-	source      *source       // of loop.sources, which stays what it was at the hello
+	source      *source       // of loop.sources, by where the session is
 	pair        *pair         // of loop.open; nil while halfOpen
 	inGroup     ring[Session] // in the handshakes of source, or in pair
 	inHolders   ring[Session] // of loop.handshakes
