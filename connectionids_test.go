@@ -117,6 +117,22 @@ func TestReturnRoutability(t *testing.T) {
 	}
 }
 
+// TestLongCandidate: a peer that cannot be checked stays at its new address for so long
+// that more than 4 GiB come from there, and is still answered there.
+func TestLongCandidate(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, echoes)
+	c, s := d.roam(clientAddr(1), nil)
+	d.receiveTo(c, clientAddr(2), data(c, "moved"))
+	s.moving.received, s.moving.sent = 1<<32-1, 1<<32-1
+	for i := range 3 {
+		d.receiveTo(c, clientAddr(2), data(c, "still here"))
+		if len(c.Data) != i+2 {
+			t.Fatalf("%d answers, want %d", len(c.Data), i+2)
+		}
+	}
+}
+
 // TestChallenges: a candidate that does not answer is asked three times, a second
 // apart, with a cookie each, and forgotten.
 func TestChallenges(t *testing.T) {

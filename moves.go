@@ -29,8 +29,8 @@ const (
 // questions ours.
 type moving struct {
 	candidate path   // that the newest record came from; zero: none
-	received  uint32 // bytes of records from there that have opened
-	sent      uint32 // bytes to there
+	received  uint64 // bytes of records from there that have opened
+	sent      uint64 // bytes to there
 
 	check pathCheck
 	// cookies are those of the challenges: in checkOld, the first is for the address
@@ -60,7 +60,7 @@ func (m *moving) isCandidate(at path) bool { return m.hasCandidate() && m.candid
 
 // affords reports whether a datagram of n bytes may go to the candidate.
 func (m *moving) affords(n int) bool {
-	return m.hasCandidate() && int64(m.sent)+int64(n) <= amplification*int64(m.received)
+	return m.hasCandidate() && m.sent+uint64(n) <= amplification*m.received
 }
 
 // forget lets go of the candidate.
@@ -114,7 +114,7 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	case policy == MoveNever:
 		return
 	case s.moving.isCandidate(at):
-		s.moving.received += uint32(n)
+		s.moving.received += uint64(n)
 	case !result.Newest:
 		return
 	case policy == MoveAtOnce:
@@ -123,7 +123,7 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	default:
 		m := s.movingLocked()
 		m.forget()
-		m.candidate, m.received = at, uint32(n)
+		m.candidate, m.received = at, uint64(n)
 		if s.eng.ChecksPaths() {
 			s.beginCheckLocked(now)
 		}
@@ -233,7 +233,7 @@ func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
 		return
 	case to == pathOf(s):
 	case m.isCandidate(to) && m.affords(len(datagram)):
-		m.sent += uint32(len(datagram))
+		m.sent += uint64(len(datagram))
 	case m.isCandidate(to) || len(datagram) > amplification*n:
 		return
 	}
@@ -246,7 +246,7 @@ func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
 func (s *Session) sendLocked(datagram []byte) error {
 	err := s.loop.conn.Send(datagram, s.remote, s.local.Addr())
 	if m := s.moving; m.affords(len(datagram)) {
-		m.sent += uint32(len(datagram))
+		m.sent += uint64(len(datagram))
 		if s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local) == nil {
 			err = nil
 		}
@@ -263,7 +263,7 @@ func (s *Session) sendCandidateLocked(datagram []byte) error {
 	case !m.affords(len(datagram)):
 		return udpio.ErrFull
 	}
-	m.sent += uint32(len(datagram))
+	m.sent += uint64(len(datagram))
 	return s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local)
 }
 
