@@ -82,6 +82,26 @@ func TestConnectionIDs(t *testing.T) {
 	}
 }
 
+// TestHandshakeStays: a handshake goes on where it began, though its Finished has a
+// connection ID. One from elsewhere is dropped, and not answered.
+func TestHandshakeStays(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, echoes)
+	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	c.CID = []byte("client")
+	d.exchange(c, clientAddr(1), c.Hello())
+	d.exchange(c, clientAddr(1), c.Hello())
+	keyExchange, changeCipherSpec, finished := c.KeyExchange()
+	d.exchange(c, clientAddr(1), append(keyExchange, changeCipherSpec...))
+	if out := d.receive(clientAddr(2), finished); len(out) > 0 || d.s.Stats().Dropped.ConnectionIDs != 1 {
+		t.Errorf("answered with %x, dropped %+v", out, d.s.Stats().Dropped)
+	}
+	d.exchange(c, clientAddr(1), finished)
+	if !c.Complete || !d.isOpen(clientAddr(1)) {
+		t.Error("the handshake has not gone on")
+	}
+}
+
 // TestReturnRoutability: the session moves when the candidate has answered, and not
 // before.
 func TestReturnRoutability(t *testing.T) {
