@@ -90,12 +90,13 @@
 //
 // # Addresses that change
 //
-// A client that offers connection IDs (RFC 9146) is found by its own, whatever
-// address it writes from, as after a NAT has forgotten it. Its session moves to the
-// new address when the return routability check (RFC 9853), or the application, has
-// proven it; until then, messages are sent to both addresses, as many as an attacker
-// cannot misuse. [ConnectionIDs] has the choices. KindPeerMoved reports each move, and
-// [Session.RemoteAddr] returns the address where the session is.
+// The session of a client that offers connection IDs (RFC 9146) has one, by which it
+// is found whatever address the client writes from, as after a NAT has forgotten it.
+// It moves to the new address when the return routability check (RFC 9853), or the
+// application, has proven that. Until then, messages are sent to both addresses, and
+// to the new one no more than three times what has come from there. [ConnectionIDs]
+// has the choices. KindPeerMoved reports each move, and [Session.RemoteAddr] returns
+// the address where the session is.
 //
 // # Limits
 //

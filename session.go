@@ -163,9 +163,10 @@ func (s *Session) Context() context.Context {
 	return s.ctx
 }
 
-// Write sends b to the peer, as one record in one datagram. b may be empty, and
-// may be reused when Write returns. Write never waits for the peer, and on UDP
-// sockets of Unix systems it does not wait for the socket. A message that does
+// Write sends b to the peer, as one record in one datagram. While it is in question
+// where the peer is, that is sent to two addresses: see MoveWhenProven. b may be
+// empty, and may be reused when Write returns. Write never waits for the peer, and on
+// UDP sockets of Unix systems it does not wait for the socket. A message that does
 // not fit the path MTU may be fragmented or lost by the network.
 //
 // While the server handles datagrams that arrived together, messages are sent
