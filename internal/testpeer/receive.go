@@ -236,7 +236,7 @@ func (c *Client) receiveConnectionID(h *ServerHello) error {
 	case len(data) < 2 || len(data) != 1+int(data[0]):
 		return errors.New("malformed connection_id")
 	}
-	c.ServerCID = data[1:]
+	c.ServerCID = bytes.Clone(data[1:]) // which outlives the datagram
 	return nil
 }
 
