@@ -28,9 +28,9 @@ const (
 // moving is what a session has while its peer's address is in question, or the peer
 // questions ours.
 type moving struct {
-	candidate path   // that the newest record came from; zero: none
-	received  uint32 // bytes of records from there that have opened
-	sent      uint32 // bytes to there
+	candidate path  // that the newest record came from; zero: none
+	received  int64 // bytes of records from there that have opened
+	sent      int64 // bytes to there
 
 	check pathCheck
 	// cookies are those of the challenges: in checkOld, the first is for the address
@@ -52,7 +52,7 @@ const (
 	checkNew            // the candidate was asked (RFC 9853 section 5.1)
 )
 
-// in reports whether there is a candidate.
+// hasCandidate reports whether there is a candidate.
 func (m *moving) hasCandidate() bool { return m != nil && m.candidate.remote.IsValid() }
 
 // isCandidate reports whether a path is the candidate.
@@ -60,7 +60,7 @@ func (m *moving) isCandidate(at path) bool { return m.hasCandidate() && m.candid
 
 // affords reports whether a datagram of n bytes may go to the candidate.
 func (m *moving) affords(n int) bool {
-	return m.hasCandidate() && int64(m.sent)+int64(n) <= amplification*int64(m.received)
+	return m.hasCandidate() && m.sent+int64(n) <= amplification*m.received
 }
 
 // forget lets go of the candidate.
@@ -114,7 +114,7 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	case policy == MoveNever:
 		return
 	case s.moving.isCandidate(at):
-		s.moving.received += uint32(n)
+		s.moving.received += int64(n)
 	case !result.Newest:
 		return
 	case policy == MoveAtOnce:
@@ -123,7 +123,7 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	default:
 		m := s.movingLocked()
 		m.forget()
-		m.candidate, m.received = at, uint32(n)
+		m.candidate, m.received = at, int64(n)
 		if s.eng.ChecksPaths() {
 			s.beginCheckLocked(now)
 		}
@@ -233,7 +233,7 @@ func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
 		return
 	case to == pathOf(s):
 	case m.isCandidate(to) && m.affords(len(datagram)):
-		m.sent += uint32(len(datagram))
+		m.sent += int64(len(datagram))
 	case m.isCandidate(to) || len(datagram) > amplification*n:
 		return
 	}
@@ -246,7 +246,7 @@ func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
 func (s *Session) sendLocked(datagram []byte) error {
 	err := s.loop.conn.Send(datagram, s.remote, s.local.Addr())
 	if m := s.moving; m.affords(len(datagram)) {
-		m.sent += uint32(len(datagram))
+		m.sent += int64(len(datagram))
 		if s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local) == nil {
 			err = nil
 		}
@@ -263,7 +263,7 @@ func (s *Session) sendCandidateLocked(datagram []byte) error {
 	case !m.affords(len(datagram)):
 		return udpio.ErrFull
 	}
-	m.sent += uint32(len(datagram))
+	m.sent += int64(len(datagram))
 	return s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local)
 }
 
@@ -308,9 +308,10 @@ func (l *loop) changeSourceLocked(s *Session, src *source) {
 	l.sources.forget(old)
 }
 
-// CandidateAddr returns the address that the peer's newest record came from, and
-// reports whether that is another than RemoteAddr, to which the session has not moved
-// because it is not proven. It needs a connection ID and MoveWhenProven.
+// CandidateAddr returns the address that the peer's newest record came from, if it is
+// not RemoteAddr, and reports whether there is one. The session has not moved there
+// because nothing proves yet that the peer receives there. Only sessions with a
+// connection ID have a candidate, and only under MoveWhenProven.
 func (s *Session) CandidateAddr() (netip.AddrPort, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -320,11 +321,11 @@ func (s *Session) CandidateAddr() (netip.AddrPort, bool) {
 	return s.moving.candidate.remote, true
 }
 
-// ConfirmAddr moves the session to addr, if that is what CandidateAddr returns, and
-// reports whether addr is now its RemoteAddr. It is for applications that have found
-// out themselves that the peer receives there: something that WriteCandidate has sent,
-// and that cannot be guessed, has come back. The Echo option of CoAP (RFC 9175) is made
-// for that. KindPeerMoved follows.
+// ConfirmAddr moves the session to addr if CandidateAddr returns addr. It reports
+// whether addr is now the session's RemoteAddr. An application calls it when it has
+// proof of its own that the peer receives at addr: something that it sent with
+// WriteCandidate, and that nobody can guess, has come back. The Echo option of CoAP (RFC
+// 9175) is made for that. KindPeerMoved follows.
 func (s *Session) ConfirmAddr(addr netip.AddrPort) bool {
 	addr = unmapped(addr)
 	s.mu.Lock()

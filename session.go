@@ -173,6 +173,9 @@ func (s *Session) Context() context.Context {
 // system then refuses a message, Write has already returned nil, and only
 // KindWriteDropped, KindWriteFailed and Stats report it.
 //
+// If the peer's newest record came from another address than RemoteAddr, b is sent to
+// both, as MoveWhenProven says. That is one message.
+//
 // Before the handshake is complete, Write returns ErrHandshakeIncomplete. After
 // the end of the session, it returns ErrSessionClosed or ErrServerClosed. Other
 // errors leave the session open, and the message is lost: ErrMessageTooLong if b
@@ -181,10 +184,10 @@ func (s *Session) Context() context.Context {
 // error of the system.
 func (s *Session) Write(b []byte) (int, error) { return s.write(b, (*Session).sendLocked) }
 
-// WriteCandidate is Write to CandidateAddr only. What comes back of it shows that the
-// peer receives there: see ConfirmAddr. The error is ErrNoCandidate if there is none,
-// and ErrWriteDropped if more than three times what has come from there would have been
-// sent there.
+// WriteCandidate is like Write, but sends b to CandidateAddr only: if it comes back, the
+// peer receives there, and ConfirmAddr may be called. If there is no candidate,
+// WriteCandidate returns ErrNoCandidate. If more than three times what has come from
+// there would be sent there, it returns ErrWriteDropped.
 func (s *Session) WriteCandidate(b []byte) (int, error) {
 	return s.write(b, (*Session).sendCandidateLocked)
 }
