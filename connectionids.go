@@ -44,8 +44,9 @@ type MovePolicy uint8
 const (
 	// MoveWhenProven moves a session to an address that has been proven: by the
 	// return routability check (RFC 9853), if the client supports it, or by
-	// Session.ConfirmAddr. Until then, Session.Write sends to both addresses, and no
-	// more than three times what has come from the new address is sent there.
+	// Session.ConfirmAddr. Until then, Session.Write sends to both addresses, but to
+	// the new one no more than three times what has come from there. During a check,
+	// the last message beyond that is sent there as soon as the address is proven.
 	MoveWhenProven MovePolicy = iota
 	// MoveAtOnce moves a session to a new address without proof. Whoever copies a
 	// datagram of the peer's, and sends it from another address before it arrives,

@@ -23,6 +23,8 @@ const (
 	amplification = 3
 	// maxPathResponses bounds, in a second, the answers to a peer's challenges.
 	maxPathResponses = 8
+	// maxHeld bounds, in bytes, the datagram that waits for a candidate to be proven.
+	maxHeld = 1500
 )
 
 // moving is what a session has while its peer's address is in question, or the peer
@@ -31,6 +33,9 @@ type moving struct {
 	candidate path  // that the newest record came from; zero: none
 	received  int64 // bytes of records from there that have opened
 	sent      int64 // bytes to there
+	// held is the last datagram that was too much to be sent there, while a check may
+	// prove the candidate.
+	held []byte
 
 	check pathCheck
 	// cookies are those of the challenges: in checkOld, the first is for the address
@@ -65,7 +70,7 @@ func (m *moving) affords(n int) bool {
 
 // forget lets go of the candidate.
 func (m *moving) forget() {
-	m.candidate, m.received, m.sent = path{}, 0, 0
+	m.candidate, m.received, m.sent, m.held = path{}, 0, 0, nil
 	m.check, m.challenges = checkNone, 0
 }
 
@@ -245,11 +250,15 @@ func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
 // neither was sent, there is an error.
 func (s *Session) sendLocked(datagram []byte) error {
 	err := s.loop.conn.Send(datagram, s.remote, s.local.Addr())
-	if m := s.moving; m.affords(len(datagram)) {
+	switch m := s.moving; {
+	case !m.hasCandidate():
+	case m.affords(len(datagram)):
 		m.sent += int64(len(datagram))
 		if s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local) == nil {
 			err = nil
 		}
+	case m.check != checkNone && len(datagram) <= maxHeld:
+		m.held = append(m.held[:0], datagram...)
 	}
 	return err
 }
@@ -267,11 +276,13 @@ func (s *Session) sendCandidateLocked(datagram []byte) error {
 	return s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local)
 }
 
-// moveLocked moves the session to a path.
+// moveLocked moves the session to a path, and sends there what has waited for that.
 func (s *Session) moveLocked(now time.Time, to path) {
-	previous := s.remote
+	previous, moved := s.remote, s.moving
 	s.loop.move(s, to)
-	s.moving = nil
+	if s.moving = nil; moved != nil && len(moved.held) > 0 {
+		_ = s.sendLocked(moved.held) // Write has returned long ago
+	}
 	s.loop.counters.peersMoved.Add(1)
 	s.raise(Event{Kind: KindPeerMoved, Time: now, PreviousRemote: previous})
 }
