@@ -14,8 +14,8 @@ import (
 // How a Session drives its engine: what goes in, what comes out of it, and what
 // that means to the handler.
 
-// receive gives a record that has come by a path to the engine. The outbox must be emptied before buf
-// is used again.
+// receive gives a record that has come by a path to the engine. The outbox must be
+// emptied before buf is used again.
 func (s *Session) receive(now time.Time, at path, r engine.Record, buf []byte) engine.Drop {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,7 +25,8 @@ var (
 	// ErrNoCandidate is returned by Session.WriteCandidate when the peer's newest record
 	// came from RemoteAddr.
 	ErrNoCandidate = errors.New("dtlsserver: no candidate address")
-	// ErrWriteDropped is returned by Session.Write when the socket is full. The
+	// ErrWriteDropped is returned by Session.Write when the socket is full, and by
+	// Session.WriteCandidate also when no more may be sent to the candidate. The
 	// datagram is lost, as one may be in the network; the session stays open.
 	ErrWriteDropped = errors.New("dtlsserver: socket full, datagram dropped")
 	// ErrNoExtendedMasterSecret is returned by Session.ExportKeyingMaterial when the

@@ -85,8 +85,8 @@ const (
 	// address is not proven was refused. Err is the reason: an *AlertError if the
 	// client was sent an alert.
 	KindHelloRefused
-	// KindRecordDropped (Warning, folded) reports that a record from a known address
-	// was dropped because it was forged, replayed, malformed or out of place. It had
+	// KindRecordDropped (Warning, folded) reports that a record from a known address,
+	// or with a known connection ID, was dropped because it was forged, replayed, malformed or out of place. It had
 	// no effect.
 	KindRecordDropped
 	// KindUnknownPSKIdentity (Warning, folded) reports that PSK does not know

@@ -23,14 +23,19 @@ const (
 	amplification = 3
 	// maxPathResponses bounds, in a second, the answers to a peer's challenges.
 	maxPathResponses = 8
+	// maxHeld bounds, in bytes, the datagram that waits for a candidate to be proven.
+	maxHeld = 1500
 )
 
 // moving is what a session has while its peer's address is in question, or the peer
 // questions ours.
 type moving struct {
-	candidate path   // that the newest record came from; zero: none
-	received  uint64 // bytes of records from there that have opened
-	sent      uint64 // bytes to there
+	candidate path  // that the newest record came from; zero: none
+	received  int64 // bytes of records from there that have opened
+	sent      int64 // bytes to there
+	// held is the last datagram that was too much to be sent there, while a check may
+	// prove the candidate.
+	held []byte
 
 	check pathCheck
 	// cookies are those of the challenges: in checkOld, the first is for the address
@@ -60,12 +65,12 @@ func (m *moving) isCandidate(at path) bool { return m.hasCandidate() && m.candid
 
 // affords reports whether a datagram of n bytes may go to the candidate.
 func (m *moving) affords(n int) bool {
-	return m.hasCandidate() && m.sent+uint64(n) <= amplification*m.received
+	return m.hasCandidate() && m.sent+int64(n) <= amplification*m.received
 }
 
 // forget lets go of the candidate.
 func (m *moving) forget() {
-	m.candidate, m.received, m.sent = path{}, 0, 0
+	m.candidate, m.received, m.sent, m.held = path{}, 0, 0, nil
 	m.check, m.challenges = checkNone, 0
 }
 
@@ -114,7 +119,7 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	case policy == MoveNever:
 		return
 	case s.moving.isCandidate(at):
-		s.moving.received += uint64(n)
+		s.moving.received += int64(n)
 	case !result.Newest:
 		return
 	case policy == MoveAtOnce:
@@ -123,7 +128,7 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	default:
 		m := s.movingLocked()
 		m.forget()
-		m.candidate, m.received = at, uint64(n)
+		m.candidate, m.received = at, int64(n)
 		if s.eng.ChecksPaths() {
 			s.beginCheckLocked(now)
 		}
@@ -233,7 +238,7 @@ func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
 		return
 	case to == pathOf(s):
 	case m.isCandidate(to) && m.affords(len(datagram)):
-		m.sent += uint64(len(datagram))
+		m.sent += int64(len(datagram))
 	case m.isCandidate(to) || len(datagram) > amplification*n:
 		return
 	}
@@ -245,11 +250,15 @@ func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
 // neither was sent, there is an error.
 func (s *Session) sendLocked(datagram []byte) error {
 	err := s.loop.conn.Send(datagram, s.remote, s.local.Addr())
-	if m := s.moving; m.affords(len(datagram)) {
-		m.sent += uint64(len(datagram))
+	switch m := s.moving; {
+	case !m.hasCandidate():
+	case m.affords(len(datagram)):
+		m.sent += int64(len(datagram))
 		if s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local) == nil {
 			err = nil
 		}
+	case m.check != checkNone && len(datagram) <= maxHeld:
+		m.held = append(m.held[:0], datagram...)
 	}
 	return err
 }
@@ -263,15 +272,17 @@ func (s *Session) sendCandidateLocked(datagram []byte) error {
 	case !m.affords(len(datagram)):
 		return udpio.ErrFull
 	}
-	m.sent += uint64(len(datagram))
+	m.sent += int64(len(datagram))
 	return s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local)
 }
 
-// moveLocked moves the session to a path.
+// moveLocked moves the session to a path, and sends there what has waited for that.
 func (s *Session) moveLocked(now time.Time, to path) {
-	previous := s.remote
+	previous, moved := s.remote, s.moving
 	s.loop.move(s, to)
-	s.moving = nil
+	if s.moving = nil; moved != nil && len(moved.held) > 0 {
+		_ = s.sendLocked(moved.held) // Write has returned long ago
+	}
 	s.loop.counters.peersMoved.Add(1)
 	s.raise(Event{Kind: KindPeerMoved, Time: now, PreviousRemote: previous})
 }
@@ -308,9 +319,10 @@ func (l *loop) changeSourceLocked(s *Session, src *source) {
 	l.sources.forget(old)
 }
 
-// CandidateAddr returns the address that the peer's newest record came from, and
-// reports whether that is another than RemoteAddr, to which the session has not moved
-// because it is not proven. It needs a connection ID and MoveWhenProven.
+// CandidateAddr returns the address that the peer's newest record came from, if it is
+// not RemoteAddr, and reports whether there is one. The session has not moved there
+// because nothing proves yet that the peer receives there. Only sessions with a
+// connection ID have a candidate, and only under MoveWhenProven.
 func (s *Session) CandidateAddr() (netip.AddrPort, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -320,11 +332,11 @@ func (s *Session) CandidateAddr() (netip.AddrPort, bool) {
 	return s.moving.candidate.remote, true
 }
 
-// ConfirmAddr moves the session to addr, if that is what CandidateAddr returns, and
-// reports whether addr is now its RemoteAddr. It is for applications that have found
-// out themselves that the peer receives there: something that WriteCandidate has sent,
-// and that cannot be guessed, has come back. The Echo option of CoAP (RFC 9175) is made
-// for that. KindPeerMoved follows.
+// ConfirmAddr moves the session to addr if CandidateAddr returns addr. It reports
+// whether addr is now the session's RemoteAddr. An application calls it when it has
+// proof of its own that the peer receives at addr: something that it sent with
+// WriteCandidate, and that nobody can guess, has come back. The Echo option of CoAP (RFC
+// 9175) is made for that. KindPeerMoved follows.
 func (s *Session) ConfirmAddr(addr netip.AddrPort) bool {
 	addr = unmapped(addr)
 	s.mu.Lock()

@@ -345,6 +345,41 @@ func TestPathChallenge(t *testing.T) {
 	}
 }
 
+// TestHeldAnswer: the last answer that is too long to be sent to a candidate is sent
+// there when it is proven, and not when it is not.
+func TestHeldAnswer(t *testing.T) {
+	t.Parallel()
+	long := func(n int) string { return string(bytes.Repeat([]byte{'a' + byte(n)}, 1000+n)) }
+	for _, proven := range []bool{true, false} {
+		d := newDirect(t, nil)
+		c, s := d.roam(clientAddr(1), func(c *testpeer.Client) { c.CheckPaths = true })
+		d.receiveTo(c, clientAddr(2), data(c, "short"))
+		for n := range 3 {
+			if _, err := s.Write([]byte(long(n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Write(make([]byte, maxHeld)); err != nil {
+			t.Fatal(err)
+		}
+		if len(d.outTo(clientAddr(2))) > 0 {
+			t.Fatal("more than three times what came was sent to the candidate")
+		}
+		want := 0
+		if proven {
+			want = 1
+			d.receiveTo(c, clientAddr(2), c.Path(wire.PathResponse, c.Paths[0].Cookie))
+		} else {
+			d.receiveTo(c, clientAddr(1), data(c, "not moved"))
+			d.receiveTo(c, clientAddr(2), data(c, "moved"))
+			d.receiveTo(c, clientAddr(2), c.Path(wire.PathResponse, c.Paths[1].Cookie))
+		}
+		if len(c.Data) != want || proven && string(c.Data[0]) != long(2) {
+			t.Errorf("proven %v: got %d answers", proven, len(c.Data))
+		}
+	}
+}
+
 // TestConfirmAddr: the application moves a session by what it has sent to the candidate
 // only.
 func TestConfirmAddr(t *testing.T) {

@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"time"
@@ -98,7 +99,7 @@ func (l *loop) receiveByConnectionID(now time.Time, m *udpio.Message, datagram [
 		f.countDrop(l, now, engine.DropConnectionID)
 		l.deliver()
 	default:
-		l.receiveRecords(now, arrival{path: at, session: s}, f, datagram)
+		l.receiveRecords(now, arrival{path: at, session: s, cid: r.CID}, f, datagram)
 	}
 }
 
@@ -245,6 +246,7 @@ func (l *loop) receiveRecords(now time.Time, a arrival, f family, datagram []byt
 type arrival struct {
 	path
 	session *Session // by whose connection ID; nil: by its path
+	cid     []byte   // that
 	only    *Session // the handshake whose hello the datagram began with, or nil
 }
 
@@ -277,8 +279,10 @@ func (l *loop) recipient(a arrival, f family, r engine.Record) (to family, ok bo
 	switch {
 	case f == family{}: // the session is over
 		return f, true
+	case a.session != nil:
+		return f, bytes.Equal(r.CID, a.cid)
 	case r.CID == nil:
-		return f, a.session == nil
+		return f, true
 	}
 	to, s := l.byConnectionID(r)
 	return to, s != nil && (s == f.open || s == f.first || s == f.second)

@@ -163,16 +163,18 @@ func (s *Session) Context() context.Context {
 	return s.ctx
 }
 
-// Write sends b to the peer, as one record in one datagram. While it is in question
-// where the peer is, that is sent to two addresses: see MoveWhenProven. b may be
-// empty, and may be reused when Write returns. Write never waits for the peer, and on
-// UDP sockets of Unix systems it does not wait for the socket. A message that does
+// Write sends b to the peer, as one record in one datagram. b may be empty, and
+// may be reused when Write returns. Write never waits for the peer, and on UDP
+// sockets of Unix systems it does not wait for the socket. A message that does
 // not fit the path MTU may be fragmented or lost by the network.
 //
 // While the server handles datagrams that arrived together, messages are sent
 // together: after the last of these datagrams, or after a millisecond. If the
 // system then refuses a message, Write has already returned nil, and only
 // KindWriteDropped, KindWriteFailed and Stats report it.
+//
+// If the peer's newest record came from another address than RemoteAddr, b is sent to
+// both, as MoveWhenProven says. That is one message.
 //
 // Before the handshake is complete, Write returns ErrHandshakeIncomplete. After
 // the end of the session, it returns ErrSessionClosed or ErrServerClosed. Other
@@ -182,10 +184,10 @@ func (s *Session) Context() context.Context {
 // error of the system.
 func (s *Session) Write(b []byte) (int, error) { return s.write(b, (*Session).sendLocked) }
 
-// WriteCandidate is Write to CandidateAddr only. What comes back of it shows that the
-// peer receives there: see ConfirmAddr. The error is ErrNoCandidate if there is none,
-// and ErrWriteDropped if more than three times what has come from there would have been
-// sent there.
+// WriteCandidate is like Write, but sends b to CandidateAddr only: if it comes back, the
+// peer receives there, and ConfirmAddr may be called. If there is no candidate,
+// WriteCandidate returns ErrNoCandidate. If more than three times what has come from
+// there would be sent there, it returns ErrWriteDropped.
 func (s *Session) WriteCandidate(b []byte) (int, error) {
 	return s.write(b, (*Session).sendCandidateLocked)
 }

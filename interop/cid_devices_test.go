@@ -194,6 +194,39 @@ func TestEnhancedCheck(t *testing.T) {
 	})
 }
 
+// TestLostCheck: a NAT gives a client another port and loses the first challenge
+// there, or the first response.
+func TestLostCheck(t *testing.T) {
+	t.Parallel()
+	const moved = 2 // the flow
+	for _, lost := range []datagram{{flow: moved, to: toClient, n: 1}, {flow: moved, to: toServer, n: 2}} {
+		t.Run(lost.to.String(), func(t *testing.T) {
+			t.Parallel()
+			d := servePSK(t, dtlsserver.ConnectionIDs{})
+			r := startRelay(t, d.addr, func(d datagram) verdict {
+				if d.flow == lost.flow && d.to == lost.to && d.n == lost.n {
+					return drop
+				}
+				return pass
+			})
+			c := dialPion4(t, r.addr(), 1, roamer(identity)...)
+			session := d.only(t)
+			before := session.RemoteAddr()
+			c.move(t)
+			c.ask(t, "from there")
+			if at, ok := session.CandidateAddr(); !ok || session.RemoteAddr() != before {
+				t.Errorf("the session is at %v, perhaps at %v, though the check is lost", session.RemoteAddr(), at)
+			}
+			if e := d.nextMove(t); e.PreviousRemote != before || e.Remote != session.RemoteAddr() {
+				t.Errorf("the session has moved from %v to %v, and is at %v", e.PreviousRemote, e.Remote, session.RemoteAddr())
+			}
+			c.ask(t, "still there")
+			d.wantNoMove(t)
+			c.wantEnd(t, session)
+		})
+	}
+}
+
 // TestCloseAfterMove: the server's close_notify reaches a client that has moved.
 func TestCloseAfterMove(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,6 +35,7 @@ type moving struct {
 // socket is a socket of moving.
 type socket struct {
 	*net.UDPConn
+	left  atomic.Bool   // what it receives is lost
 	ended chan struct{} // closed when nothing is received on it any more
 }
 
@@ -63,7 +65,7 @@ func (c *moving) move(conn *net.UDPConn) (netip.AddrPort, error) {
 			return netip.AddrPort{}, err
 		}
 	}
-	s := &socket{conn, make(chan struct{})}
+	s := &socket{UDPConn: conn, ended: make(chan struct{})}
 	c.wait.Go(func() { c.receive(s) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,7 +82,8 @@ func (c *moving) move(conn *net.UDPConn) (netip.AddrPort, error) {
 
 // leaveLocked ends receiving on a socket.
 func (c *moving) leaveLocked(s *socket) {
-	s.SetReadDeadline(time.Unix(1, 0))
+	s.left.Store(true)
+	s.SetReadDeadline(time.Unix(1, 0)) // Read may return once more what comes just now
 	if s == c.first {
 		return
 	}
@@ -117,7 +120,7 @@ func (c *moving) receive(s *socket) {
 	b := make([]byte, 1<<16)
 	for {
 		n, err := s.Read(b)
-		if err != nil {
+		if err != nil || s.left.Load() {
 			return
 		}
 		if _, err := c.in.Write(b[:n]); err != nil {

@@ -10,7 +10,7 @@
 #include <mbedtls/timing.h>
 #include <mbedtls/version.h>
 
-/* 2.28 has connection IDs as a draft had them, which are no others' (RFC 9146). */
+/* Those of 2.28, if it is built with any, are a draft's. */
 #if MBEDTLS_VERSION_MAJOR >= 3
 #define WITH_CID
 #endif
