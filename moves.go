@@ -33,6 +33,7 @@ type moving struct {
 	candidate path  // that the newest record came from; zero: none
 	received  int64 // bytes of records from there that have opened
 	sent      int64 // bytes to there
+	asked     bool  // by the application: WriteCandidate has sent something there
 	// held is the last datagram that was too much to be sent there, while a check may
 	// prove the candidate.
 	held []byte
@@ -52,9 +53,10 @@ type moving struct {
 type pathCheck uint8
 
 const (
-	checkNone pathCheck = iota
-	checkOld            // the address that the session has was asked (RFC 9853 section 5.2)
-	checkNew            // the candidate was asked (RFC 9853 section 5.1)
+	checkNone  pathCheck = iota
+	checkOld             // the address that the session has was asked (RFC 9853 section 5.2)
+	checkNew             // the candidate was asked (RFC 9853 section 5.1)
+	checkShort           // it is to be asked when more has come from there
 )
 
 // hasCandidate reports whether there is a candidate.
@@ -70,7 +72,7 @@ func (m *moving) affords(n int) bool {
 
 // forget lets go of the candidate.
 func (m *moving) forget() {
-	m.candidate, m.received, m.sent, m.held = path{}, 0, 0, nil
+	m.candidate, m.received, m.sent, m.asked, m.held = path{}, 0, 0, false, nil
 	m.check, m.challenges = checkNone, 0
 }
 
@@ -85,31 +87,28 @@ func (s *Session) movingLocked() *moving {
 // cameFromLocked notes from where a record of n bytes has come that has opened, in a
 // session with a connection ID.
 func (s *Session) cameFromLocked(now time.Time, at path, n int, result *engine.Result) {
-	if at == pathOf(s) {
-		s.cameFromOldLocked(now, result)
-	} else {
+	m := s.moving
+	switch {
+	case m.answersOld(result.Path, engine.PathResponse):
+		// The peer is where it was, wherever this has come from: who has diverted the
+		// record before may have diverted this one too (RFC 9853 section 5.2).
+		m.forget()
+	case at != pathOf(s):
 		s.cameFromNewLocked(now, at, n, result)
+	case m.answersOld(result.Path, engine.PathDrop): // the peer has left
+		s.checkNewLocked(now)
+	case m.hasCandidate() && result.Newest:
+		m.forget()
 	}
 	if result.Path != nil && result.Path.Type == engine.PathChallenge {
 		s.answerChallengeLocked(now, at, n, result.Path)
 	}
 }
 
-// cameFromOldLocked takes a record from the address that the session has. The newest
-// record being from there, there is no candidate, but by the peer's word that it has
-// left (RFC 9853 section 5.2).
-func (s *Session) cameFromOldLocked(now time.Time, result *engine.Result) {
-	m := s.moving
-	if !m.hasCandidate() {
-		return
-	}
-	answers := result.Path != nil && m.check == checkOld && result.Path.Cookie == m.cookies[0]
-	switch {
-	case answers && result.Path.Type == engine.PathDrop:
-		s.checkNewLocked(now)
-	case result.Newest || answers && result.Path.Type == engine.PathResponse:
-		m.forget()
-	}
+// answersOld reports whether a message, or nil, is the answer of a type to the challenge
+// that went to the address that the session has.
+func (m *moving) answersOld(p *engine.PathMessage, t engine.PathMessageType) bool {
+	return p != nil && p.Type == t && m != nil && m.check == checkOld && p.Cookie == m.cookies[0]
 }
 
 // cameFromNewLocked takes a record from another address.
@@ -119,7 +118,9 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	case policy == MoveNever:
 		return
 	case s.moving.isCandidate(at):
-		s.moving.received += int64(n)
+		if s.moving.received += int64(n); s.moving.check == checkShort {
+			s.checkNewLocked(now)
+		}
 	case !result.Newest:
 		return
 	case policy == MoveAtOnce:
@@ -141,7 +142,7 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 // proves reports whether a response from the candidate answers a challenge that went
 // there.
 func (m *moving) proves(response *engine.PathMessage) bool {
-	if m.check != checkNew {
+	if m.check == checkOld {
 		return false
 	}
 	for _, cookie := range m.cookies[:m.challenges] {
@@ -158,9 +159,8 @@ func (s *Session) beginCheckLocked(now time.Time) {
 		s.checkNewLocked(now)
 		return
 	}
-	m := s.moving
-	m.check = checkOld
-	s.challengeLocked(now, &m.cookies[0], pathOf(s))
+	s.moving.check = checkOld
+	s.challengeLocked(now, &s.moving.cookies[0], pathOf(s))
 }
 
 // checkNewLocked begins to ask the candidate.
@@ -177,20 +177,25 @@ func (s *Session) challengeAgainLocked(now time.Time) {
 		m.forget()
 		return
 	}
-	m.challenges++
-	s.challengeLocked(now, &m.cookies[m.challenges-1], m.candidate)
-}
-
-// challengeLocked sends a challenge to a path, if it may, and waits for the answer.
-func (s *Session) challengeLocked(now time.Time, cookie *[8]byte, to path) {
-	m := s.moving
-	if _, err := io.ReadFull(s.loop.cfg.engine.Rand, cookie[:]); err != nil {
-		m.forget()
+	if !s.challengeLocked(now, &m.cookies[m.challenges], m.candidate) {
+		m.check = checkShort
 		return
 	}
-	m.checkAt = s.loop.since(now.Add(challengeTimeout))
+	m.challenges++
+}
+
+// challengeLocked sends a challenge to a path, if it may, and waits for the answer. It
+// reports whether it may.
+func (s *Session) challengeLocked(now time.Time, cookie *[8]byte, to path) bool {
+	if _, err := io.ReadFull(s.loop.cfg.engine.Rand, cookie[:]); err != nil {
+		return false
+	}
+	if !s.sendPathLocked(to, engine.PathMessage{Type: engine.PathChallenge, Cookie: *cookie}, 0) {
+		return false
+	}
+	s.moving.checkAt = s.loop.since(now.Add(challengeTimeout))
 	s.loop.outbox.putItem(item{kind: itemSooner, session: s})
-	s.sendPathLocked(to, engine.PathMessage{Type: engine.PathChallenge, Cookie: *cookie}, 0)
+	return true
 }
 
 // checkTimeoutLocked goes on with a check whose answer has not come.
@@ -207,7 +212,7 @@ func (s *Session) checkTimeoutLocked(now time.Time) {
 
 // checkDeadlineLocked is when a check goes on.
 func (s *Session) checkDeadlineLocked() (time.Time, bool) {
-	if s.moving == nil || s.moving.check == checkNone {
+	if m := s.moving; m == nil || m.check == checkNone || m.check == checkShort {
 		return time.Time{}, false
 	}
 	return s.loop.time(s.moving.checkAt), true
@@ -227,22 +232,24 @@ func (s *Session) answerChallengeLocked(now time.Time, at path, n int, challenge
 }
 
 // sendPathLocked sends a message to a path: if that is not the session's, then no more
-// than may go to the candidate, or to an address from which n bytes have come.
-func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
+// than may go to the candidate, or to an address from which n bytes have come. It
+// reports whether it may be sent.
+func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) bool {
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
 	datagram, err := s.eng.SealPath((*buf)[:0], message)
 	*buf = datagram[:0]
 	switch m := s.moving; {
 	case err != nil:
-		return
+		return false
 	case to == pathOf(s):
 	case m.isCandidate(to) && m.affords(len(datagram)):
 		m.sent += int64(len(datagram))
 	case m.isCandidate(to) || len(datagram) > amplification*n:
-		return
+		return false
 	}
 	_ = s.loop.conn.Send(datagram, to.remote, to.local) // counted; the peer, or the check, asks again
+	return true
 }
 
 // sendLocked sends a datagram to the peer. While the newest record is from a candidate,
@@ -266,31 +273,42 @@ func (s *Session) sendLocked(datagram []byte) error {
 // sendCandidateLocked sends a datagram to the candidate only.
 func (s *Session) sendCandidateLocked(datagram []byte) error {
 	m := s.moving
-	switch {
-	case !m.hasCandidate():
-		return ErrNoCandidate
-	case !m.affords(len(datagram)):
+	if !m.affords(len(datagram)) {
 		return udpio.ErrFull
 	}
 	m.sent += int64(len(datagram))
+	m.asked = true
 	return s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local)
 }
 
-// moveLocked moves the session to a path, and sends there what has waited for that.
+// moveLocked moves the session to a path, unless too many are there, and sends there
+// what has waited for that.
 func (s *Session) moveLocked(now time.Time, to path) {
-	previous, moved := s.remote, s.moving
-	s.loop.move(s, to)
-	if s.moving = nil; moved != nil && len(moved.held) > 0 {
-		_ = s.sendLocked(moved.held) // Write has returned long ago
+	previous, m := s.remote, s.moving
+	s.moving = nil
+	if !s.loop.move(s, to) {
+		s.loop.outbox.put(Event{Kind: KindLimitReached, Time: now, Remote: to.remote, Local: s.localAddr(), Err: errMaxSessionsPerSource})
+		return
+	}
+	if m != nil && len(m.held) > 0 {
+		_ = s.sendLocked(m.held) // Write has returned long ago
 	}
 	s.loop.counters.peersMoved.Add(1)
 	s.raise(Event{Kind: KindPeerMoved, Time: now, PreviousRemote: previous})
 }
 
-// move has an open session found at another path.
-func (l *loop) move(s *Session, to path) {
+// move has an open session found at another path. It reports whether there may be one
+// more session of that source.
+func (l *loop) move(s *Session, to path) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if src := l.sources.of(to.remote.Addr()); src != s.source {
+		if most := l.cfg.maxSessionsPerSource; most > 0 && int(src.open) >= most {
+			l.sources.forget(src)
+			return false
+		}
+		l.changeSourceLocked(s, src)
+	}
 	from := pathOf(s)
 	l.unlinkLocked(s)
 	s.remote = to.remote
@@ -299,9 +317,7 @@ func (l *loop) move(s *Session, to path) {
 	}
 	l.peers.place(s)
 	l.peers.fill(from)
-	if src := l.sources.of(to.remote.Addr()); src != s.source {
-		l.changeSourceLocked(s, src)
-	}
+	return true
 }
 
 // changeSourceLocked has an open session count at another source.
@@ -334,14 +350,18 @@ func (s *Session) CandidateAddr() (netip.AddrPort, bool) {
 
 // ConfirmAddr moves the session to addr if CandidateAddr returns addr. It reports
 // whether addr is now the session's RemoteAddr. An application calls it when it has
-// proof of its own that the peer receives at addr: something that it sent with
-// WriteCandidate, and that nobody can guess, has come back. The Echo option of CoAP (RFC
-// 9175) is made for that. KindPeerMoved follows.
+// proof of its own that the peer receives at addr: something that nobody can guess was
+// sent to addr with WriteCandidate, and to no other address, and has come back. The Echo
+// option of CoAP (RFC 9175) is made for that. It may come back from yet another address,
+// so addr must be what WriteCandidate was called with, and not what CandidateAddr then
+// returns. Unless WriteCandidate has sent something to addr since addr is the candidate,
+// or if MaxSessionsPerSource is reached there, the session does not move. KindPeerMoved
+// follows if it does.
 func (s *Session) ConfirmAddr(addr netip.AddrPort) bool {
 	addr = unmapped(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.moving.hasCandidate() && s.moving.candidate.remote == addr && !s.eng.Closed() {
+	if s.moving.hasCandidate() && s.moving.candidate.remote == addr && s.moving.asked && !s.eng.Closed() {
 		s.moveLocked(time.Now(), s.moving.candidate)
 	}
 	return s.remote == addr

@@ -266,7 +266,7 @@ func TestChallengeBound(t *testing.T) {
 // silence.
 func TestEnhancedCheck(t *testing.T) {
 	t.Parallel()
-	for _, old := range []string{"response", "drop", "silence", "wrong drop", "drop from elsewhere"} {
+	for _, old := range []string{"response", "response from elsewhere", "drop", "silence", "wrong drop", "drop from elsewhere"} {
 		d := newDirect(t, func(s *Server) { s.ConnectionIDs.EnhancedCheck = true })
 		c, s := d.roam(clientAddr(1), func(c *testpeer.Client) { c.CheckPaths = true })
 		d.receive(clientAddr(2), data(c, "a message from another address"))
@@ -279,10 +279,9 @@ func TestEnhancedCheck(t *testing.T) {
 			d.receiveTo(c, clientAddr(1), c.Path(wire.PathResponse, asked))
 		case "drop":
 			d.receive(clientAddr(1), c.Path(wire.PathDrop, asked))
-		case "silence":
-			// An answer from the new address to what the old one was asked proves nothing.
+		case "response from elsewhere": // diverted, as the record before
 			d.receive(clientAddr(2), c.Path(wire.PathResponse, asked))
-			d.out, d.to = nil, nil
+		case "silence":
 			d.advance(time.Second)
 		case "wrong drop":
 			d.receive(clientAddr(1), c.Path(wire.PathDrop, [8]byte{}))
@@ -306,6 +305,89 @@ func TestEnhancedCheck(t *testing.T) {
 		if s.RemoteAddr() != clientAddr(2) {
 			t.Errorf("%s: not moved", old)
 		}
+	}
+}
+
+// TestDiverted: whoever takes each record of the peer's away and sends it from an
+// address of its own, and forwards what it gets there, attracts the session by the basic
+// check, until the peer is heard from where it is, and never if the old address is asked
+// first.
+func TestDiverted(t *testing.T) {
+	t.Parallel()
+	attacker := clientAddr(66)
+	for _, enhanced := range []bool{false, true} {
+		d := newDirect(t, func(s *Server) { s.ConnectionIDs.EnhancedCheck = enhanced })
+		c, s := d.roam(clientAddr(1), func(c *testpeer.Client) { c.CheckPaths = true })
+		divert := func(b []byte) {
+			d.l.receive(d.now, message(attacker, b))
+			d.l.receive(d.now, message(clientAddr(1), b))
+			d.settle()
+		}
+		divert(data(c, "a message"))
+		for range 40 {
+			out := d.out
+			d.out, d.to = nil, nil
+			for _, b := range out { // wherever it was sent
+				_ = c.Receive(b)
+			}
+			for _, p := range c.Paths {
+				divert(c.Path(wire.PathResponse, p.Cookie))
+			}
+			c.Paths = nil
+			d.advance(100 * time.Millisecond)
+		}
+		if moved := s.RemoteAddr() != clientAddr(1); moved == enhanced {
+			t.Errorf("enhanced check %v: moved %v", enhanced, moved)
+		}
+		d.receive(clientAddr(1), data(c, "a message that nobody diverts"))
+		for _, b := range d.outTo(clientAddr(1)) {
+			_ = c.Receive(b)
+		}
+		for _, p := range c.Paths {
+			d.receive(clientAddr(1), c.Path(wire.PathResponse, p.Cookie))
+		}
+		d.advance(time.Second) // what the attacker does not forward
+		for _, b := range d.outTo(clientAddr(1)) {
+			_ = c.Receive(b)
+			d.receive(clientAddr(1), c.Path(wire.PathResponse, c.Paths[len(c.Paths)-1].Cookie))
+		}
+		if s.RemoteAddr() != clientAddr(1) {
+			t.Errorf("enhanced check %v: the session does not come back", enhanced)
+		}
+	}
+}
+
+// TestLongConnectionIDMoves: a client whose connection ID makes a challenge longer than
+// what may be sent for a record of its own moves all the same, when enough has come.
+func TestLongConnectionIDMoves(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c, s := d.roam(clientAddr(1), func(c *testpeer.Client) { c.CID, c.CheckPaths = make([]byte, 255), true })
+	for n := 0; s.RemoteAddr() != clientAddr(2); n++ {
+		if n == 20 {
+			t.Fatal("not moved")
+		}
+		d.receiveTo(c, clientAddr(2), data(c, "short"))
+		for _, p := range c.Paths {
+			d.receiveTo(c, clientAddr(2), c.Path(wire.PathResponse, p.Cookie))
+		}
+		c.Paths = nil
+		d.advance(10 * time.Second)
+	}
+}
+
+// TestMovedCloseNotify: the answer of a peer that has moved to close_notify is no
+// stranger's.
+func TestMovedCloseNotify(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, nil)
+	c, s := d.roam(clientAddr(1), nil)
+	d.receive(clientAddr(2), data(c, "a message from another address"))
+	s.Close()
+	d.settle()
+	d.receive(clientAddr(2), c.Sealed(wire.ContentAlert, []byte{1, 0}))
+	if drops := d.s.Stats().Dropped; drops.Closed != 1 || drops.UnknownConnectionIDs != 0 || len(d.rec.of(KindUnexpectedDatagram)) > 0 {
+		t.Errorf("%+v, events %v", drops, d.rec.of(KindUnexpectedDatagram))
 	}
 }
 
@@ -386,7 +468,7 @@ func TestConfirmAddr(t *testing.T) {
 	t.Parallel()
 	d := newDirect(t, nil)
 	c, s := d.roam(clientAddr(1), nil)
-	if _, err := s.WriteCandidate([]byte("echo")); err != ErrNoCandidate {
+	if _, err := s.WriteCandidate(clientAddr(2), []byte("echo")); err != ErrNoCandidate {
 		t.Errorf("without a candidate: %v", err)
 	}
 	if s.ConfirmAddr(clientAddr(2)) || !s.ConfirmAddr(clientAddr(1)) {
@@ -394,19 +476,32 @@ func TestConfirmAddr(t *testing.T) {
 	}
 	request := data(c, "a request of some length")
 	d.receive(clientAddr(2), request)
-	if _, err := s.WriteCandidate([]byte("echo")); err != nil {
+	if _, err := s.WriteCandidate(clientAddr(2), []byte("echo")); err != nil {
 		t.Fatal(err)
 	}
 	d.settle()
 	if len(d.outTo(clientAddr(1))) > 0 {
 		t.Error("what was for the candidate has gone to the old address too")
 	}
-	if _, err := s.WriteCandidate(make([]byte, 3*len(request))); err != ErrWriteDropped {
+	if _, err := s.WriteCandidate(clientAddr(2), make([]byte, 3*len(request))); err != ErrWriteDropped {
 		t.Errorf("beyond three times the request: %v", err)
 	}
 	if s.ConfirmAddr(clientAddr(3)) || !s.ConfirmAddr(clientAddr(2)) || s.RemoteAddr() != clientAddr(2) {
 		t.Errorf("the session is at %v", s.RemoteAddr())
 	}
+	// The echo comes from yet another address, to which nothing was sent.
+	d.receive(clientAddr(1), data(c, "back"))
+	if _, err := s.WriteCandidate(clientAddr(1), []byte("echo")); err != nil {
+		t.Fatal(err)
+	}
+	d.receive(clientAddr(4), data(c, "echo"))
+	if _, err := s.WriteCandidate(clientAddr(1), []byte("echo")); err != ErrNoCandidate {
+		t.Errorf("to an address that is no candidate any more: %v", err)
+	}
+	if s.ConfirmAddr(clientAddr(4)) || s.ConfirmAddr(clientAddr(1)) || s.RemoteAddr() != clientAddr(2) {
+		t.Errorf("by an echo from elsewhere, the session is at %v", s.RemoteAddr())
+	}
+	d.receive(clientAddr(2), data(c, "here"))
 	d.settle()
 	if moved := d.rec.of(KindPeerMoved); len(moved) != 1 || moved[0].Remote != clientAddr(2) || moved[0].PreviousRemote != clientAddr(1) {
 		t.Errorf("events: %v", moved)
@@ -598,6 +693,21 @@ func TestMovedSource(t *testing.T) {
 	}
 	if wrong := d.l.misplaced(); wrong != "" {
 		t.Error(wrong)
+	}
+	// Where as many are as may be, no other moves to, and it is served all the same.
+	first, _ := d.roam(netip.AddrPortFrom(elsewhere.Addr(), 1), nil)
+	d.roam(netip.AddrPortFrom(elsewhere.Addr(), 2), nil)
+	d.receiveTo(c, elsewhere, data(c, "from elsewhere again"))
+	if open(elsewhere) != 2 || s.RemoteAddr() != clientAddr(1) || s.isOver() {
+		t.Errorf("%d sessions there, this one is at %v", open(elsewhere), s.RemoteAddr())
+	}
+	if events := d.rec.of(KindLimitReached); len(events) != 1 || events[0].Err != errMaxSessionsPerSource || events[0].Remote != elsewhere {
+		t.Errorf("events: %v", events)
+	}
+	d.receiveTo(first, netip.AddrPortFrom(elsewhere.Addr(), 3), data(first, "of those that are there"))
+	d.receiveTo(c, clientAddr(1), data(c, "and back"))
+	if n := len(d.rec.data); n != 5 {
+		t.Errorf("%d messages were received: %q", n, d.rec.data)
 	}
 }
 

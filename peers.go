@@ -450,7 +450,10 @@ func (l *loop) remove(s *Session, last Event) {
 	} else {
 		l.open.remove(s)
 		l.handshakes.weighed(s.source)
-		l.closed.put(s, l.since(last.Time))
+		l.closed.put(pathOf(s), l.since(last.Time))
+		if s.moving.hasCandidate() {
+			l.closed.put(s.moving.candidate, l.since(last.Time))
+		}
 	}
 	l.sources.forget(s.source)
 }

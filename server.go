@@ -171,8 +171,9 @@ type Server struct {
 	// or an IPv6 /64. Beyond it, when a handshake completes, one session is closed
 	// with ErrEvicted: of the same identity at that source, the one whose peer has
 	// been silent longest; or else that of the source, if its peer has been silent
-	// for a minute; or else the new one. Of more than 64, only some are examined. If
-	// zero, there is no limit per source.
+	// for a minute; or else the new one. Of more than 64, only some are examined. A
+	// session does not move (see ConnectionIDs) to a source that has as many. If zero,
+	// there is no limit per source.
 	MaxSessionsPerSource int
 	// MaxSessionsPerIdentity bounds the open sessions of one identity. Beyond it,
 	// when a handshake completes, the other session of the identity whose peer has

@@ -182,22 +182,28 @@ func (s *Session) Context() context.Context {
 // has more than 16384 bytes, or is longer than the client's limit (RFC 8449, RFC
 // 6066) or than the socket accepts; ErrWriteDropped if the socket is full; or an
 // error of the system.
-func (s *Session) Write(b []byte) (int, error) { return s.write(b, (*Session).sendLocked) }
-
-// WriteCandidate is like Write, but sends b to CandidateAddr only: if it comes back, the
-// peer receives there, and ConfirmAddr may be called. If there is no candidate,
-// WriteCandidate returns ErrNoCandidate. If more than three times what has come from
-// there would be sent there, it returns ErrWriteDropped.
-func (s *Session) WriteCandidate(b []byte) (int, error) {
-	return s.write(b, (*Session).sendCandidateLocked)
-}
-
-func (s *Session) write(b []byte, send func(*Session, []byte) error) (int, error) {
-	buf := writeBuffers.Get().(*[]byte)
-	defer writeBuffers.Put(buf)
-
+func (s *Session) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.writeLocked(b, (*Session).sendLocked)
+}
+
+// WriteCandidate is like Write, but sends b to addr only: if it comes back, the peer
+// receives there, and ConfirmAddr may be called. If addr is not what CandidateAddr
+// returns, WriteCandidate returns ErrNoCandidate. If more than three times what has come
+// from addr would be sent there, it returns ErrWriteDropped.
+func (s *Session) WriteCandidate(addr netip.AddrPort, b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.moving.hasCandidate() || s.moving.candidate.remote != unmapped(addr) {
+		return 0, ErrNoCandidate
+	}
+	return s.writeLocked(b, (*Session).sendCandidateLocked)
+}
+
+func (s *Session) writeLocked(b []byte, send func(*Session, []byte) error) (int, error) {
+	buf := writeBuffers.Get().(*[]byte)
+	defer writeBuffers.Put(buf)
 	datagram, err := s.eng.Seal((*buf)[:0], b)
 	*buf = datagram[:0]
 	if err != nil {
@@ -213,8 +219,6 @@ func (s *Session) write(b []byte, send func(*Session, []byte) error) (int, error
 	}
 	switch err := send(s, datagram); err {
 	case nil:
-	case ErrNoCandidate:
-		return 0, err
 	case udpio.ErrTooLong:
 		return 0, ErrMessageTooLong
 	case udpio.ErrFull:

@@ -134,6 +134,7 @@ func wantBoth(t *testing.T, d *served, first, second *pion4Client, port, next ne
 func TestConfirmedMove(t *testing.T) {
 	t.Parallel()
 	const echo = "not to be guessed"
+	var asked netip.AddrPort // the handler's own
 	d := serveWith(t, &dtlsserver.Server{
 		PSK: dtlsserver.StaticPSK(map[string][]byte{identity: key}),
 	}, func(s *dtlsserver.Session, message []byte) {
@@ -142,8 +143,9 @@ func TestConfirmedMove(t *testing.T) {
 		case !moving:
 			s.Write([]byte("welcome"))
 		case string(message) != echo:
-			s.WriteCandidate([]byte(echo))
-		case s.ConfirmAddr(at):
+			asked = at
+			s.WriteCandidate(asked, []byte(echo))
+		case s.ConfirmAddr(asked):
 			s.Write([]byte("confirmed"))
 		}
 	})

@@ -209,6 +209,38 @@ func TestResumeConnectionID(t *testing.T) {
 	}
 }
 
+// TestOvertakingTypes: in an abbreviated handshake, only data that overtakes the client's
+// Finished is kept for later, whatever else is sealed behind a connection ID.
+func TestOvertakingTypes(t *testing.T) {
+	t.Parallel()
+	for _, order := range []string{"rfdc", "drcf", "rdfc", "rrrdcf", "crfd"} {
+		d := newCIDDriver(t, []byte("first"))
+		d.cfg.Tickets = openTickets{}
+		d.client.Suites = []uint16{suite.ECDHEPSKWithAES128GCM}
+		d.client.AskTicket, d.client.CheckPaths = true, true
+		d.establish()
+		ticket, master := d.client.NewTicket, d.client.Master
+		d.client = testpeer.New(identity, []byte(key), 2)
+		d.client.MessageSeq, d.client.Seq = 1, 1
+		d.client.Suites, d.client.CID, d.client.CheckPaths = []uint16{suite.ECDHEPSKWithAES128GCM}, []byte("second"), true
+		d.client.Ticket, d.client.Master, d.client.SessionID = ticket, master, []byte{1}
+		d.sent, d.data, d.works = nil, nil, nil
+		d.hello()
+		d.toClient()
+		ccs := d.client.Plain(wire.ContentChangeCipherSpec, []byte{1})
+		finished := d.client.Sealed(wire.ContentHandshake, d.client.FinishedMessage())
+		data := d.client.Sealed(wire.ContentApplicationData, []byte("data"))
+		about := d.client.Path(PathChallenge, [8]byte{1})
+		for _, what := range order {
+			d.receive(map[rune][]byte{'c': ccs, 'f': finished, 'd': data, 'r': about}[what])
+		}
+		d.wantEstablished(order)
+		if !slices.Equal(d.data, []string{"data"}) {
+			t.Errorf("order %s: %q was delivered", order, d.data)
+		}
+	}
+}
+
 // TestPathMessages: messages about paths are handed out when the check was negotiated
 // and the association is open, and else are a violation of the protocol or dropped.
 func TestPathMessages(t *testing.T) {
@@ -230,8 +262,8 @@ func TestPathMessages(t *testing.T) {
 		}
 	}
 	for _, content := range [][]byte{{}, {0}, {3, 1, 2, 3, 4, 5, 6, 7, 8}, make([]byte, 10)} {
-		if drops := d.receive(d.client.Sealed(wire.ContentReturnRoutability, content)); !slices.Equal(drops, []Drop{DropMalformed}) || d.result.Newest {
-			t.Errorf("%x: %v", content, drops)
+		if drops := d.receive(d.client.Sealed(wire.ContentReturnRoutability, content)); len(drops) > 0 || d.result.Path != nil || !d.result.Newest {
+			t.Errorf("%x: %v, %+v", content, drops, d.result)
 		}
 	}
 	b, err := d.e.SealPath(nil, PathMessage{Type: PathChallenge, Cookie: cookie})

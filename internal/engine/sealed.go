@@ -21,8 +21,11 @@ func (e *Engine) opens(r Record, buf []byte) bool {
 	if !e.resumes() {
 		return false
 	}
+	if r.CID == nil {
+		return r.Type == wire.ContentApplicationData || r.Type == wire.ContentAlert
+	}
 	t, ok := e.typeOf(r, buf)
-	return !ok || t == wire.ContentApplicationData || t == wire.ContentAlert
+	return !ok || t != wire.ContentHandshake
 }
 
 // typeOf returns the type of a record of epoch 1. If that is sealed, the record is

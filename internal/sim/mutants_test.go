@@ -78,7 +78,7 @@ var mutants = []mutant{
 
 	// Two handshakes of an address, and what was mended after the simulator had
 	// found it, or could have.
-	{"nobody is remembered when closed", "peers.go", "remove", "l.closed.put(s, l.since(last.Time))", ""},
+	{"nobody is remembered when closed", "peers.go", "remove", "l.closed.put(pathOf(s), l.since(last.Time))", ""},
 	{"early data forgotten", "internal/engine/early.go", "keepOvertaking", "e.hs.overtaken = e.hs.overtaken || drop == DropNone", ""},
 	{"alert in plaintext forgotten", "drive.go", "withAlert", "!ev.Alerted ||", "ev.Alerted ||"},
 	{"a Finished that comes again is not answered", "internal/engine/sealed.go", "takeFinishedAgain", "e.retransmit(now, !now.Before(e.resendFrom))", ""},
