@@ -38,10 +38,9 @@ type moving struct {
 	// prove the candidate.
 	held []byte
 
-	check pathCheck
-	// cookies are those of the challenges: in checkOld, the first is for the address
-	// that the session has, and else they are for the candidate.
-	cookies    [maxChallenges][8]byte
+	check      pathCheck
+	old        [8]byte                // cookie of the challenge to the address that the session has; zero: none
+	cookies    [maxChallenges][8]byte // of those to the candidate
 	challenges uint8
 	checkAt    time.Duration // when the check goes on, since loop.base
 
@@ -73,7 +72,7 @@ func (m *moving) affords(n int) bool {
 // forget lets go of the candidate.
 func (m *moving) forget() {
 	m.candidate, m.received, m.sent, m.asked, m.held = path{}, 0, 0, false, nil
-	m.check, m.challenges = checkNone, 0
+	m.check, m.challenges, m.old = checkNone, 0, [8]byte{}
 }
 
 // movingLocked returns s.moving, which is new if there was none.
@@ -96,7 +95,9 @@ func (s *Session) cameFromLocked(now time.Time, at path, n int, result *engine.R
 	case at != pathOf(s):
 		s.cameFromNewLocked(now, at, n, result)
 	case m.answersOld(result.Path, engine.PathDrop): // the peer has left
-		s.checkNewLocked(now)
+		if m.check == checkOld { // and this is not late
+			s.checkNewLocked(now)
+		}
 	case m.hasCandidate() && result.Newest:
 		m.forget()
 	}
@@ -108,7 +109,7 @@ func (s *Session) cameFromLocked(now time.Time, at path, n int, result *engine.R
 // answersOld reports whether a message, or nil, is the answer of a type to the challenge
 // that went to the address that the session has.
 func (m *moving) answersOld(p *engine.PathMessage, t engine.PathMessageType) bool {
-	return p != nil && p.Type == t && m != nil && m.check == checkOld && p.Cookie == m.cookies[0]
+	return p != nil && p.Type == t && m != nil && m.old != [8]byte{} && p.Cookie == m.old
 }
 
 // cameFromNewLocked takes a record from another address.
@@ -142,9 +143,6 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 // proves reports whether a response from the candidate answers a challenge that went
 // there.
 func (m *moving) proves(response *engine.PathMessage) bool {
-	if m.check == checkOld {
-		return false
-	}
 	for _, cookie := range m.cookies[:m.challenges] {
 		if response.Cookie == cookie {
 			return true
@@ -160,7 +158,7 @@ func (s *Session) beginCheckLocked(now time.Time) {
 		return
 	}
 	s.moving.check = checkOld
-	s.challengeLocked(now, &s.moving.cookies[0], pathOf(s))
+	s.challengeLocked(now, &s.moving.old, pathOf(s))
 }
 
 // checkNewLocked begins to ask the candidate.
@@ -284,14 +282,17 @@ func (s *Session) sendCandidateLocked(datagram []byte) error {
 // moveLocked moves the session to a path, unless too many are there, and sends there
 // what has waited for that.
 func (s *Session) moveLocked(now time.Time, to path) {
-	previous, m := s.remote, s.moving
-	s.moving = nil
+	previous, held := s.remote, []byte(nil)
+	if m := s.moving; m != nil {
+		held = m.held
+		m.forget()
+	}
 	if !s.loop.move(s, to) {
 		s.loop.outbox.put(Event{Kind: KindLimitReached, Time: now, Remote: to.remote, Local: s.localAddr(), Err: errMaxSessionsPerSource})
 		return
 	}
-	if m != nil && len(m.held) > 0 {
-		_ = s.sendLocked(m.held) // Write has returned long ago
+	if len(held) > 0 {
+		_ = s.sendLocked(held) // Write has returned long ago
 	}
 	s.loop.counters.peersMoved.Add(1)
 	s.raise(Event{Kind: KindPeerMoved, Time: now, PreviousRemote: previous})

@@ -266,7 +266,7 @@ func TestChallengeBound(t *testing.T) {
 // silence.
 func TestEnhancedCheck(t *testing.T) {
 	t.Parallel()
-	for _, old := range []string{"response", "response from elsewhere", "drop", "silence", "wrong drop", "drop from elsewhere"} {
+	for _, old := range []string{"response", "response from elsewhere", "drop", "late drop", "silence", "wrong drop", "drop from elsewhere"} {
 		d := newDirect(t, func(s *Server) { s.ConnectionIDs.EnhancedCheck = true })
 		c, s := d.roam(clientAddr(1), func(c *testpeer.Client) { c.CheckPaths = true })
 		d.receive(clientAddr(2), data(c, "a message from another address"))
@@ -283,13 +283,17 @@ func TestEnhancedCheck(t *testing.T) {
 			d.receive(clientAddr(2), c.Path(wire.PathResponse, asked))
 		case "silence":
 			d.advance(time.Second)
+		case "late drop": // when the candidate has been asked already
+			d.advance(time.Second)
+			d.l.receive(d.now, message(clientAddr(1), c.Path(wire.PathDrop, asked)))
+			d.settle()
 		case "wrong drop":
 			d.receive(clientAddr(1), c.Path(wire.PathDrop, [8]byte{}))
 		case "drop from elsewhere":
 			d.receive(clientAddr(2), c.Path(wire.PathDrop, asked))
 		}
 		sent := d.outTo(clientAddr(2))
-		if asks := old == "drop" || old == "silence"; asks != (len(sent) == 1) {
+		if asks := old == "drop" || old == "late drop" || old == "silence"; asks != (len(sent) == 1) {
 			t.Fatalf("%s: the candidate got %d datagrams", old, len(sent))
 		} else if !asks {
 			d.advance(10 * time.Second)
