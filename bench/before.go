@@ -44,9 +44,13 @@ func modesNamed(names ...string) (named []mode) {
 	return named
 }
 
-// mostForCIDs is how much dearer something may be with connection IDs: what they add to
-// records and datagrams, and to a session of some 1,300 bytes at most 256.
-const mostForCIDs = 1.2
+// How much dearer something may be with connection IDs: what they add to records and
+// datagrams, and to a session of some 1,300 bytes at most 256. A handshake makes and
+// keeps them.
+const (
+	mostForCIDs       = 1.2
+	mostToMakeThemFor = 1.5
+)
 
 // compared is a run of the comparison.
 type compared struct {
@@ -118,12 +122,16 @@ func (c *compared) modeOf(m mode, server string) mode {
 	return m
 }
 
-// limit is how much dearer something may be.
-func (c *compared) limit(of float64) float64 {
-	if c.cids {
-		return mostForCIDs
+// limit is how much dearer something of a mode may be, if of is what may be said of it
+// of two commits.
+func (c *compared) limit(m mode, of float64) float64 {
+	switch {
+	case !c.cids:
+		return of
+	case m.size == 0 && m.name != "idle":
+		return mostToMakeThemFor
 	}
-	return of
+	return mostForCIDs
 }
 
 // errInterrupted: the run was not finished.
@@ -158,7 +166,7 @@ func (c *compared) run(ctx context.Context, w io.Writer, chosen []mode) (ok bool
 func (c *compared) compare(ctx context.Context, m mode) {
 	rows := make([]*comparison, len(metrics))
 	for i, metric := range metrics {
-		rows[i] = &comparison{what: m.what + ": " + metric.name, limit: c.limit(metric.limit)}
+		rows[i] = &comparison{what: m.what + ": " + metric.name, limit: c.limit(m, metric.limit)}
 	}
 	for round := range c.rounds {
 		if ctx.Err() != nil {
@@ -226,8 +234,8 @@ const idlePairs = 4
 // idle compares the memory of sessions. It depends on the process and hardly on
 // the moment, so that all processes may be idle at a time, and each is a round.
 func (c *compared) idle(ctx context.Context, m mode) {
-	fresh := &comparison{what: "KiB resident a session at once", limit: c.limit(atMost)}
-	later := &comparison{what: fmt.Sprintf("KiB resident a session after %v", c.quiet), limit: c.limit(atMost)}
+	fresh := &comparison{what: "KiB resident a session at once", limit: c.limit(m, atMost)}
+	later := &comparison{what: fmt.Sprintf("KiB resident a session after %v", c.quiet), limit: c.limit(m, atMost)}
 	c.rows = append(c.rows, fresh, later)
 	if err := c.measureIdle(ctx, m, fresh, later); err != nil {
 		fresh.err, later.err = err, err
@@ -308,7 +316,12 @@ func (c *compared) print(w io.Writer) (ok bool) {
 		processor(), runtime.Version(), cpuName(c.cpu), cpuName(c.loadCPU), strings.TrimPrefix(kernel(), "Linux "))
 	fmt.Fprintf(w, "Medians, an operation; %d rounds with new processes, of %d pairs of samples of %v. A round counts with the\n"+
 		"median of its pairs' ratios; the interval is Student's, of the logarithms of the rounds. A row fails when its interval\n"+
-		"lies wholly above %.2f, of allocations above %.2f.\n", c.rounds, c.pairs, c.sampleTime(), c.limit(atMost), c.limit(atMostAllocations))
+		"lies wholly above ", c.rounds, c.pairs, c.sampleTime())
+	if c.cids {
+		fmt.Fprintf(w, "%.2f, of handshakes above %.2f.\n", mostForCIDs, mostToMakeThemFor)
+	} else {
+		fmt.Fprintf(w, "%.2f, of allocations above %.2f.\n", atMost, atMostAllocations)
+	}
 	for _, server := range []string{beforeServer, afterServer} {
 		switch s := c.builtServers[server]; {
 		case s.own != nil:
