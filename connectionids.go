@@ -196,11 +196,12 @@ func (l *loop) unregisterLocked(s *Session) {
 // byConnectionID returns the session, as a family of its own, that has a connection ID
 // of a record.
 func (l *loop) byConnectionID(r engine.Record) (f family, s *Session) {
-	if len(r.CID) == 0 || len(r.CID) > len(connectionID{}) {
+	cid := r.CID()
+	if len(cid) == 0 || len(cid) > len(connectionID{}) {
 		return family{}, nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s = l.peers.byCID[connectionIDOf(r.CID)]
+	s = l.peers.byCID[connectionIDOf(cid)]
 	return l.aloneLocked(s), s
 }

@@ -16,15 +16,15 @@ import (
 
 // receive gives a record that has come by a path to the engine. The outbox must be
 // emptied before buf is used again.
-func (s *Session) receive(now time.Time, at path, r engine.Record, buf []byte) engine.Drop {
+func (s *Session) receive(now time.Time, at *path, r engine.Record, buf []byte) engine.Drop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	result := s.eng.Receive(now, s.loop.datagram, r, buf)
 	if result.Authentic {
 		s.hear(now)
 		s.spoke = s.spoke || s.eng.Established()
-		if r.CID != nil {
-			s.cameFromLocked(now, at, len(r.Raw), &result)
+		if r.HasCID() {
+			s.cameFromLocked(now, *at, len(r.Raw), &result)
 		}
 	}
 	s.wakeLocked(now)

@@ -61,7 +61,7 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 		l.dropUnknown(now, m, dropJunk)
 		return
 	}
-	l.receiveRecords(now, arrival{path: path{m.Remote, m.Local}}, f, datagram)
+	l.receiveRecords(now, &arrival{path: path{m.Remote, m.Local}}, f, datagram)
 }
 
 // dropUnknown drops a datagram of nobody that is known.
@@ -91,7 +91,7 @@ func (l *loop) receiveByConnectionID(now time.Time, m *udpio.Message, datagram [
 	}
 	at := path{m.Remote, m.Local}
 	switch f, s := l.byConnectionID(r); {
-	case s == nil && l.connectionIDs.made(r.CID):
+	case s == nil && l.connectionIDs.made(r.CID()):
 		l.dropUnknown(now, m, dropUnknownConnectionID)
 	case s == nil:
 		l.dropUnknown(now, m, dropJunk)
@@ -99,7 +99,7 @@ func (l *loop) receiveByConnectionID(now time.Time, m *udpio.Message, datagram [
 		f.countDrop(l, now, engine.DropConnectionID)
 		l.deliver()
 	default:
-		l.receiveRecords(now, arrival{path: at, session: s, cid: r.CID}, f, datagram)
+		l.receiveRecords(now, &arrival{path: at, session: s, cid: r.CID()}, f, datagram)
 	}
 }
 
@@ -211,7 +211,7 @@ func (l *loop) admit(now time.Time, s, stale *Session, hello *engine.Hello) (rep
 // Records with a connection ID are for the session that has it, and no other. In a
 // datagram that began with such a record, each must have that (RFC 9146 section 3).
 // Behind one that is another's, nothing is read.
-func (l *loop) receiveRecords(now time.Time, a arrival, f family, datagram []byte) {
+func (l *loop) receiveRecords(now time.Time, a *arrival, f family, datagram []byte) {
 	const maxBad, maxRepeated = 16, 256
 	for bad, repeated := 0, 0; len(datagram) > 0 && bad < maxBad && repeated < maxRepeated; {
 		r, rest, ok := l.nextRecord(datagram)
@@ -251,7 +251,7 @@ type arrival struct {
 }
 
 // familyAt returns those that a datagram may be for.
-func (l *loop) familyAt(a arrival) family {
+func (l *loop) familyAt(a *arrival) family {
 	if a.session == nil {
 		return l.familyOf(a.remote, a.local)
 	}
@@ -275,13 +275,13 @@ func (l *loop) aloneLocked(s *Session) (f family) {
 
 // recipient returns those of a family that a record may be for, and fails if it is for
 // none of them by its connection ID.
-func (l *loop) recipient(a arrival, f family, r engine.Record) (to family, ok bool) {
+func (l *loop) recipient(a *arrival, f family, r engine.Record) (to family, ok bool) {
 	switch {
 	case f == family{}: // the session is over
 		return f, true
 	case a.session != nil:
-		return f, bytes.Equal(r.CID, a.cid)
-	case r.CID == nil:
+		return f, r.HasCID() && bytes.Equal(r.CID(), a.cid)
+	case !r.HasCID():
 		return f, true
 	}
 	to, s := l.byConnectionID(r)
@@ -308,7 +308,7 @@ func (f *family) countDrop(l *loop, now time.Time, why engine.Drop) {
 // then by the open session; if none opens it, handshakes that may have keys soon
 // keep it. A record that does not open marks no replay window. It returns why the
 // record was of no use, if it was not.
-func (l *loop) receiveRecord(now time.Time, a arrival, f family, r engine.Record) engine.Drop {
+func (l *loop) receiveRecord(now time.Time, a *arrival, f family, r engine.Record) engine.Drop {
 	if f == (family{}) {
 		l.counters.drop(engine.DropClosed)
 		return engine.DropClosed
@@ -349,7 +349,7 @@ func (l *loop) receiveRecord(now time.Time, a arrival, f family, r engine.Record
 	}
 	useful, why, at := false, engine.DropNone, (*Session)(nil) // whose event it is
 	for i, s := range order[:n] {
-		drop := s.receive(now, a.path, r, l.plain)
+		drop := s.receive(now, &a.path, r, l.plain)
 		if drop == engine.DropNone {
 			useful = true
 		} else if at == nil || s == f.open {

@@ -130,7 +130,7 @@ var errForged = errors.New("a record does not open")
 // open appends a record's content, and returns its type too.
 func (d *direction) open(dst []byte, r wire.Record) ([]byte, wire.ContentType, error) {
 	length := len(r.Payload) - explicitLen - tagLen
-	if length < 0 || !bytes.Equal(r.CID, d.cid) {
+	if length < 0 || !bytes.Equal(r.CID(), d.cid) {
 		return dst, 0, errForged
 	}
 	copy(d.nonce[saltLen:], r.Payload)

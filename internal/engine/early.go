@@ -39,7 +39,7 @@ func (e *Engine) keepEarly(r Record) Drop {
 	switch {
 	case !e.helloAnswered(): // our hello has not been sent: it is nobody's
 		return DropEpoch
-	case r.Type != wire.ContentHandshake && r.Type != wire.ContentAlert && r.CID == nil:
+	case r.Type != wire.ContentHandshake && r.Type != wire.ContentAlert && !r.HasCID():
 		return DropEpoch
 	case len(r.Raw) > maxEarlyLen:
 		return DropLimit

@@ -39,7 +39,7 @@ func TestConnectionID(t *testing.T) {
 					t.Errorf("%d bytes, want %d", len(b), want)
 				}
 				r := parseCID(t, b, n)
-				if r.Type != wire.ContentCID || r.Epoch != 1 || r.Seq != uint64(i) || !bytes.Equal(r.CID, cid) {
+				if r.Type != wire.ContentCID || r.Epoch != 1 || r.Seq != uint64(i) || !bytes.Equal(r.CID(), cid) {
 					t.Errorf("header %+v", r)
 				}
 				if i == 1 {

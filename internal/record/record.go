@@ -241,7 +241,7 @@ func (o *Opener) Newest(r wire.Record) bool { return r.Seq >= o.window.next }
 // Reopen is Open for a record that Open has opened before, or has still to.
 func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, wire.ContentType, error) {
 	most := wire.MaxPlaintext
-	if r.CID != nil {
+	if r.HasCID() {
 		most++ // the record's own type
 	}
 	length := len(r.Payload) - o.method.Overhead()
@@ -257,7 +257,7 @@ func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, wire.ContentType, er
 	o.setNonce(epochAndSeq)
 	explicit := o.method.ExplicitNonceLen()
 	copy(o.nonce[suite.NonceLen-explicit:], r.Payload[:explicit]) // the peer's choice, RFC 5288 section 3
-	if r.CID != nil {
+	if r.HasCID() {
 		return o.openCID(dst, r, epochAndSeq, length)
 	}
 	o.setAdditional(epochAndSeq, r.Type, r.Version, length)
@@ -272,7 +272,7 @@ func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, wire.ContentType, er
 // and perhaps by zeros (RFC 9146 section 4).
 func (o *Opener) openCID(dst []byte, r wire.Record, epochAndSeq uint64, length int) ([]byte, wire.ContentType, error) {
 	dst, additional := behind(dst, len(r.Payload))
-	additional = appendAdditionalCID(additional, epochAndSeq, r.Version, r.CID, length)
+	additional = appendAdditionalCID(additional, epochAndSeq, r.Version, r.CID(), length)
 	out, err := o.aead.Open(dst, o.nonce[:], r.Payload[o.method.ExplicitNonceLen():], additional)
 	if err != nil {
 		return dst, 0, ErrForged

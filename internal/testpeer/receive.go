@@ -37,11 +37,11 @@ func (c *Client) Receive(datagram []byte) error {
 
 func (c *Client) receiveRecord(r wire.Record) error {
 	content, t := r.Payload, r.Type
-	if withCID := len(c.CID) > 0 && c.ServerCID != nil; r.Sealed() && (r.CID != nil) != withCID {
+	if withCID := len(c.CID) > 0 && c.ServerCID != nil; r.Sealed() && r.HasCID() != withCID {
 		return errors.New("sealed record without the connection ID, or with one that was not negotiated")
 	}
 	if r.Sealed() {
-		if !bytes.Equal(r.CID, c.CID) && r.CID != nil {
+		if r.HasCID() && !bytes.Equal(r.CID(), c.CID) {
 			return errors.New("record with the connection ID of another")
 		}
 		if !c.keyed && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {

@@ -53,9 +53,18 @@ type Record struct {
 	Version uint16
 	Epoch   uint16
 	Seq     uint64 // 48 bits
-	CID     []byte // not nil, though perhaps empty: the record is of ContentCID
 	Raw     []byte // the whole record, header included
 	Payload []byte // what follows the header
+}
+
+// HasCID reports whether a record has a connection ID, which may be empty.
+func (r *Record) HasCID() bool { return r.Type == ContentCID }
+
+// CID returns the connection ID of a record that has one.
+func (r *Record) CID() []byte {
+	const lengthLen = 2
+	end := len(r.Raw) - len(r.Payload) - lengthLen
+	return r.Raw[cidAt:end:end]
 }
 
 // Sealed reports whether a record is of an epoch with keys.
@@ -65,15 +74,12 @@ func (r *Record) Sealed() bool { return r.Epoch > 0 }
 // version is accepted; the length must lie within the datagram. A connection ID has
 // cidLen bytes, which no header says.
 func ParseRecord(datagram []byte, cidLen int) (r Record, rest []byte, ok bool) {
-	if len(datagram) < RecordHeaderLen {
-		return Record{}, nil, false
-	}
 	head := RecordHeaderLen
-	if ContentType(datagram[0]) == ContentCID {
-		if head += cidLen; len(datagram) < head {
-			return Record{}, nil, false
-		}
-		r.CID = datagram[cidAt : head-2 : head-2]
+	if len(datagram) > 0 && ContentType(datagram[0]) == ContentCID {
+		head += cidLen
+	}
+	if len(datagram) < head {
+		return Record{}, nil, false
 	}
 	end := head + int(binary.BigEndian.Uint16(datagram[head-2:]))
 	if len(datagram) < end {

@@ -43,11 +43,11 @@ func TestParseRecordCID(t *testing.T) {
 				datagram = append(AppendRecordHeader(nil, ContentType(first), VersionDTLS12, 1, 7, 3), "abcrest"...)
 			}
 			r, rest, ok := ParseRecord(datagram, n)
-			if !ok || string(rest) != "rest" || string(r.Payload) != "abc" || r.Seq != 7 || r.Epoch != 1 || (r.CID != nil) != (first == 25) {
+			if !ok || string(rest) != "rest" || string(r.Payload) != "abc" || r.Seq != 7 || r.Epoch != 1 || r.HasCID() != (first == 25) {
 				t.Fatalf("first byte %d, %d bytes: %+v, %q, %v", first, n, r, rest, ok)
 			}
 			if first == 25 {
-				wantBytes(t, "connection ID", r.CID, cid)
+				wantBytes(t, "connection ID", r.CID(), cid)
 			}
 			for cut := range len(datagram) - len("rest") {
 				if _, _, ok := ParseRecord(datagram[:cut], n); ok {
@@ -70,10 +70,10 @@ func FuzzRecordCID(f *testing.F) {
 			if !ok {
 				break
 			}
-			if r.CID == nil {
+			if !r.HasCID() {
 				again = AppendRecordHeader(again, r.Type, r.Version, r.Epoch, r.Seq, len(r.Payload))
 			} else {
-				again = AppendRecordHeaderCID(again, r.Version, r.Epoch, r.Seq, r.CID, len(r.Payload))
+				again = AppendRecordHeaderCID(again, r.Version, r.Epoch, r.Seq, r.CID(), len(r.Payload))
 			}
 			again = append(again, r.Payload...)
 			if m, ok := ParsePathMessage(r.Payload); ok {
