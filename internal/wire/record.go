@@ -1,7 +1,9 @@
-// Package wire reads and writes the bytes of DTLS 1.2: records (RFC 6347
-// section 4.1, RFC 9146 section 4), handshake fragments (section 4.2.2), the messages a server
-// receives and sends (RFC 5246 section 7.4, RFC 4279), their extensions and
-// alerts. It parses and appends; it holds no policy, no keys and no state.
+// Package wire reads and writes the bytes of DTLS 1.2 and 1.3: records (RFC 6347
+// section 4.1, RFC 9146 section 4, RFC 9147 section 4), handshake fragments (RFC 6347
+// section 4.2.2), the messages a server receives and sends (RFC 5246 section 7.4, RFC
+// 4279, RFC 8446 section 4), their extensions, alerts and acknowledgments. It parses and
+// appends; it holds no policy, no keys and no state. Where the two versions differ, the
+// names of 1.3 end in 13.
 //
 // Parsers return false for anything that is not exactly the structure they
 // name. What they return aliases their input.
