@@ -1,0 +1,58 @@
+package wire
+
+// What the extensions of DTLS 1.3 share, whatever message they are in (RFC 8446 section
+// 4.2).
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// numberSet notes which numbers of two bytes have come.
+type numberSet [1 << 16 / 64]uint64
+
+// add reports whether n is new.
+func (s *numberSet) add(n uint16) bool {
+	word, bit := &s[n/64], uint64(1)<<(n%64)
+	if *word&bit != 0 {
+		return false
+	}
+	*word |= bit
+	return true
+}
+
+// readExtension splits the first extension off the content of a block.
+func readExtension(s *cryptobyte.String, id *uint16, data *cryptobyte.String) bool {
+	return s.ReadUint16(id) && s.ReadUint16LengthPrefixed(data)
+}
+
+// eachExtension has read take each extension of a block's content, to its last byte. It
+// fails when read does, when an extension is not whole, and when one comes twice.
+func eachExtension(block []byte, read func(id uint16, data *cryptobyte.String) bool) bool {
+	var seen numberSet
+	for s := cryptobyte.String(block); !s.Empty(); {
+		var id uint16
+		var data cryptobyte.String
+		if !readExtension(&s, &id, &data) || !seen.add(id) || !read(id, &data) || !data.Empty() {
+			return false
+		}
+	}
+	return true
+}
+
+// skipExtension is a reader for eachExtension that takes anything.
+func skipExtension(_ uint16, data *cryptobyte.String) bool { return data.Skip(len(*data)) }
+
+// wholeExtensions reports whether a block's content is made of extensions of which none
+// comes twice.
+func wholeExtensions(block []byte) bool {
+	return len(block) == 0 || eachExtension(block, skipExtension)
+}
+
+// endVector16 writes the length of a vector whose length field is at start and whose
+// content ends with dst.
+func endVector16(dst []byte, start int) []byte {
+	binary.BigEndian.PutUint16(dst[start:], uint16(len(dst)-start-2))
+	return dst
+}
