@@ -9,6 +9,16 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
+// The extensions that have a meaning here in DTLS 1.3 alone.
+const (
+	extensionPreSharedKey           uint16 = 41
+	extensionEarlyData              uint16 = 42
+	extensionCookie                 uint16 = 44
+	extensionPSKModes               uint16 = 45
+	extensionCertificateAuthorities uint16 = 47
+	extensionKeyShare               uint16 = 51
+)
+
 // numberSet notes which numbers of two bytes have come.
 type numberSet [1 << 16 / 64]uint64
 
@@ -56,3 +66,30 @@ func endVector16(dst []byte, start int) []byte {
 	binary.BigEndian.PutUint16(dst[start:], uint16(len(dst)-start-2))
 	return dst
 }
+
+// names16 reads a vector, with a length of two bytes, of vectors that are not empty and
+// have such lengths too. There is at least one.
+func names16(s *cryptobyte.String, out *[]byte) bool {
+	if !vector16(s, out) || len(*out) == 0 {
+		return false
+	}
+	for list := cryptobyte.String(*out); !list.Empty(); {
+		var name []byte
+		if !vector16(&list, &name) || len(name) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// AppendUint16s appends numbers of two bytes each, such as groups and signature schemes.
+func AppendUint16s(dst []byte, numbers ...uint16) []byte {
+	for _, n := range numbers {
+		dst = binary.BigEndian.AppendUint16(dst, n)
+	}
+	return dst
+}
+
+// AppendDistinguishedName appends a name to the list of certificate_authorities (RFC 8446
+// section 4.2.4).
+func AppendDistinguishedName(dst, name []byte) []byte { return appendVector16(dst, name) }
