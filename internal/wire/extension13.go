@@ -60,6 +60,22 @@ func wholeExtensions(block []byte) bool {
 	return len(block) == 0 || eachExtension(block, skipExtension)
 }
 
+// appendExtension appends an extension.
+func appendExtension(dst []byte, id uint16, data ...byte) []byte {
+	return appendVector16(binary.BigEndian.AppendUint16(dst, id), data)
+}
+
+// appendExtensionList appends an extension that is one vector with a length of two bytes,
+// or nothing when the list is nil.
+func appendExtensionList(dst []byte, id uint16, list []byte) []byte {
+	if list == nil {
+		return dst
+	}
+	dst = binary.BigEndian.AppendUint16(dst, id)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(2+len(list)))
+	return appendVector16(dst, list)
+}
+
 // endVector16 writes the length of a vector whose length field is at start and whose
 // content ends with dst.
 func endVector16(dst []byte, start int) []byte {
