@@ -504,6 +504,12 @@ func FuzzClientExtensions13(f *testing.F) {
 	for _, x := range samples13() {
 		f.Add(unhex(f, x.block))
 	}
+	for name := range recordingsIn(f, "testdata/hellos13") {
+		body, _, _ := recordedHello13(f, name)
+		if h, ok := ParseClientHello(body); ok {
+			f.Add(h.Extensions)
+		}
+	}
 	f.Fuzz(func(t *testing.T, block []byte) {
 		e, ok := ParseClientExtensions13(block)
 		wantExtensions13(t, block, e, ok)

@@ -400,7 +400,7 @@ func wantBinder(t *testing.T, transcript []byte, message tlsMessage, ticket, sta
 		wantBytes(t, "identity", psk.Identity, ticket)
 		// Where in the state the key is, crypto/tls does not say.
 		for at := range len(state) - sha256.Size {
-			if hmac.Equal(resumptionBinder(t, state[at:at+sha256.Size], hash[:]), psk.Binder) {
+			if hmac.Equal(binderOf(t, state[at:at+sha256.Size], "tls13 ", "res binder", hash[:]), psk.Binder) {
 				return
 			}
 		}
@@ -408,23 +408,23 @@ func wantBinder(t *testing.T, transcript []byte, message tlsMessage, ticket, sta
 	t.Error("the binder is of another transcript")
 }
 
-// resumptionBinder returns the binder of a key of a ticket (RFC 8446 sections 4.2.11.2 and
-// 7.1).
-func resumptionBinder(t *testing.T, psk, hash []byte) []byte {
+// binderOf returns the binder of a key over the hash of a transcript (RFC 8446 sections
+// 4.2.11.2 and 7.1). The prefix of labels is the protocol's (RFC 9147 section 5.9).
+func binderOf(t *testing.T, psk []byte, prefix, label string, hash []byte) []byte {
 	t.Helper()
 	early, err := hkdf.Extract(sha256.New, psk, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	none := sha256.Sum256(nil)
-	mac := hmac.New(sha256.New, expandLabel(t, expandLabel(t, early, "res binder", none[:]), "finished", nil))
+	key := expandLabel(t, early, prefix+label, none[:])
+	mac := hmac.New(sha256.New, expandLabel(t, key, prefix+"finished", nil))
 	mac.Write(hash)
 	return mac.Sum(nil)
 }
 
 func expandLabel(t *testing.T, secret []byte, label string, context []byte) []byte {
 	t.Helper()
-	label = "tls13 " + label
 	info := slices.Concat([]byte{0, sha256.Size, byte(len(label))}, []byte(label), []byte{byte(len(context))}, context)
 	out, err := hkdf.Expand(sha256.New, secret, string(info), sha256.Size)
 	if err != nil {
