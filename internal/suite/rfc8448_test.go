@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // trace is a section of testdata/rfc8448.txt. Each line of it must be compared or
@@ -114,7 +116,7 @@ func replay(t *testing.T, tr *trace) {
 	tr.want(t, "early", s.secret[:32])
 
 	if first := tr.has("first_client_hello"); first != nil {
-		transcript = append(AppendMessageHash(nil, sum(suite.Hash, first)), tr.has("hello_retry_request")...)
+		transcript = append(wire.AppendMessageHash(nil, sum(suite.Hash, first)), tr.has("hello_retry_request")...)
 	}
 	hello := tr.has("client_hello")
 	if psk != nil {

@@ -241,15 +241,3 @@ func (s *Schedule) expand(out []byte, label string, context []byte) {
 		text = b
 	}
 }
-
-// messageHash is the type of the message that stands for the first ClientHello.
-const messageHash = 254
-
-// AppendMessageHash appends the message that a transcript with a HelloRetryRequest
-// begins with, in place of the first ClientHello: message_hash with the hash of that
-// (RFC 8446 section 4.4.1). As in all messages of the transcript its header is that of
-// TLS, with four bytes (RFC 9147 section 5.2).
-func AppendMessageHash(dst, clientHelloHash []byte) []byte {
-	dst = append(dst, messageHash, 0, 0, byte(len(clientHelloHash)))
-	return append(dst, clientHelloHash...)
-}

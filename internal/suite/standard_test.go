@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
 // standardClient is a client of crypto/tls.
@@ -187,7 +189,7 @@ func (s *standardServer) handshake(t *testing.T, c *standardClient, psk []byte) 
 		s.transcript.Write(hello)
 		first := s.hash()
 		s.transcript.Begin(s.suite.Hash)
-		s.transcript.Write(AppendMessageHash(nil, first))
+		s.transcript.Write(wire.AppendMessageHash(nil, first))
 		give(tls.QUICEncryptionLevelInitial, s.serverHello(unhex(t, helloRetryRequest), nil, false))
 		hello = c.take(tls.QUICEncryptionLevelInitial)
 	}
