@@ -1,11 +1,10 @@
 // Package record protects and opens the records of one epoch (RFC 6347 section
-// 4.1, RFC 5246 section 6.2.3.3, RFC 9146 sections 4 and 5) and keeps the replay window (RFC 6347 section
+// 4.1, RFC 5246 section 6.2.3.3, RFC 9146 sections 4 and 5, RFC 9147 section 4) and keeps the replay window (RFC 6347 section
 // 4.1.2.6). It appends to what the caller gives it and, but after a rest,
 // allocates nothing.
 package record
 
 import (
-	"bytes"
 	"crypto/cipher"
 	"encoding/binary"
 	"errors"
@@ -277,10 +276,9 @@ func (o *Opener) openCID(dst []byte, r wire.Record, epochAndSeq uint64, length i
 	if err != nil {
 		return dst, 0, ErrForged
 	}
-	inner := bytes.TrimRight(out[len(dst):], "\x00")
-	if len(inner) == 0 || wire.ContentType(inner[len(inner)-1]) == wire.ContentCID {
+	content, t, ok := wire.SplitInnerPlaintext(out[len(dst):])
+	if !ok || t == wire.ContentCID {
 		return dst, 0, ErrNoType
 	}
-	last := len(inner) - 1
-	return out[:len(dst)+last], wire.ContentType(inner[last]), nil
+	return out[:len(dst)+len(content)], t, nil
 }
