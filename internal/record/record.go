@@ -1,7 +1,7 @@
 // Package record protects and opens the records of one epoch (RFC 6347 section
-// 4.1, RFC 5246 section 6.2.3.3, RFC 9146 sections 4 and 5, RFC 9147 section 4) and keeps the replay window (RFC 6347 section
-// 4.1.2.6). It appends to what the caller gives it and, but after a rest,
-// allocates nothing.
+// 4.1, RFC 5246 section 6.2.3.3, RFC 9146 sections 4 and 5, RFC 9147 section 4) and
+// keeps the replay window (RFC 6347 section 4.1.2.6). It appends to what the caller
+// gives it and, but after a rest, allocates nothing.
 package record
 
 import (
