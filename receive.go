@@ -280,7 +280,7 @@ func (l *loop) recipient(a *arrival, f family, r engine.Record) (to family, ok b
 	case f == family{}: // the session is over
 		return f, true
 	case a.session != nil:
-		return f, r.HasCID() && bytes.Equal(r.CID(), a.cid)
+		return f, bytes.Equal(r.CID(), a.cid)
 	case !r.HasCID():
 		return f, true
 	}

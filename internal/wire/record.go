@@ -62,8 +62,11 @@ type Record struct {
 // HasCID reports whether a record has a connection ID, which may be empty.
 func (r *Record) HasCID() bool { return r.Type == ContentCID }
 
-// CID returns the connection ID of a record that has one.
+// CID returns the connection ID of a record, or nil if it has none.
 func (r *Record) CID() []byte {
+	if !r.HasCID() {
+		return nil
+	}
 	const lengthLen = 2
 	end := len(r.Raw) - len(r.Payload) - lengthLen
 	return r.Raw[cidAt:end:end]
