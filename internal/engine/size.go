@@ -69,9 +69,17 @@ func (e *Engine) recordLen(m message, n int) int {
 	return e.overhead(m.epoch) + wire.HandshakeHeaderLen + n
 }
 
-// most is how many bytes of a message's body one record holds in a datagram of so
-// many bytes.
+// most is how many bytes of a message's body the only record of a datagram of so many
+// bytes holds. A client's connection ID may leave no room for a Finished, which goes
+// out in a longer datagram then.
 func (e *Engine) most(m message, size int) int {
+	const finished = 12
+	return max(e.room(m, size), finished)
+}
+
+// room is how many bytes of a message's body one record holds in so many bytes of a
+// datagram. It may be negative.
+func (e *Engine) room(m message, size int) int {
 	limit := e.limit
 	if m.epoch == 0 {
 		limit = e.plainLimit
@@ -85,7 +93,10 @@ func (e *Engine) cutLarge(m message, offset, used int) (n int, fits bool) {
 	if m.Type == changeCipherSpec {
 		return 0, used+e.recordLen(m, 0) <= e.cfg.MTU
 	}
-	left, room := len(m.Body)-offset, e.most(m, e.cfg.MTU-used)
+	left, room := len(m.Body)-offset, e.room(m, e.cfg.MTU-used)
+	if used == 0 {
+		room = e.most(m, e.cfg.MTU)
+	}
 	if left > room && used > 0 {
 		const worthwhile = 64 // bytes of a fragment
 		if left <= e.most(m, e.cfg.MTU) || room < worthwhile {
