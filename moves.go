@@ -33,9 +33,8 @@ type moving struct {
 	sent      uint32 // bytes to there
 
 	check pathCheck
-	// cookies are those of the challenges: in checkOld, the first is for the address
-	// that the session has, and else they are for the candidate.
-	cookies    [maxChallenges][8]byte
+	old        [8]byte                // cookie of the challenge for the address that the session has
+	cookies    [maxChallenges][8]byte // of those for the candidate
 	challenges uint8
 	checkAt    time.Duration // when the check goes on, since loop.base
 
@@ -66,7 +65,7 @@ func (m *moving) affords(n int) bool {
 // forget lets go of the candidate.
 func (m *moving) forget() {
 	m.candidate, m.received, m.sent = path{}, 0, 0
-	m.check, m.challenges = checkNone, 0
+	m.check, m.challenges, m.old = checkNone, 0, [8]byte{}
 }
 
 // movingLocked returns s.moving, which is new if there was none.
@@ -98,11 +97,13 @@ func (s *Session) cameFromOldLocked(now time.Time, result *engine.Result) {
 	if !m.hasCandidate() {
 		return
 	}
-	answers := result.Path != nil && m.check == checkOld && result.Path.Cookie == m.cookies[0]
+	answers := result.Path != nil && m.check != checkNone && m.old != [8]byte{} && result.Path.Cookie == m.old
 	switch {
 	case answers && result.Path.Type == engine.PathDrop:
-		s.checkNewLocked(now)
-	case result.Newest || answers && result.Path.Type == engine.PathResponse:
+		if m.check == checkOld {
+			s.checkNewLocked(now)
+		}
+	case result.Newest || answers && result.Path.Type == engine.PathResponse && m.check == checkOld:
 		m.forget()
 	}
 }
@@ -155,7 +156,7 @@ func (s *Session) beginCheckLocked(now time.Time) {
 	}
 	m := s.moving
 	m.check = checkOld
-	s.challengeLocked(now, &m.cookies[0], pathOf(s))
+	s.challengeLocked(now, &m.old, pathOf(s))
 }
 
 // checkNewLocked begins to ask the candidate.
@@ -271,7 +272,9 @@ func (s *Session) sendCandidateLocked(datagram []byte) error {
 func (s *Session) moveLocked(now time.Time, to path) {
 	previous := s.remote
 	s.loop.move(s, to)
-	s.moving = nil
+	if s.moving != nil {
+		s.moving.forget() // and not what bounds the answers to challenges
+	}
 	s.loop.counters.peersMoved.Add(1)
 	s.raise(Event{Kind: KindPeerMoved, Time: now, PreviousRemote: previous})
 }
