@@ -134,7 +134,7 @@ func (p *peers) putBeside(s *Session) {
 	p.beside[pathOf(s)] = s
 }
 
-// takeOut takes an open session out of the maps of paths.
+// takeOut takes an open session out of the maps of paths, if it is in one.
 func (p *peers) takeOut(s *Session) {
 	if p.lookup(s.remote, s.local.Addr()) == s {
 		p.delete(s)
@@ -143,6 +143,8 @@ func (p *peers) takeOut(s *Session) {
 	switch {
 	case s.newer != nil:
 		s.newer.older = s.older
+	case p.beside[pathOf(s)] != s:
+		return
 	case s.older != nil:
 		p.beside[pathOf(s)] = s.older
 	default:
