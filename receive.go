@@ -371,7 +371,8 @@ func (l *loop) receiveRecord(now time.Time, a arrival, f family, r engine.Record
 }
 
 // notOpened reports whether a record may belong to another association of the
-// same address. One may have used a sequence number that is new to the other.
+// same address. One may have used a sequence number that is new to the other, or have
+// no connection ID where the other has one.
 func notOpened(drop engine.Drop) bool {
-	return drop == engine.DropForged || drop == engine.DropReplayed
+	return drop == engine.DropForged || drop == engine.DropReplayed || drop == engine.DropConnectionID
 }
