@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -67,7 +68,9 @@ func (w *world) setFull(full bool) {
 
 // anySession returns an open session, or nil.
 func (w *world) anySession(c *choices) *dtlsserver.Session {
-	all := slices.SortedFunc(w.server.Sessions(), func(a, b *dtlsserver.Session) int { return a.RemoteAddr().Compare(b.RemoteAddr()) })
+	all := slices.SortedFunc(w.server.Sessions(), func(a, b *dtlsserver.Session) int {
+		return cmp.Or(a.RemoteAddr().Compare(b.RemoteAddr()), cmp.Compare(w.ledger.number(a), w.ledger.number(b)))
+	})
 	if len(all) == 0 {
 		return nil
 	}
