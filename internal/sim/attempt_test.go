@@ -291,7 +291,8 @@ func (a *attempt) takesOthers(in inboxRecord) bool {
 		left := a.answeredIn > 0 && a.answeredIn < in.parcel.step // the other handshake, which must be silent
 		return a.phase <= forFinished && !left && !a.w.ledger.complete(a, in.parcel.step)
 	}
-	return a.phase < forFinished && f.Type != wire.TypeHelloVerifyRequest && (a.verified < 0 || in.parcel.step < a.verifiedIn)
+	elsewhere := a.w.has(reusesPorts) && in.parcel.to != a.addr // where somebody else was
+	return a.phase < forFinished && f.Type != wire.TypeHelloVerifyRequest && (elsewhere || a.verified < 0 || in.parcel.step < a.verifiedIn)
 }
 
 // behind reports whether a record is of what answers a hello before the client's

@@ -45,6 +45,7 @@ type device struct {
 	lastUsed time.Duration
 	left     netip.AddrPort // where it was before it roamed, and still hears what comes
 	leftAt   time.Duration
+	changed  time.Duration // when it had another address last
 
 	attempts int
 	a        *attempt // nil: none
@@ -225,7 +226,7 @@ func (d *device) unmap() {
 		if d.nat {
 			d.w.network.free(d.mapped)
 		}
-		d.mapped = netip.AddrPort{}
+		d.mapped, d.changed = netip.AddrPort{}, d.w.now()
 	}
 }
 
@@ -274,7 +275,11 @@ func (d *device) leave() {
 		return
 	}
 	d.left, d.leftAt = old, d.w.now()
-	d.w.network.hosts[old] = func(p *parcel) { d.w.network.toDevice(d, p) }
+	d.w.network.hosts[old] = func(p *parcel) {
+		if p.b[4] > 0 { // of a session: flights of a handshake that it has left would mix with those of another
+			d.w.network.toDevice(d, p)
+		}
+	}
 	a := d.host.Addr().As16()
 	a[13] ^= 8 // of an IPv4 address, the second byte
 	d.host = netip.AddrPortFrom(netip.AddrFrom16(a).Unmap(), d.host.Port()+1)

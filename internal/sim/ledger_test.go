@@ -56,7 +56,7 @@ type ledger struct {
 	given    map[string]bool         // connection IDs that the server has given
 	blurred  bool                    // it may have given more
 	byCID    map[string]*association // by the server's connection ID: sessions that are or were open
-	copied   map[string]bool         // records with a connection ID that attackers have sent
+	reached  map[string]uint64       // the highest sequence number that came with a connection ID of no open session
 	routes   []*route                // of those that are
 	cookies  map[[8]byte]bool        // of challenges
 	replaced []*association          // that have ended in this step for another
@@ -105,7 +105,7 @@ func newLedger(w *world) *ledger {
 		w: w, attempts: make(map[string]*attempt), places: make(map[netip.AddrPort]*place),
 		sources: make(map[netip.Addr]*origin), sessions: make(map[*dtlsserver.Session]*association),
 		resumed: make(map[string][]*association), randoms: make(map[string]bool), masters: make(map[string]time.Duration),
-		theirs: make(map[string]bool), given: make(map[string]bool), byCID: make(map[string]*association), copied: make(map[string]bool), cookies: make(map[[8]byte]bool),
+		theirs: make(map[string]bool), given: make(map[string]bool), byCID: make(map[string]*association), reached: make(map[string]uint64), cookies: make(map[[8]byte]bool),
 	}
 }
 

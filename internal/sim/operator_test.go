@@ -155,8 +155,10 @@ func (w *world) disturbed() bool {
 // open.
 func (w *world) crowded() bool {
 	keys := w.drawn.devices
-	if w.has(insider) {
-		keys++
+	for _, f := range []feature{insider, wanderer} {
+		if w.has(f) {
+			keys++
+		}
 	}
 	return w.server.MaxSessions > 0 && w.server.MaxSessions < keys
 }

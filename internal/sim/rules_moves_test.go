@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,12 +21,14 @@ type route struct {
 	session *dtlsserver.Session
 	peer    record.Opener // opens the client's records
 	path    netip.AddrPort
+	moved   bool // it was elsewhere
 
 	// Sequence numbers: the highest that has been taken for sure, and that may have been.
 	// At first they differ, since some records came in the handshake.
 	low, high int64
 	murky     int64 // the highest that may have been taken in the handshake
 	taken     map[uint64]bool
+	maybe     map[uint64]bool // may have been taken
 
 	candidate netip.AddrPort // that the newest record is from; zero: none
 	unsure    bool           // it may be another, or none, or tabs say which
@@ -96,6 +99,7 @@ func (l *ledger) gave(in *arrival, h *serverHello, a *attempt) {
 	}
 	if h.cid != nil {
 		delete(l.byCID, string(h.cid)) // of a session that has ended
+		delete(l.reached, string(h.cid))
 		l.given[string(h.cid)] = true
 	}
 }
@@ -117,6 +121,11 @@ func (l *ledger) routeBetween(path, other netip.AddrPort) *route {
 		}
 	}
 	return nil
+}
+
+// mayBeAt reports whether a session moves to an address in this step.
+func (l *ledger) mayBeAt(addr netip.AddrPort) bool {
+	return slices.ContainsFunc(l.routes, func(rt *route) bool { return rt.allowed[addr] })
 }
 
 // shares reports whether another session is at the same address.
@@ -176,8 +185,8 @@ func (l *ledger) routed(as *association, e *dtlsserver.Event) {
 	}
 	l.given[string(as.cid)] = true
 	l.byCID[string(as.cid)] = as
-	high := int64(as.highest)
-	as.route = &route{as: as, session: e.Session, path: e.Remote, low: -1, high: high, murky: high, taken: make(map[uint64]bool), tabs: make(map[netip.AddrPort]*tab)}
+	high := max(int64(as.highest), int64(l.reached[string(as.cid)]))
+	as.route = &route{as: as, session: e.Session, path: e.Remote, low: -1, high: high, murky: high, taken: make(map[uint64]bool), maybe: make(map[uint64]bool), tabs: make(map[netip.AddrPort]*tab)}
 	l.routes = append(l.routes, as.route)
 }
 
@@ -204,6 +213,11 @@ func (l *ledger) arriveCID(in *arrival, pl *place, all []wire.Record) {
 	first := all[0].CID
 	if all[0].Version>>8 != major {
 		return
+	}
+	for _, r := range all {
+		if r.CID != nil && l.living(r.CID) == nil { // it may be kept in a handshake
+			l.reached[string(r.CID)] = max(l.reached[string(r.CID)], r.Seq)
+		}
 	}
 	if first != nil {
 		if as = l.living(first); as == nil {
@@ -243,12 +257,14 @@ func (l *ledger) take(in *arrival, pl *place, as *association, r wire.Record, su
 	if err == record.ErrForged || rt.taken[r.Seq] || rt.low-seq >= windowSize {
 		return
 	}
-	sure = sure && (seq > rt.murky)
+	sure = sure && seq > rt.murky && !rt.maybe[r.Seq]
 	newest := seq > rt.low
 	surelyNewest := sure && seq > rt.high
 	if sure {
 		rt.taken[r.Seq] = true
 		rt.low = max(rt.low, seq)
+	} else {
+		rt.maybe[r.Seq] = true
 	}
 	rt.high = max(rt.high, seq)
 	as.highest = max(as.highest, r.Seq)
@@ -302,12 +318,13 @@ func (rt *route) cameFrom(l *ledger, from netip.AddrPort, n int, newest, surelyN
 		left := m != nil && rt.oldCookie != nil && m.Cookie == *rt.oldCookie
 		switch {
 		case !rt.candidate.IsValid() && !rt.unsure:
+		case rt.unsure && m != nil && m.Type == wire.PathDrop: // of a challenge that may be the last
 		case left && m.Type == wire.PathDrop && now < rt.asksNew:
 			rt.asksNew = now
 			rt.ends = now + mostChallenges*challengePause
-			rt.unsure = rt.unsure || !sure
+			rt.unsure = !sure
 		case left && m.Type == wire.PathDrop:
-			rt.unsure = rt.unsure || l.w.late()
+			rt.unsure = l.w.late()
 		case surelyNewest || sure && left && m.Type == wire.PathResponse && now < rt.asksNew:
 			rt.forget()
 		case newest || left:
@@ -332,9 +349,11 @@ func (rt *route) cameFrom(l *ledger, from netip.AddrPort, n int, newest, surelyN
 		t.received += n
 		t.blurred = t.blurred || !sure
 		if surelyNewest && rt.unsure {
+			old := rt.oldCookie
 			rt.forget()
 			t.blurred = true
 			rt.begins(l, from, t)
+			rt.oldCookie = old
 			rt.wants, rt.unsure = netip.AddrPort{}, rt.as.checks // whose check may have begun before
 		}
 	case surelyNewest:
@@ -553,8 +572,9 @@ func (l *ledger) moved(e *dtlsserver.Event) {
 		l.violate("moves", deviceOf(as.attempt), "moves from %v to %v, which is not proven", e.PreviousRemote, e.Remote)
 	}
 	rt.forget()
-	rt.path, as.place = e.Remote, l.place(e.Remote)
+	rt.path, rt.moved, as.place = e.Remote, true, l.place(e.Remote)
 	as.place.visit(as)
+	as.place.proven = true
 	if rt.must == e.Remote {
 		rt.must = netip.AddrPort{}
 	}
@@ -644,7 +664,7 @@ func (l *ledger) checkAnswer(rt *route, q pathAsked) {
 func (l *ledger) forsaken(a *attempt) {
 	const short = 20 // bytes of the client's connection ID, with which an answer is in the budget
 	for _, rt := range l.routes {
-		if rt.as.attempt == a && len(rt.as.theirs) <= short && !rt.as.closed && a.askedFirst > l.w.drawn.storm && !l.w.has(movesNever) && a.d.honest() {
+		if rt.as.attempt == a && len(rt.as.theirs) <= short && !rt.as.closed && a.askedFirst > l.w.drawn.storm && a.d.changed <= a.askedFirst && !l.w.has(movesNever) && a.d.honest() {
 			l.violate("follows", a.d, "%s has got no answer since %v, and the session at %v is open", a.name(), a.askedFirst, rt.path)
 		}
 	}

@@ -284,8 +284,9 @@ func (l *ledger) failed(e *dtlsserver.Event) {
 // handshake was over, it took a flight that was not for it, or it has begun anew, and
 // what it had said before came to the new handshake, or the other way round.
 func (l *ledger) hasWrongKeys(e *dtlsserver.Event) bool {
+	at := l.deviceAt(e)
 	for _, a := range l.order {
-		if a.addr.Addr() != e.Remote.Addr() {
+		if a.addr.Addr() != e.Remote.Addr() && (a.d == nil || a.d != at) { // where it was before it roamed
 			continue
 		}
 		begunAnew := l.place(a.addr).rivaled(string(a.c.Random[:]))

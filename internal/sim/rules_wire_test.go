@@ -229,7 +229,7 @@ func (l *ledger) sentPlain(s *stimulus, in *arrival, pl *place, out *packet, r w
 	}
 	if r.Type == wire.ContentAlert && in.newer && in.parcel.from == pl.addr && !pl.proven {
 		l.sentVersionAlert(in, out, r)
-	} else if !pl.proven {
+	} else if !pl.proven && !l.mayBeAt(pl.addr) {
 		l.violate("unproven", nil, "sent %s to %v, whose address is not proven", l.w.trace.describe(out.b), pl.addr)
 	}
 }
@@ -311,7 +311,7 @@ func (l *ledger) sentHello(s *stimulus, in *arrival, pl *place, f wire.Fragment,
 	}
 	l.randoms[string(random)] = true
 	for _, as := range pl.assocs {
-		if as.random == h.started && as.opened && !as.closed && (as.route == nil || as.route.path == pl.addr && !l.shares(as)) {
+		if as.random == h.started && as.opened && !as.closed && (as.route == nil || !as.route.moved && !l.shares(as)) {
 			l.violate("replayed", deviceOf(as.attempt), "the hello of the session that is open has begun a handshake")
 		}
 	}

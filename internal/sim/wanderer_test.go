@@ -102,7 +102,10 @@ func (at *attackers) wander(c *choices) {
 	at.w.service.mu.Unlock()
 	wr := &wandering{at: at, c: c, a: at.attempt(netip.AddrPort{}, "wanderer", key), steps: 4 + c.below(20)}
 	a := wr.a
-	a.c.CID = bytes.Repeat([]byte{byte(c.below(256))}, oneOf(c, 0, 0, 1, 8, 20, 255))
+	a.c.CID = make([]byte, oneOf(c, 0, 0, 1, 8, 20, 255))
+	for i := range a.c.CID {
+		a.c.CID[i] = byte(1 + c.below(255))
+	}
 	a.c.CheckPaths = c.chance(0.8)
 	at.w.ledger.offers(a.c.CID)
 	hellos := 0
