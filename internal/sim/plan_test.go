@@ -157,6 +157,8 @@ const (
 	races       // attackers who see all copy datagrams, and are faster
 	tracks      // attackers who see all use the connection IDs of others
 	wanderer    // an insider writes from everywhere
+
+	fewPerSource // sessions of one address are limited
 	numFeatures
 )
 
@@ -166,7 +168,7 @@ var featureNames = [numFeatures]string{
 	"hangingHooks", "suspends", "hints", "longChain", "asksClients", "asksVerdict", "asksForCert", "twoKinds", "noTickets",
 	"smallLimits", "shortIdle", "smallMTU", "serverSpeaks", "serverHangsUp", "junk", "spoofedHello", "stolenCookie",
 	"replay", "alter", "halfOpen", "insider", "fleet", "night", "aging", "timer",
-	"noCIDs", "otherCIDs", "movesAtOnce", "movesNever", "enhanced", "confirms", "reusesPorts", "races", "tracks", "wanderer",
+	"noCIDs", "otherCIDs", "movesAtOnce", "movesNever", "enhanced", "confirms", "reusesPorts", "races", "tracks", "wanderer", "fewPerSource",
 }
 
 func (f feature) String() string { return featureNames[f] }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -80,7 +81,7 @@ const (
 )
 
 // gave judges the connection ID in a ServerHello.
-func (l *ledger) gave(in *arrival, h *serverHello, a *attempt) {
+func (l *ledger) gave(in *arrival, pl *place, h *serverHello, a *attempt) {
 	offered := h.offer.cid != nil
 	switch {
 	case !h.offer.known:
@@ -101,6 +102,7 @@ func (l *ledger) gave(in *arrival, h *serverHello, a *attempt) {
 		delete(l.byCID, string(h.cid)) // of a session that has ended
 		delete(l.reached, string(h.cid))
 		l.given[string(h.cid)] = true
+		l.begunAt[string(h.cid)] = pl.addr
 	}
 }
 
@@ -186,7 +188,7 @@ func (l *ledger) routed(as *association, e *dtlsserver.Event) {
 	l.given[string(as.cid)] = true
 	l.byCID[string(as.cid)] = as
 	high := max(int64(as.highest), int64(l.reached[string(as.cid)]))
-	as.route = &route{as: as, session: e.Session, path: e.Remote, low: -1, high: high, murky: high, taken: make(map[uint64]bool), maybe: make(map[uint64]bool), tabs: make(map[netip.AddrPort]*tab)}
+	as.route = &route{as: as, since: -time.Second, session: e.Session, path: e.Remote, low: -1, high: high, murky: high, taken: make(map[uint64]bool), maybe: make(map[uint64]bool), tabs: make(map[netip.AddrPort]*tab)}
 	l.routes = append(l.routes, as.route)
 }
 
@@ -222,6 +224,9 @@ func (l *ledger) arriveCID(in *arrival, pl *place, all []wire.Record) {
 	if first != nil {
 		if as = l.living(first); as == nil {
 			in.unknown, in.ended = first, l.byCID[string(first)] != nil
+			if at, ok := l.begunAt[string(first)]; ok && !in.ended && at != pl.addr {
+				in.elsewhere = true
+			}
 			return
 		}
 	}
@@ -394,6 +399,9 @@ func (rt *route) begins(l *ledger, from netip.AddrPort, t *tab) {
 		rt.asksNew, rt.wants = now+challengePause, rt.path
 	}
 	rt.ends = rt.asksNew + mostChallenges*challengePause
+	if rt.wants == from && rt.pathLen() > mostAmplified*t.received {
+		rt.wants = netip.AddrPort{}
+	}
 }
 
 // forget lets go of the candidate.
@@ -618,6 +626,9 @@ func (l *ledger) checkRoute(rt *route) {
 	if rt.must.IsValid() && !rt.mixed {
 		l.violate("moves", d, "is still at %v, though %v is proven", rt.path, rt.must)
 	}
+	if s, ok := l.w.server.SessionByAddr(rt.path, netip.AddrPort{}); !l.shares(rt.as) && (!ok || s != rt.session) {
+		l.violate("moves", d, "is alone at %v, and not found there", rt.path)
+	}
 	for _, t := range rt.confirmed {
 		if t.confirmed != (rt.path == t.confirm) && !rt.mixed {
 			l.violate("moves", d, "ConfirmAddr says %v of %v, and it is at %v", t.confirmed, t.confirm, rt.path)
@@ -629,7 +640,7 @@ func (l *ledger) checkRoute(rt *route) {
 	case ok != rt.candidate.IsValid() || ok && candidate != rt.candidate:
 		l.violate("moves", d, "the candidate is %v, and should be %v", candidate, rt.candidate)
 	}
-	if t := rt.tabs[rt.candidate]; rt.wants.IsValid() && !rt.unsure && !rt.mixed && (rt.wants == rt.path || rt.pathLen() <= mostAmplified*t.received) {
+	if rt.wants.IsValid() && !rt.unsure && !rt.mixed {
 		l.violate("challenges", d, "%v is not asked, though %v is a candidate", rt.wants, rt.candidate)
 	}
 	for _, q := range rt.asked {
@@ -673,10 +684,13 @@ func (l *ledger) forsaken(a *attempt) {
 // checkUnknown judges what is counted of connection IDs of no session.
 func (l *ledger) checkUnknown(in *arrival, before, now *dtlsserver.Drops) {
 	unknown, late := now.UnknownConnectionIDs-before.UnknownConnectionIDs, now.Closed-before.Closed
+	wrong := now.ConnectionIDs - before.ConnectionIDs
 	given := in.unknown != nil && l.given[string(in.unknown)]
 	justClosed := in.last >= 0 && l.w.now()-in.last <= rememberedClosed
 	switch {
 	case l.w.has(slowHandler):
+	case in.elsewhere && wrong+unknown+late != 1:
+		l.violate("drops", deviceOf(in.attempt), "what is for a handshake elsewhere is counted %d, %d and %d times", wrong, unknown, late)
 	case unknown > 1 || unknown == 1 && !given && !l.blurred:
 		l.violate("drops", deviceOf(in.attempt), "a connection ID that no session had, %x, is counted as one that had", in.unknown)
 	case in.ended && unknown+late != 1, in.ended && !justClosed && unknown != 1:
@@ -716,4 +730,59 @@ func (l *ledger) ranOut() bool {
 		}
 	}
 	return len(drawn) >= most
+}
+
+// newcomer is a session that has opened in a step.
+type newcomer struct {
+	source netip.Addr
+	before int // sessions that were open there
+	all    int // and everywhere
+}
+
+// sourceOf is what counts as one source.
+func sourceOf(addr netip.Addr) netip.Addr {
+	if addr.Is6() {
+		p, _ := addr.Prefix(64)
+		addr = p.Addr()
+	}
+	return addr
+}
+
+// openAt is how many sessions are open at a source, where they have moved since.
+func (l *ledger) openAt(source netip.Addr) (n int) {
+	for _, as := range l.sessions {
+		if as.opened && !as.closed && as.place != nil && sourceOf(as.place.addr.Addr()) == source {
+			n++
+		}
+	}
+	return n
+}
+
+// newcome notes a session that opens.
+func (l *ledger) newcome(addr netip.AddrPort) {
+	if source := sourceOf(addr.Addr()); l.w.server.MaxSessionsPerSource > 0 {
+		l.newcomers = append(l.newcomers, newcomer{source, l.openAt(source), int(l.books.opened - l.books.closed)})
+	}
+}
+
+// checkSources judges whether sessions gave way when there were more than may be of one
+// source, and only then.
+func (l *ledger) checkSources() {
+	s := l.w.server
+	most, all := s.MaxSessionsPerSource, cmp.Or(s.MaxSessions, dtlsserver.DefaultMaxSessions)
+	if most > 0 && !l.w.has(slowHandler) {
+		needed := 0
+		for _, n := range l.newcomers {
+			if after := l.openAt(n.source); after > max(most, n.before) {
+				l.violate("bounds", nil, "%d sessions at %v, at most %d are allowed, and there were %d", after, n.source, most, n.before)
+			}
+			if n.before+len(l.newcomers) > most || n.all+len(l.newcomers) > all {
+				needed++
+			}
+		}
+		if needed == 0 && l.gaveWay > 0 {
+			l.violate("bounds", nil, "%d sessions gave way, and there was room", l.gaveWay)
+		}
+	}
+	l.newcomers, l.gaveWay = nil, 0
 }

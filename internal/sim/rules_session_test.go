@@ -158,6 +158,7 @@ func (l *ledger) opened(in *arrival, e *dtlsserver.Event) {
 	}
 	as := l.logged[0]
 	l.logged = l.logged[1:]
+	l.newcome(e.Remote)
 	l.sessions[e.Session] = as
 	as.opened, as.since, as.touched = true, l.w.now(), l.w.now()
 	as.made = as.since
@@ -187,7 +188,8 @@ func (l *ledger) opened(in *arrival, e *dtlsserver.Event) {
 	for seq := range a.came {
 		as.highest = max(as.highest, seq)
 	}
-	as.openedIn = l.steps
+	l.opens++
+	as.openedIn, as.ordinal = l.steps, l.opens
 	l.routed(as, e)
 	for _, q := range as.early {
 		if !q.delivered && q.seq+windowSize > as.highest { // the Finished may be far ahead of it
@@ -238,6 +240,7 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 		l.violate("aged", deviceOf(as.attempt), "closed after %v, though %v is the limit: %v", age, most, e.Err)
 	}
 	if errors.Is(e.Err, dtlsserver.ErrEvicted) {
+		l.gaveWay++
 		l.evicted(as, e)
 	}
 	if idle := l.w.idleTimeout(); errors.Is(e.Err, dtlsserver.ErrIdleTimeout) && as.heard > 0 && !l.w.has(slowHandler) && l.w.now()-as.heard < idle {

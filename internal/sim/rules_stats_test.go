@@ -101,6 +101,13 @@ func (l *ledger) check(s *stimulus, in *arrival, sent []packet, said []told) {
 		equal("HandshakesCompleted", now.HandshakesCompleted, b.opened)
 		equal("SessionsClosed", now.SessionsClosed, b.closed)
 		equal("Sessions", uint64(now.Sessions), b.opened-b.closed)
+		if l.steps%64 == 0 {
+			all := 0
+			for range w.server.Sessions() {
+				all++
+			}
+			equal("Sessions, by Sessions()", uint64(all), b.opened-b.closed)
+		}
 		equal("Handshakes", uint64(now.Handshakes), now.HandshakesStarted-now.HandshakesCompleted-now.HandshakesFailed)
 	}
 	l.checkDrops(s, in, &before.Dropped, &now.Dropped, &now)

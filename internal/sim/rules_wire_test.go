@@ -54,6 +54,7 @@ type association struct {
 	addr    netip.AddrPort // with a ticket: where
 
 	openedIn int // the step in which it was told to be open
+	ordinal  int // of sessions, in the order in which they were
 	session  *dtlsserver.Session
 	cid      []byte // the server's; nil: none
 	theirs   []byte // the client's
@@ -304,7 +305,7 @@ func (l *ledger) sentHello(s *stimulus, in *arrival, pl *place, f wire.Fragment,
 	h.whole = f.Whole()
 	h.readConnectionID(rest[3:])
 	if l.blurred = l.blurred || !h.whole; h.whole {
-		l.gave(in, h, l.attempts[h.started])
+		l.gave(in, pl, h, l.attempts[h.started])
 	}
 	if l.randoms[string(random)] {
 		l.violate("random", nil, "the random of a ServerHello to %v was used before", pl.addr)

@@ -336,4 +336,7 @@ func (w *world) connectionIDs(s *dtlsserver.Server) {
 		s.ConnectionIDs.Move = dtlsserver.MoveNever
 	}
 	s.ConnectionIDs.EnhancedCheck = w.has(enhanced)
+	if w.has(fewPerSource) && !w.has(sharedNAT) {
+		s.MaxSessionsPerSource = 2 + c.below(4)
+	}
 }

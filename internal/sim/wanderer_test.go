@@ -26,7 +26,22 @@ func (at *attackers) race(d *device, p *parcel) (lost bool) {
 	}
 	from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, 1, byte(at.r.below(2))}), uint16(5000+at.r.below(2)))
 	at.from(from, p.b, oneOf(at.r, d.up/2, d.up/2, d.up+10*time.Millisecond))
+	if delete(at.w.network.hosts, from); at.r.chance(0.4) {
+		at.w.network.hosts[from] = func(p *parcel) { at.forward(d, p) }
+	}
 	return at.r.chance(0.2)
+}
+
+// forward has a device get what was sent to an attacker, so that its answers can be
+// copied too (RFC 9853 section 8).
+func (at *attackers) forward(d *device, p *parcel) {
+	at.w.after(d.down, func() {
+		if d.mapped.IsValid() {
+			copied := *p
+			copied.to = d.mapped
+			d.receive(&copied)
+		}
+	})
 }
 
 // from sends bytes from an address, which arrive after a while.
