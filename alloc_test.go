@@ -25,8 +25,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	now := time.Now()
 	for _, size := range []int{1, 8} {
 		w := newWired(t, HandlerFuncs{OnDatagramReceived: echo})
-		c := w.establish(now)
-		buf := make([]byte, 2048)
+		c := w.establish(now, nil)
 		for _, test := range []struct {
 			name    string
 			make    func() []byte
@@ -49,28 +48,116 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 			}, false},
 			{"hello of another version", func() []byte { return versioned(testpeer.New("", nil, 1), 0xfefd, 0xfefc) }, false}, // mostly
 		} {
-			const runs = 200
-			batches := make([][][]byte, runs+2)
-			for i := range batches {
-				for range size {
-					batches[i] = append(batches[i], test.make())
-				}
+			answers := 0
+			if test.answers {
+				answers = size
 			}
-			next := 0
-			step := func() {
-				w.give(now, batches[next]...)
-				next++
-				for range size {
-					if test.answers {
-						w.answer(buf)
-					}
-				}
-			}
-			step()
-			if n := testing.AllocsPerRun(runs, step); n != 0 {
+			if n := w.allocs(now, size, answers, test.make); n != 0 {
 				t.Errorf("%s, %d at a time: %v allocations", test.name, size, n)
 			}
 		}
+	}
+}
+
+// allocs returns how many allocations it takes to receive so many datagrams at a time
+// and to send so many answers, of which the client reads each.
+func (w *wired) allocs(now time.Time, size, answers int, next func() []byte) float64 {
+	w.tb.Helper()
+	const runs = 200
+	batches := make([][][]byte, runs+2)
+	for i := range batches {
+		for range size {
+			batches[i] = append(batches[i], next())
+		}
+	}
+	buf := make([]byte, 2048)
+	at := 0
+	step := func() {
+		w.give(now, batches[at]...)
+		at++
+		for range answers {
+			w.answer(buf)
+		}
+	}
+	step()
+	return testing.AllocsPerRun(runs, step)
+}
+
+// TestConnectionIDsAllocateNothing: the same for records with connection IDs.
+func TestConnectionIDsAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	now := time.Now()
+	for _, size := range []int{1, 8} {
+		w := newWired(t, HandlerFuncs{OnDatagramReceived: echo})
+		c := w.establish(now, func(c *testpeer.Client) { c.CID, c.CheckPaths = []byte("client"), true })
+		data := func() []byte { return c.Sealed(wire.ContentApplicationData, make([]byte, 64)) }
+		// with returns data with another connection ID.
+		with := func(cid []byte) []byte {
+			b := data()
+			copy(b[11:], cid)
+			return b
+		}
+		foreign := bytes.Repeat([]byte{1}, len(c.ServerCID))
+		ended, err := w.l.connectionIDs.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, test := range []struct {
+			name    string
+			make    func() []byte
+			answers int // each
+		}{
+			{"application data", data, 1},
+			{"two records", func() []byte { return append(data(), data()...) }, 2},
+			{"forged data", func() []byte {
+				b := data()
+				b[len(b)-1] ^= 1
+				return b
+			}, 0},
+			{"without connection ID", func() []byte {
+				return append(wire.AppendRecordHeader(nil, wire.ContentApplicationData, wire.VersionDTLS12, 1, 1<<40, 40), make([]byte, 40)...)
+			}, 0},
+			{"connection ID of nobody", func() []byte { return with(foreign) }, 0},
+			{"connection ID of a session that has ended", func() []byte { return with(ended) }, 0},
+			{"too short for one", func() []byte { return data()[:15] }, 0},
+		} {
+			if n := w.allocs(now, size, size*test.answers, test.make); n != 0 {
+				t.Errorf("%s, %d at a time: %v allocations", test.name, size, n)
+			}
+		}
+	}
+}
+
+// TestConnectionIDMemory: what a session at rest holds more for its connection IDs.
+func TestConnectionIDMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
+	const sessions, most = 4000, 256
+	size := func(edit func(*testpeer.Client)) int64 {
+		d := newDirect(t, func(s *Server) {
+			s.Handler = nil
+			s.IdleTimeout = time.Hour
+			s.MaxHandshakesPerSource = -1
+		})
+		before := liveHeap()
+		for i := range sessions {
+			c := testpeer.New(testIdentity, []byte(testKey), uint64(i))
+			edit(c)
+			d.establish(c, clientAddr(i))
+		}
+		d.out, d.to = nil, nil
+		d.advance(2 * restAfter)
+		defer runtime.KeepAlive(d)
+		return (liveHeap() - before) / sessions
+	}
+	without := size(func(*testpeer.Client) {})
+	with := size(func(c *testpeer.Client) { c.CID, c.CheckPaths = []byte("client"), true })
+	t.Logf("%d bytes a session, %d with a connection ID", without, with)
+	if with-without > most {
+		t.Errorf("a session holds %d bytes more, at most %d are wanted", with-without, most)
 	}
 }
 
@@ -100,7 +187,7 @@ func BenchmarkDatagram(b *testing.B) {
 	})
 	b.Run("echo", func(b *testing.B) {
 		w := newWired(b, HandlerFuncs{OnDatagramReceived: echo})
-		c := w.establish(now)
+		c := w.establish(now, nil)
 		run(b, w, func() []byte { return c.Sealed(wire.ContentApplicationData, make([]byte, 64)) })
 	})
 }

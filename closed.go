@@ -38,8 +38,8 @@ func digest(remote netip.AddrPort, local netip.Addr) uint64 {
 }
 
 // put remembers the addresses of a session.
-func (c *closedSessions) put(s *Session, now time.Duration) {
-	n := digest(s.remote, s.local.Addr())
+func (c *closedSessions) put(at path, now time.Duration) {
+	n := digest(at.remote, at.local)
 	row := &c[n%closedRows]
 	oldest := &row[0]
 	for i := range row {

@@ -52,8 +52,7 @@ func TestAnswersToCloseAreNoJunk(t *testing.T) {
 func TestClosedSessions(t *testing.T) {
 	t.Parallel()
 	var c closedSessions
-	s := &Session{remote: clientAddr(1)}
-	c.put(s, time.Second)
+	c.put(path{remote: clientAddr(1)}, time.Second)
 	for _, tt := range []struct {
 		after time.Duration
 		want  bool
@@ -67,7 +66,7 @@ func TestClosedSessions(t *testing.T) {
 	}
 	const many = 200 // at once
 	for n := range many {
-		c.put(&Session{remote: clientAddr(n)}, time.Second)
+		c.put(path{remote: clientAddr(n)}, time.Second)
 	}
 	for n := range many {
 		if !c.has(clientAddr(n), netip.Addr{}, time.Second) {

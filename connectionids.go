@@ -1,12 +1,10 @@
 package dtlsserver
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"hash"
 
 	"github.com/dtlsserver/dtlsserver/internal/engine"
 )
@@ -46,8 +44,9 @@ type MovePolicy uint8
 const (
 	// MoveWhenProven moves a session to an address that has been proven: by the
 	// return routability check (RFC 9853), if the client supports it, or by
-	// Session.ConfirmAddr. Until then, Session.Write sends to both addresses, and no
-	// more than three times what has come from the new address is sent there.
+	// Session.ConfirmAddr. Until then, Session.Write sends to both addresses, but to
+	// the new one no more than three times what has come from there. During a check,
+	// the last message beyond that is sent there as soon as the address is proven.
 	MoveWhenProven MovePolicy = iota
 	// MoveAtOnce moves a session to a new address without proof. Whoever copies a
 	// datagram of the peer's, and sends it from another address before it arrives,
@@ -104,22 +103,25 @@ func newConnectionIDKey() []byte {
 // short MAC is enough for that: it proves nothing, and nobody is told.
 type connectionIDs struct {
 	cfg *config
-	mac hash.Hash // nil: none was needed yet
-	sum [sha256.Size]byte
+	key []byte // nil: none was needed yet
 }
 
 // length is that of the connection IDs, in bytes; zero: there are none.
 func (c *connectionIDs) length() int { return c.cfg.engine.ConnectionIDLen }
 
-// macOf returns the MAC of a connection ID's first part. It is good until the next
-// call.
-func (c *connectionIDs) macOf(first []byte) []byte {
-	if c.mac == nil {
-		c.mac = hmac.New(sha256.New, c.cfg.connectionIDKey())
+// macOf returns the MAC of a connection ID's first part: the beginning of the SHA-256 of
+// the key and that, which is one block. With so little of the hash, nobody can go on from
+// there, which is what HMAC, at three times the price, is for.
+func (c *connectionIDs) macOf(first []byte) (mac [connectionIDMACLen]byte) {
+	if c.key == nil {
+		c.key = c.cfg.connectionIDKey()
 	}
-	c.mac.Reset()
-	c.mac.Write(first)
-	return c.mac.Sum(c.sum[:0])[:connectionIDMACLen]
+	var text [connectionIDKeyLen + maxConnectionIDLen]byte
+	n := copy(text[:], c.key)
+	n += copy(text[n:], first)
+	sum := sha256.Sum256(text[:n])
+	copy(mac[:], sum[:])
+	return mac
 }
 
 // made reports whether a connection ID is one of this server's.
@@ -128,7 +130,8 @@ func (c *connectionIDs) made(cid []byte) bool {
 		return false
 	}
 	at := len(cid) - connectionIDMACLen
-	return subtle.ConstantTimeCompare(c.macOf(cid[:at]), cid[at:]) == 1
+	mac := c.macOf(cid[:at])
+	return subtle.ConstantTimeCompare(mac[:], cid[at:]) == 1
 }
 
 var errConnectionIDLen = errors.New("dtlsserver: ConnectionIDs.Generate returns connection IDs of different lengths")
@@ -143,7 +146,8 @@ func (c *connectionIDs) next() ([]byte, error) {
 	} else {
 		copy(id, first)
 	}
-	return append(id, c.macOf(id)...), nil
+	mac := c.macOf(id)
+	return append(id, mac[:]...), nil
 }
 
 var errConnectionIDsUsed = errors.New("dtlsserver: ConnectionIDs.Generate returns connection IDs that sessions have")
@@ -192,11 +196,12 @@ func (l *loop) unregisterLocked(s *Session) {
 // byConnectionID returns the session, as a family of its own, that has a connection ID
 // of a record.
 func (l *loop) byConnectionID(r engine.Record) (f family, s *Session) {
-	if len(r.CID) == 0 || len(r.CID) > len(connectionID{}) {
+	cid := r.CID()
+	if len(cid) == 0 || len(cid) > len(connectionID{}) {
 		return family{}, nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s = l.peers.byCID[connectionIDOf(r.CID)]
+	s = l.peers.byCID[connectionIDOf(cid)]
 	return l.aloneLocked(s), s
 }

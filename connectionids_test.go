@@ -27,6 +27,7 @@ func (d *direct) roam(from netip.AddrPort, edit func(*testpeer.Client)) (*testpe
 	if !c.Complete || c.ServerCID == nil {
 		d.t.Fatalf("not connected, or without a connection ID: complete %v, connection ID %x", c.Complete, c.ServerCID)
 	}
+	d.out, d.to = nil, nil
 	s, ok := d.s.SessionByAddr(from, netip.AddrPort{})
 	if !ok {
 		d.t.Fatal("no session")
@@ -81,6 +82,26 @@ func TestConnectionIDs(t *testing.T) {
 	}
 }
 
+// TestHandshakeStays: a handshake goes on where it began, though its Finished has a
+// connection ID. One from elsewhere is dropped, and not answered.
+func TestHandshakeStays(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, echoes)
+	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	c.CID = []byte("client")
+	d.exchange(c, clientAddr(1), c.Hello())
+	d.exchange(c, clientAddr(1), c.Hello())
+	keyExchange, changeCipherSpec, finished := c.KeyExchange()
+	d.exchange(c, clientAddr(1), append(keyExchange, changeCipherSpec...))
+	if out := d.receive(clientAddr(2), finished); len(out) > 0 || d.s.Stats().Dropped.ConnectionIDs != 1 {
+		t.Errorf("answered with %x, dropped %+v", out, d.s.Stats().Dropped)
+	}
+	d.exchange(c, clientAddr(1), finished)
+	if !c.Complete || !d.isOpen(clientAddr(1)) {
+		t.Error("the handshake has not gone on")
+	}
+}
+
 // TestReturnRoutability: the session moves when the candidate has answered, and not
 // before.
 func TestReturnRoutability(t *testing.T) {
@@ -113,6 +134,22 @@ func TestReturnRoutability(t *testing.T) {
 	}
 	if stats := d.s.Stats(); stats.PeersMoved != 1 {
 		t.Errorf("PeersMoved = %d", stats.PeersMoved)
+	}
+}
+
+// TestLongCandidate: a peer that cannot be checked stays at its new address for so long
+// that more than 4 GiB come from there, and is still answered there.
+func TestLongCandidate(t *testing.T) {
+	t.Parallel()
+	d := newDirect(t, echoes)
+	c, s := d.roam(clientAddr(1), nil)
+	d.receiveTo(c, clientAddr(2), data(c, "moved"))
+	s.moving.received, s.moving.sent = 1<<32-1, 1<<32-1
+	for i := range 3 {
+		d.receiveTo(c, clientAddr(2), data(c, "still here"))
+		if len(c.Data) != i+2 {
+			t.Fatalf("%d answers, want %d", len(c.Data), i+2)
+		}
 	}
 }
 

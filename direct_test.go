@@ -241,10 +241,13 @@ func (w *wired) answer(buf []byte) []byte {
 	return buf[:n]
 }
 
-// establish makes a session.
-func (w *wired) establish(now time.Time) *testpeer.Client {
+// establish makes a session. The client may be edited before.
+func (w *wired) establish(now time.Time, edit func(*testpeer.Client)) *testpeer.Client {
 	w.tb.Helper()
 	c := testpeer.New(testIdentity, []byte(testKey), 1)
+	if edit != nil {
+		edit(c)
+	}
 	buf := make([]byte, 2048)
 	for _, flight := range []func() []byte{c.Hello, c.Hello, c.Flight} {
 		w.give(now, flight())

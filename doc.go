@@ -88,6 +88,16 @@
 // Server.KeyLogWriter receives secrets with which the sessions can be read. Leave
 // it nil except for debugging.
 //
+// # Addresses that change
+//
+// The session of a client that offers connection IDs (RFC 9146) has one, by which it
+// is found whatever address the client writes from, as after a NAT has forgotten it.
+// It moves to the new address when the return routability check (RFC 9853), or the
+// application, has proven that. Until then, messages are sent to both addresses, and
+// to the new one no more than three times what has come from there. [ConnectionIDs]
+// has the choices. KindPeerMoved reports each move, and [Session.RemoteAddr] returns
+// the address where the session is.
+//
 // # Limits
 //
 // Each limit is a field of Server. Only the limits per source and per identity
@@ -117,7 +127,7 @@
 // # What is not supported
 //
 // The package supports DTLS 1.2 with PSK, ECDHE_PSK and ECDHE certificate suites,
-// and nothing else: no connection IDs and no DTLS 1.3.
+// and no DTLS 1.3.
 //
 // On a wildcard address, answers are sent from the address that the peer wrote to
 // on Linux only. On other systems, the system chooses the address, and clients

@@ -14,17 +14,17 @@ import (
 // How a Session drives its engine: what goes in, what comes out of it, and what
 // that means to the handler.
 
-// receive gives a record that has come by a path to the engine. The outbox must be emptied before buf
-// is used again.
-func (s *Session) receive(now time.Time, at path, r engine.Record, buf []byte) engine.Drop {
+// receive gives a record that has come by a path to the engine. The outbox must be
+// emptied before buf is used again.
+func (s *Session) receive(now time.Time, at *path, r engine.Record, buf []byte) engine.Drop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	result := s.eng.Receive(now, s.loop.datagram, r, buf)
 	if result.Authentic {
 		s.hear(now)
 		s.spoke = s.spoke || s.eng.Established()
-		if r.CID != nil {
-			s.cameFromLocked(now, at, len(r.Raw), &result)
+		if r.HasCID() {
+			s.cameFromLocked(now, *at, len(r.Raw), &result)
 		}
 	}
 	s.wakeLocked(now)

@@ -22,10 +22,11 @@ var (
 	// ErrMessageTooLong is returned by Session.Write for a message that does not fit
 	// in a record or a datagram.
 	ErrMessageTooLong = errors.New("dtlsserver: message too long")
-	// ErrNoCandidate is returned by Session.WriteCandidate when the peer's newest record
-	// came from RemoteAddr.
-	ErrNoCandidate = errors.New("dtlsserver: no candidate address")
-	// ErrWriteDropped is returned by Session.Write when the socket is full. The
+	// ErrNoCandidate is returned by Session.WriteCandidate for an address that
+	// Session.CandidateAddr does not return.
+	ErrNoCandidate = errors.New("dtlsserver: not the candidate address")
+	// ErrWriteDropped is returned by Session.Write when the socket is full, and by
+	// Session.WriteCandidate also when no more may be sent to the candidate. The
 	// datagram is lost, as one may be in the network; the session stays open.
 	ErrWriteDropped = errors.New("dtlsserver: socket full, datagram dropped")
 	// ErrNoExtendedMasterSecret is returned by Session.ExportKeyingMaterial when the

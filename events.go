@@ -51,7 +51,7 @@ type EventKind uint8
 // fields of a folded event are those of the latest event that it stands for. A
 // folded event may be delivered after later events of other kinds.
 // KindHandshakeComplete and KindSessionClosed are not folded: each is delivered
-// exactly once for a session.
+// exactly once for a session. KindPeerMoved is delivered once for each move.
 const (
 	// KindListening (Info) reports that clients can reach the server at Local.
 	KindListening EventKind = iota + 1
@@ -85,8 +85,8 @@ const (
 	// address is not proven was refused. Err is the reason: an *AlertError if the
 	// client was sent an alert.
 	KindHelloRefused
-	// KindRecordDropped (Warning, folded) reports that a record from a known address
-	// was dropped because it was forged, replayed, malformed or out of place. It had
+	// KindRecordDropped (Warning, folded) reports that a record from a known address,
+	// or with a known connection ID, was dropped because it was forged, replayed, malformed or out of place. It had
 	// no effect.
 	KindRecordDropped
 	// KindUnknownPSKIdentity (Warning, folded) reports that PSK does not know

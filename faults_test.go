@@ -416,7 +416,7 @@ func TestHandlerBlocksInBatch(t *testing.T) {
 	}}
 	w := newWired(t, h)
 	now := time.Now()
-	c := w.establish(now)
+	c := w.establish(now, nil)
 	var sealed [][]byte
 	for range datagrams {
 		sealed = append(sealed, c.Sealed(wire.ContentApplicationData, []byte("text")))

@@ -477,7 +477,7 @@ func (l *loop) left() string {
 	defer l.mu.Unlock()
 	h, o := &l.handshakes, &l.open
 	counts := []int{
-		len(l.peers.byRemote), len(l.peers.byBoth), len(l.sources.byKey), h.count, len(h.most), int(h.memory), len(h.mostByMemory),
+		len(l.peers.byRemote), len(l.peers.byBoth), len(l.peers.byCID), len(l.peers.beside), len(l.sources.byKey), h.count, len(h.most), int(h.memory), len(h.mostByMemory),
 		o.count, len(o.identities), len(o.mostOfPair), len(o.mostOfPeople), l.idle.Len(), l.timerCount(),
 		l.hookLane.running, l.workLane.running,
 	}

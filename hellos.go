@@ -64,7 +64,7 @@ func (l *loop) receiveVerified(now time.Time, s *Session, m *udpio.Message, hell
 	}
 	if len(datagram) > 0 {
 		at := pathOf(s)
-		l.receiveRecords(now, arrival{path: at, only: s}, l.familyOf(at.remote, at.local), datagram)
+		l.receiveRecords(now, &arrival{path: at, only: s}, l.familyOf(at.remote, at.local), datagram)
 	}
 }
 

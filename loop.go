@@ -65,10 +65,10 @@ type loopOwned struct {
 	plain    []byte // receives what records hold
 	request  []byte // HelloVerifyRequest
 	hellos   engine.HelloReader
+	taken    []answer // room for the next answers
+	called   bool     // the handler was called in this batch
 
 	connectionIDs connectionIDs
-	taken         []answer // room for the next answers
-	called        bool     // the handler was called in this batch
 
 	sleep
 
@@ -123,9 +123,8 @@ func newLoop(cfg *config, counters *counters, pc net.PacketConn) (*loop, error) 
 		stopped:  make(chan struct{}),
 		done:     make(chan struct{}),
 		loopOwned: loopOwned{
-			plain:   make([]byte, 0, udpio.MaxDatagram),
-			request: make([]byte, 0, 64),
-
+			plain:         make([]byte, 0, udpio.MaxDatagram),
+			request:       make([]byte, 0, 64),
 			connectionIDs: connectionIDs{cfg: cfg},
 		},
 		base:     time.Now().Add(-time.Second),

@@ -14,27 +14,33 @@ import (
 // address that it came from is no more than a candidate, until it is proven.
 
 const (
-	// maxChallenges bounds how often a candidate is asked (RFC 9853 section 5).
+	// maxChallenges bounds how often a candidate is asked (RFC 9853 section 5.3).
 	maxChallenges = 3
-	// challengeTimeout is how long each answer may take (RFC 9853 section 5.3).
+	// challengeTimeout is how long each answer may take (RFC 9853 section 5.5).
 	challengeTimeout = time.Second
 	// amplification is how many times what has come from an address may be sent there
-	// before it is proven (RFC 9147 section 11).
+	// before it is proven (RFC 9147 section 11, RFC 9853 section 5).
 	amplification = 3
 	// maxPathResponses bounds, in a second, the answers to a peer's challenges.
 	maxPathResponses = 8
+	// maxHeld bounds, in bytes, the datagram that waits for a candidate to be proven.
+	maxHeld = 1500
 )
 
 // moving is what a session has while its peer's address is in question, or the peer
 // questions ours.
 type moving struct {
-	candidate path   // that the newest record came from; zero: none
-	received  uint32 // bytes of records from there that have opened
-	sent      uint32 // bytes to there
+	candidate path  // that the newest record came from; zero: none
+	received  int64 // bytes of records from there that have opened
+	sent      int64 // bytes to there
+	asked     bool  // by the application: WriteCandidate has sent something there
+	// held is the last datagram that was too much to be sent there, while a check may
+	// prove the candidate.
+	held []byte
 
-	check pathCheck
-	old        [8]byte                // cookie of the challenge for the address that the session has
-	cookies    [maxChallenges][8]byte // of those for the candidate
+	check      pathCheck
+	old        [8]byte                // cookie of the challenge to the address that the session has; zero: none
+	cookies    [maxChallenges][8]byte // of those to the candidate
 	challenges uint8
 	checkAt    time.Duration // when the check goes on, since loop.base
 
@@ -46,12 +52,13 @@ type moving struct {
 type pathCheck uint8
 
 const (
-	checkNone pathCheck = iota
-	checkOld            // the address that the session has was asked (RFC 9853 section 5.2)
-	checkNew            // the candidate was asked (RFC 9853 section 5.1)
+	checkNone  pathCheck = iota
+	checkOld             // the address that the session has was asked (RFC 9853 section 5.2)
+	checkNew             // the candidate was asked (RFC 9853 section 5.1)
+	checkShort           // it is to be asked when more has come from there
 )
 
-// in reports whether there is a candidate.
+// hasCandidate reports whether there is a candidate.
 func (m *moving) hasCandidate() bool { return m != nil && m.candidate.remote.IsValid() }
 
 // isCandidate reports whether a path is the candidate.
@@ -59,12 +66,12 @@ func (m *moving) isCandidate(at path) bool { return m.hasCandidate() && m.candid
 
 // affords reports whether a datagram of n bytes may go to the candidate.
 func (m *moving) affords(n int) bool {
-	return m.hasCandidate() && int64(m.sent)+int64(n) <= amplification*int64(m.received)
+	return m.hasCandidate() && m.sent+int64(n) <= amplification*m.received
 }
 
 // forget lets go of the candidate.
 func (m *moving) forget() {
-	m.candidate, m.received, m.sent = path{}, 0, 0
+	m.candidate, m.received, m.sent, m.asked, m.held = path{}, 0, 0, false, nil
 	m.check, m.challenges, m.old = checkNone, 0, [8]byte{}
 }
 
@@ -79,33 +86,30 @@ func (s *Session) movingLocked() *moving {
 // cameFromLocked notes from where a record of n bytes has come that has opened, in a
 // session with a connection ID.
 func (s *Session) cameFromLocked(now time.Time, at path, n int, result *engine.Result) {
-	if at == pathOf(s) {
-		s.cameFromOldLocked(now, result)
-	} else {
+	m := s.moving
+	switch {
+	case m.answersOld(result.Path, engine.PathResponse):
+		// The peer is where it was, wherever this has come from: who has diverted the
+		// record before may have diverted this one too (RFC 9853 section 5.2).
+		m.forget()
+	case at != pathOf(s):
 		s.cameFromNewLocked(now, at, n, result)
+	case m.answersOld(result.Path, engine.PathDrop): // the peer has left
+		if m.check == checkOld { // and this is not late
+			s.checkNewLocked(now)
+		}
+	case m.hasCandidate() && result.Newest:
+		m.forget()
 	}
 	if result.Path != nil && result.Path.Type == engine.PathChallenge {
 		s.answerChallengeLocked(now, at, n, result.Path)
 	}
 }
 
-// cameFromOldLocked takes a record from the address that the session has. The newest
-// record being from there, there is no candidate, but by the peer's word that it has
-// left (RFC 9853 section 5.2).
-func (s *Session) cameFromOldLocked(now time.Time, result *engine.Result) {
-	m := s.moving
-	if !m.hasCandidate() {
-		return
-	}
-	answers := result.Path != nil && m.check != checkNone && m.old != [8]byte{} && result.Path.Cookie == m.old
-	switch {
-	case answers && result.Path.Type == engine.PathDrop:
-		if m.check == checkOld {
-			s.checkNewLocked(now)
-		}
-	case result.Newest || answers && result.Path.Type == engine.PathResponse && m.check == checkOld:
-		m.forget()
-	}
+// answersOld reports whether a message, or nil, is the answer of a type to the challenge
+// that went to the address that the session has.
+func (m *moving) answersOld(p *engine.PathMessage, t engine.PathMessageType) bool {
+	return p != nil && p.Type == t && m != nil && m.old != [8]byte{} && p.Cookie == m.old
 }
 
 // cameFromNewLocked takes a record from another address.
@@ -115,7 +119,9 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	case policy == MoveNever:
 		return
 	case s.moving.isCandidate(at):
-		s.moving.received += uint32(n)
+		if s.moving.received += int64(n); s.moving.check == checkShort {
+			s.checkNewLocked(now)
+		}
 	case !result.Newest:
 		return
 	case policy == MoveAtOnce:
@@ -124,7 +130,7 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	default:
 		m := s.movingLocked()
 		m.forget()
-		m.candidate, m.received = at, uint32(n)
+		m.candidate, m.received = at, int64(n)
 		if s.eng.ChecksPaths() {
 			s.beginCheckLocked(now)
 		}
@@ -137,9 +143,6 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 // proves reports whether a response from the candidate answers a challenge that went
 // there.
 func (m *moving) proves(response *engine.PathMessage) bool {
-	if m.check != checkNew {
-		return false
-	}
 	for _, cookie := range m.cookies[:m.challenges] {
 		if response.Cookie == cookie {
 			return true
@@ -154,9 +157,8 @@ func (s *Session) beginCheckLocked(now time.Time) {
 		s.checkNewLocked(now)
 		return
 	}
-	m := s.moving
-	m.check = checkOld
-	s.challengeLocked(now, &m.old, pathOf(s))
+	s.moving.check = checkOld
+	s.challengeLocked(now, &s.moving.old, pathOf(s))
 }
 
 // checkNewLocked begins to ask the candidate.
@@ -173,20 +175,25 @@ func (s *Session) challengeAgainLocked(now time.Time) {
 		m.forget()
 		return
 	}
-	m.challenges++
-	s.challengeLocked(now, &m.cookies[m.challenges-1], m.candidate)
-}
-
-// challengeLocked sends a challenge to a path, if it may, and waits for the answer.
-func (s *Session) challengeLocked(now time.Time, cookie *[8]byte, to path) {
-	m := s.moving
-	if _, err := io.ReadFull(s.loop.cfg.engine.Rand, cookie[:]); err != nil {
-		m.forget()
+	if !s.challengeLocked(now, &m.cookies[m.challenges], m.candidate) {
+		m.check = checkShort
 		return
 	}
-	m.checkAt = s.loop.since(now.Add(challengeTimeout))
+	m.challenges++
+}
+
+// challengeLocked sends a challenge to a path, if it may, and waits for the answer. It
+// reports whether it may.
+func (s *Session) challengeLocked(now time.Time, cookie *[8]byte, to path) bool {
+	if _, err := io.ReadFull(s.loop.cfg.engine.Rand, cookie[:]); err != nil {
+		return false
+	}
+	if !s.sendPathLocked(to, engine.PathMessage{Type: engine.PathChallenge, Cookie: *cookie}, 0) {
+		return false
+	}
+	s.moving.checkAt = s.loop.since(now.Add(challengeTimeout))
 	s.loop.outbox.putItem(item{kind: itemSooner, session: s})
-	s.sendPathLocked(to, engine.PathMessage{Type: engine.PathChallenge, Cookie: *cookie}, 0)
+	return true
 }
 
 // checkTimeoutLocked goes on with a check whose answer has not come.
@@ -203,7 +210,7 @@ func (s *Session) checkTimeoutLocked(now time.Time) {
 
 // checkDeadlineLocked is when a check goes on.
 func (s *Session) checkDeadlineLocked() (time.Time, bool) {
-	if s.moving == nil || s.moving.check == checkNone {
+	if m := s.moving; m == nil || m.check == checkNone || m.check == checkShort {
 		return time.Time{}, false
 	}
 	return s.loop.time(s.moving.checkAt), true
@@ -212,7 +219,7 @@ func (s *Session) checkDeadlineLocked() (time.Time, bool) {
 // answerChallengeLocked answers a challenge where it came from, in a record of n bytes.
 func (s *Session) answerChallengeLocked(now time.Time, at path, n int, challenge *engine.PathMessage) {
 	m, since := s.movingLocked(), s.loop.since(now)
-	if since-m.responsesSince >= time.Second {
+	if m.responses == 0 || since-m.responsesSince >= time.Second {
 		m.responsesSince, m.responses = since, 0
 	}
 	if m.responses == maxPathResponses {
@@ -223,22 +230,24 @@ func (s *Session) answerChallengeLocked(now time.Time, at path, n int, challenge
 }
 
 // sendPathLocked sends a message to a path: if that is not the session's, then no more
-// than may go to the candidate, or to an address from which n bytes have come.
-func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
+// than may go to the candidate, or to an address from which n bytes have come. It
+// reports whether it may be sent.
+func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) bool {
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
 	datagram, err := s.eng.SealPath((*buf)[:0], message)
 	*buf = datagram[:0]
 	switch m := s.moving; {
 	case err != nil:
-		return
+		return false
 	case to == pathOf(s):
 	case m.isCandidate(to) && m.affords(len(datagram)):
-		m.sent += uint32(len(datagram))
+		m.sent += int64(len(datagram))
 	case m.isCandidate(to) || len(datagram) > amplification*n:
-		return
+		return false
 	}
 	_ = s.loop.conn.Send(datagram, to.remote, to.local) // counted; the peer, or the check, asks again
+	return true
 }
 
 // sendLocked sends a datagram to the peer. While the newest record is from a candidate,
@@ -246,11 +255,15 @@ func (s *Session) sendPathLocked(to path, message engine.PathMessage, n int) {
 // neither was sent, there is an error.
 func (s *Session) sendLocked(datagram []byte) error {
 	err := s.loop.conn.Send(datagram, s.remote, s.local.Addr())
-	if m := s.moving; m.affords(len(datagram)) {
-		m.sent += uint32(len(datagram))
+	switch m := s.moving; {
+	case !m.hasCandidate():
+	case m.affords(len(datagram)):
+		m.sent += int64(len(datagram))
 		if s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local) == nil {
 			err = nil
 		}
+	case m.check != checkNone && len(datagram) <= maxHeld:
+		m.held = append(m.held[:0], datagram...)
 	}
 	return err
 }
@@ -258,31 +271,45 @@ func (s *Session) sendLocked(datagram []byte) error {
 // sendCandidateLocked sends a datagram to the candidate only.
 func (s *Session) sendCandidateLocked(datagram []byte) error {
 	m := s.moving
-	switch {
-	case !m.hasCandidate():
-		return ErrNoCandidate
-	case !m.affords(len(datagram)):
+	if !m.affords(len(datagram)) {
 		return udpio.ErrFull
 	}
-	m.sent += uint32(len(datagram))
+	m.sent += int64(len(datagram))
+	m.asked = true
 	return s.loop.conn.Send(datagram, m.candidate.remote, m.candidate.local)
 }
 
-// moveLocked moves the session to a path.
+// moveLocked moves the session to a path, unless too many are there, and sends there
+// what has waited for that.
 func (s *Session) moveLocked(now time.Time, to path) {
-	previous := s.remote
-	s.loop.move(s, to)
-	if s.moving != nil {
-		s.moving.forget() // and not what bounds the answers to challenges
+	previous, held := s.remote, []byte(nil)
+	if m := s.moving; m != nil {
+		held = m.held
+		m.forget()
+	}
+	if !s.loop.move(s, to) {
+		s.loop.outbox.put(Event{Kind: KindLimitReached, Time: now, Remote: to.remote, Local: s.localAddr(), Err: errMaxSessionsPerSource})
+		return
+	}
+	if len(held) > 0 {
+		_ = s.sendLocked(held) // Write has returned long ago
 	}
 	s.loop.counters.peersMoved.Add(1)
 	s.raise(Event{Kind: KindPeerMoved, Time: now, PreviousRemote: previous})
 }
 
-// move has an open session found at another path.
-func (l *loop) move(s *Session, to path) {
+// move has an open session found at another path. It reports whether there may be one
+// more session of that source.
+func (l *loop) move(s *Session, to path) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if src := l.sources.of(to.remote.Addr()); src != s.source {
+		if most := l.cfg.maxSessionsPerSource; most > 0 && int(src.open) >= most {
+			l.sources.forget(src)
+			return false
+		}
+		l.changeSourceLocked(s, src)
+	}
 	from := pathOf(s)
 	l.unlinkLocked(s)
 	s.remote = to.remote
@@ -291,9 +318,7 @@ func (l *loop) move(s *Session, to path) {
 	}
 	l.peers.place(s)
 	l.peers.fill(from)
-	if src := l.sources.of(to.remote.Addr()); src != s.source {
-		l.changeSourceLocked(s, src)
-	}
+	return true
 }
 
 // changeSourceLocked has an open session count at another source.
@@ -311,9 +336,10 @@ func (l *loop) changeSourceLocked(s *Session, src *source) {
 	l.sources.forget(old)
 }
 
-// CandidateAddr returns the address that the peer's newest record came from, and
-// reports whether that is another than RemoteAddr, to which the session has not moved
-// because it is not proven. It needs a connection ID and MoveWhenProven.
+// CandidateAddr returns the address that the peer's newest record came from, if it is
+// not RemoteAddr, and reports whether there is one. The session has not moved there
+// because nothing proves yet that the peer receives there. Only sessions with a
+// connection ID have a candidate, and only under MoveWhenProven.
 func (s *Session) CandidateAddr() (netip.AddrPort, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -323,16 +349,20 @@ func (s *Session) CandidateAddr() (netip.AddrPort, bool) {
 	return s.moving.candidate.remote, true
 }
 
-// ConfirmAddr moves the session to addr, if that is what CandidateAddr returns, and
-// reports whether addr is now its RemoteAddr. It is for applications that have found
-// out themselves that the peer receives there: something that WriteCandidate has sent,
-// and that cannot be guessed, has come back. The Echo option of CoAP (RFC 9175) is made
-// for that. KindPeerMoved follows.
+// ConfirmAddr moves the session to addr if CandidateAddr returns addr. It reports
+// whether addr is now the session's RemoteAddr. An application calls it when it has
+// proof of its own that the peer receives at addr: something that nobody can guess was
+// sent to addr with WriteCandidate, and to no other address, and has come back. The Echo
+// option of CoAP (RFC 9175) is made for that. It may come back from yet another address,
+// so addr must be what WriteCandidate was called with, and not what CandidateAddr then
+// returns. Unless WriteCandidate has sent something to addr since addr is the candidate,
+// or if MaxSessionsPerSource is reached there, the session does not move. KindPeerMoved
+// follows if it does.
 func (s *Session) ConfirmAddr(addr netip.AddrPort) bool {
 	addr = unmapped(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.moving.hasCandidate() && s.moving.candidate.remote == addr && !s.eng.Closed() {
+	if s.moving.hasCandidate() && s.moving.candidate.remote == addr && s.moving.asked && !s.eng.Closed() {
 		s.moveLocked(time.Now(), s.moving.candidate)
 	}
 	return s.remote == addr

@@ -49,8 +49,8 @@ func newPeers() peers {
 }
 
 // path is what a peer is known by: two may write from one remote address, to
-// different local ones. What counts against a source, its remote address when its
-// hello came, stands apart, in sources.
+// different local ones. What counts against a source, which is its remote address
+// without the port, stands apart, in sources.
 type path struct {
 	remote netip.AddrPort
 	local  netip.Addr
@@ -134,7 +134,7 @@ func (p *peers) putBeside(s *Session) {
 	p.beside[pathOf(s)] = s
 }
 
-// takeOut takes an open session out of the maps of paths, if it is in one.
+// takeOut takes an open session out of the maps of paths if it is in one.
 func (p *peers) takeOut(s *Session) {
 	if p.lookup(s.remote, s.local.Addr()) == s {
 		p.delete(s)
@@ -243,21 +243,24 @@ func (l *loop) openSession(remote netip.AddrPort, local netip.AddrPort) (*Sessio
 	defer l.mu.Unlock()
 	s := l.peers.byRemote[remote]
 	if s != nil && local.IsValid() && s.older != nil {
-		s = l.peers.byBoth[path{remote, local.Addr()}]
-		if s != nil && s.halfOpen {
-			s = l.peers.beside[path{remote, local.Addr()}]
-		}
+		s = l.peers.openAt(l.peers.byBoth[path{remote, local.Addr()}])
 		return s, s != nil && s.localAddr() == local
 	}
 	for ; s != nil; s = s.older {
-		if !local.IsValid() || s.localAddr() == local {
-			if s.halfOpen { // beside which there may be one
-				s = l.peers.beside[pathOf(s)]
-			}
-			return s, s != nil
+		if open := l.peers.openAt(s); open != nil && (!local.IsValid() || open.localAddr() == local) {
+			return open, true
 		}
 	}
 	return nil, false
+}
+
+// openAt returns the open session of a path by what is found there: that itself, or, if
+// it is a handshake or nil, the newest beside it.
+func (p *peers) openAt(s *Session) *Session {
+	if s == nil || !s.halfOpen {
+		return s
+	}
+	return p.beside[pathOf(s)]
 }
 
 // selection says which of the sessions are meant.
@@ -447,7 +450,10 @@ func (l *loop) remove(s *Session, last Event) {
 	} else {
 		l.open.remove(s)
 		l.handshakes.weighed(s.source)
-		l.closed.put(s, l.since(last.Time))
+		l.closed.put(pathOf(s), l.since(last.Time))
+		if s.moving.hasCandidate() {
+			l.closed.put(s.moving.candidate, l.since(last.Time))
+		}
 	}
 	l.sources.forget(s.source)
 }

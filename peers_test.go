@@ -293,6 +293,22 @@ func (l *loop) misplaced() string {
 			}
 		}
 	}
+	for at, s := range l.peers.beside {
+		if s.newer != nil {
+			return fmt.Sprintf("%v is not the newest beside %v", s.remote, at)
+		}
+		for ; s != nil; s = s.older {
+			found := l.peers.lookup(at.remote, at.local)
+			if open++; pathOf(s) != at || s.halfOpen || !s.hasCID || found == nil || found == s || s.older != nil && s.older.newer != s {
+				return fmt.Sprintf("%v stands wrong beside %v", s.remote, at)
+			}
+		}
+	}
+	for id, s := range l.peers.byCID {
+		if !s.hasCID || connectionIDOf(s.eng.ConnectionID()) != id {
+			return fmt.Sprintf("%v has another connection ID", s.remote)
+		}
+	}
 	if handshakes != l.handshakes.count || open != l.open.count {
 		return fmt.Sprintf("%d handshakes are found of %d, %d open sessions of %d", handshakes, l.handshakes.count, open, l.open.count)
 	}

@@ -1,6 +1,7 @@
 package dtlsserver
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"time"
@@ -60,7 +61,7 @@ func (l *loop) receive(now time.Time, m *udpio.Message) {
 		l.dropUnknown(now, m, dropJunk)
 		return
 	}
-	l.receiveRecords(now, arrival{path: path{m.Remote, m.Local}}, f, datagram)
+	l.receiveRecords(now, &arrival{path: path{m.Remote, m.Local}}, f, datagram)
 }
 
 // dropUnknown drops a datagram of nobody that is known.
@@ -90,7 +91,7 @@ func (l *loop) receiveByConnectionID(now time.Time, m *udpio.Message, datagram [
 	}
 	at := path{m.Remote, m.Local}
 	switch f, s := l.byConnectionID(r); {
-	case s == nil && l.connectionIDs.made(r.CID):
+	case s == nil && l.connectionIDs.made(r.CID()):
 		l.dropUnknown(now, m, dropUnknownConnectionID)
 	case s == nil:
 		l.dropUnknown(now, m, dropJunk)
@@ -98,7 +99,7 @@ func (l *loop) receiveByConnectionID(now time.Time, m *udpio.Message, datagram [
 		f.countDrop(l, now, engine.DropConnectionID)
 		l.deliver()
 	default:
-		l.receiveRecords(now, arrival{path: at, session: s}, f, datagram)
+		l.receiveRecords(now, &arrival{path: at, session: s, cid: r.CID()}, f, datagram)
 	}
 }
 
@@ -210,7 +211,7 @@ func (l *loop) admit(now time.Time, s, stale *Session, hello *engine.Hello) (rep
 // Records with a connection ID are for the session that has it, and no other. In a
 // datagram that began with such a record, each must have that (RFC 9146 section 3).
 // Behind one that is another's, nothing is read.
-func (l *loop) receiveRecords(now time.Time, a arrival, f family, datagram []byte) {
+func (l *loop) receiveRecords(now time.Time, a *arrival, f family, datagram []byte) {
 	const maxBad, maxRepeated = 16, 256
 	for bad, repeated := 0, 0; len(datagram) > 0 && bad < maxBad && repeated < maxRepeated; {
 		r, rest, ok := l.nextRecord(datagram)
@@ -245,11 +246,12 @@ func (l *loop) receiveRecords(now time.Time, a arrival, f family, datagram []byt
 type arrival struct {
 	path
 	session *Session // by whose connection ID; nil: by its path
+	cid     []byte   // that
 	only    *Session // the handshake whose hello the datagram began with, or nil
 }
 
 // familyAt returns those that a datagram may be for.
-func (l *loop) familyAt(a arrival) family {
+func (l *loop) familyAt(a *arrival) family {
 	if a.session == nil {
 		return l.familyOf(a.remote, a.local)
 	}
@@ -273,12 +275,14 @@ func (l *loop) aloneLocked(s *Session) (f family) {
 
 // recipient returns those of a family that a record may be for, and fails if it is for
 // none of them by its connection ID.
-func (l *loop) recipient(a arrival, f family, r engine.Record) (to family, ok bool) {
+func (l *loop) recipient(a *arrival, f family, r engine.Record) (to family, ok bool) {
 	switch {
 	case f == family{}: // the session is over
 		return f, true
-	case r.CID == nil:
-		return f, a.session == nil
+	case a.session != nil:
+		return f, bytes.Equal(r.CID(), a.cid)
+	case !r.HasCID():
+		return f, true
 	}
 	to, s := l.byConnectionID(r)
 	return to, s != nil && (s == f.open || s == f.first || s == f.second)
@@ -304,7 +308,7 @@ func (f *family) countDrop(l *loop, now time.Time, why engine.Drop) {
 // then by the open session; if none opens it, handshakes that may have keys soon
 // keep it. A record that does not open marks no replay window. It returns why the
 // record was of no use, if it was not.
-func (l *loop) receiveRecord(now time.Time, a arrival, f family, r engine.Record) engine.Drop {
+func (l *loop) receiveRecord(now time.Time, a *arrival, f family, r engine.Record) engine.Drop {
 	if f == (family{}) {
 		l.counters.drop(engine.DropClosed)
 		return engine.DropClosed
@@ -345,7 +349,7 @@ func (l *loop) receiveRecord(now time.Time, a arrival, f family, r engine.Record
 	}
 	useful, why, at := false, engine.DropNone, (*Session)(nil) // whose event it is
 	for i, s := range order[:n] {
-		drop := s.receive(now, a.path, r, l.plain)
+		drop := s.receive(now, &a.path, r, l.plain)
 		if drop == engine.DropNone {
 			useful = true
 		} else if at == nil || s == f.open {
@@ -371,8 +375,8 @@ func (l *loop) receiveRecord(now time.Time, a arrival, f family, r engine.Record
 }
 
 // notOpened reports whether a record may belong to another association of the
-// same address. One may have used a sequence number that is new to the other, or have
-// no connection ID where the other has one.
+// same address. One may have used a sequence number that is new to the other, and one
+// may have a connection ID.
 func notOpened(drop engine.Drop) bool {
 	return drop == engine.DropForged || drop == engine.DropReplayed || drop == engine.DropConnectionID
 }

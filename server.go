@@ -171,8 +171,9 @@ type Server struct {
 	// or an IPv6 /64. Beyond it, when a handshake completes, one session is closed
 	// with ErrEvicted: of the same identity at that source, the one whose peer has
 	// been silent longest; or else that of the source, if its peer has been silent
-	// for a minute; or else the new one. Of more than 64, only some are examined. If
-	// zero, there is no limit per source.
+	// for a minute; or else the new one. Of more than 64, only some are examined. A
+	// session does not move (see ConnectionIDs) to a source that has as many. If zero,
+	// there is no limit per source.
 	MaxSessionsPerSource int
 	// MaxSessionsPerIdentity bounds the open sessions of one identity. Beyond it,
 	// when a handshake completes, the other session of the identity whose peer has
@@ -471,7 +472,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // SessionByAddr returns the open session of the peer that writes from remote to
 // local. On a wildcard socket, a peer may have a session for each local address
 // that it writes to; if local is the zero AddrPort, SessionByAddr returns the
-// newest one.
+// newest one. Of several sessions with connection IDs that are at one address, as
+// behind a NAT that gives a port to another device, it returns the one that came
+// there last.
 func (s *Server) SessionByAddr(remote, local netip.AddrPort) (*Session, bool) {
 	if l := s.current(); l != nil {
 		return l.openSession(unmapped(remote), unmapped(local))

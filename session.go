@@ -57,7 +57,7 @@ type Session struct {
 
 // links are those to the other sessions of a remote address.
 type links struct {
-	newer, older *Session // with other local addresses
+	newer, older *Session // with other local addresses, or beside one another at one path
 	predecessor  *Session // the open session that this handshake may replace
 	successor    *Session // the handshake that may replace this session
 	rival        *Session // the other handshake of the same addresses
@@ -79,7 +79,7 @@ type standing struct {
 	refused     uint16        // the longest datagram that the socket would not take for its length; zero: none
 	reserved    int32         // bytes of handshake memory
 	question    *question     // that waits in a lane of the loop, or whose job runs
-	source      *source       // of loop.sources, which stays what it was at the hello
+	source      *source       // of loop.sources, by where the session is
 	pair        *pair         // of loop.open; nil while halfOpen
 	inGroup     ring[Session] // in the handshakes of source, or in pair
 	inHolders   ring[Session] // of loop.handshakes
@@ -173,28 +173,37 @@ func (s *Session) Context() context.Context {
 // system then refuses a message, Write has already returned nil, and only
 // KindWriteDropped, KindWriteFailed and Stats report it.
 //
+// If the peer's newest record came from another address than RemoteAddr, b is sent to
+// both, as MoveWhenProven says. That is one message.
+//
 // Before the handshake is complete, Write returns ErrHandshakeIncomplete. After
 // the end of the session, it returns ErrSessionClosed or ErrServerClosed. Other
 // errors leave the session open, and the message is lost: ErrMessageTooLong if b
 // has more than 16384 bytes, or is longer than the client's limit (RFC 8449, RFC
 // 6066) or than the socket accepts; ErrWriteDropped if the socket is full; or an
 // error of the system.
-func (s *Session) Write(b []byte) (int, error) { return s.write(b, (*Session).sendLocked) }
-
-// WriteCandidate is Write to CandidateAddr only. What comes back of it shows that the
-// peer receives there: see ConfirmAddr. The error is ErrNoCandidate if there is none,
-// and ErrWriteDropped if more than three times what has come from there would have been
-// sent there.
-func (s *Session) WriteCandidate(b []byte) (int, error) {
-	return s.write(b, (*Session).sendCandidateLocked)
-}
-
-func (s *Session) write(b []byte, send func(*Session, []byte) error) (int, error) {
-	buf := writeBuffers.Get().(*[]byte)
-	defer writeBuffers.Put(buf)
-
+func (s *Session) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.writeLocked(b, (*Session).sendLocked)
+}
+
+// WriteCandidate is like Write, but sends b to addr only: if it comes back, the peer
+// receives there, and ConfirmAddr may be called. If addr is not what CandidateAddr
+// returns, WriteCandidate returns ErrNoCandidate. If more than three times what has come
+// from addr would be sent there, it returns ErrWriteDropped.
+func (s *Session) WriteCandidate(addr netip.AddrPort, b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.moving.hasCandidate() || s.moving.candidate.remote != unmapped(addr) {
+		return 0, ErrNoCandidate
+	}
+	return s.writeLocked(b, (*Session).sendCandidateLocked)
+}
+
+func (s *Session) writeLocked(b []byte, send func(*Session, []byte) error) (int, error) {
+	buf := writeBuffers.Get().(*[]byte)
+	defer writeBuffers.Put(buf)
 	datagram, err := s.eng.Seal((*buf)[:0], b)
 	*buf = datagram[:0]
 	if err != nil {
@@ -210,8 +219,6 @@ func (s *Session) write(b []byte, send func(*Session, []byte) error) (int, error
 	}
 	switch err := send(s, datagram); err {
 	case nil:
-	case ErrNoCandidate:
-		return 0, err
 	case udpio.ErrTooLong:
 		return 0, ErrMessageTooLong
 	case udpio.ErrFull:

@@ -48,6 +48,10 @@ var attacks = []*attack{
 		cheap: true, prepare: func(a *attacker) (func(), error) { return a.spoof(hellos(20_000)) }},
 	{name: "junk", has: "forged addresses", what: "20,000 datagrams a second of 100 bytes that are no DTLS, each from another address",
 		cheap: true, prepare: func(a *attacker) (func(), error) { return a.spoof(20_000, make([]byte, 100)) }},
+	{name: "junkcids", has: "forged addresses", what: "100,000 records a second of 100 bytes with connection IDs of nobody, each from another address",
+		cheap: true, prepare: func(a *attacker) (func(), error) { return a.spoof(100_000, junkRecordCID(nil)) }},
+	{name: "seencid", has: "forged addresses, a connection ID", what: "20,000 records a second that do not open, of 100 bytes, with the connection ID of a session, each from another address",
+		cheap: true, prepare: (*attacker).seenCID},
 	{name: "frag16k", has: "an address", what: "fragments of one byte of a ClientHello that declare 16,384 and 16,383 in turn",
 		cheap: true, prepare: func(a *attacker) (func(), error) {
 			return a.fragments(wire.TypeClientHello, 16<<10, 1200, 2000, true)
@@ -246,6 +250,31 @@ func (a *attacker) spoof(rate int, datagram []byte) (func(), error) {
 // hellos returns a rate and a hello without cookie.
 func hellos(rate int) (int, []byte) {
 	return rate, appendPlain(nil, wire.ContentHandshake, 0, appendHello(nil, pskSuite, new([wire.RandomLen]byte), nil, 0))
+}
+
+// junkRecordCID is a record of 100 bytes that nobody has sealed, with a connection ID.
+// Nil: one that the server has not made.
+func junkRecordCID(cid []byte) []byte {
+	if cid == nil {
+		cid = make([]byte, 10)
+	}
+	payload := make([]byte, 100-wire.RecordHeaderLen-len(cid))
+	return append(wire.AppendRecordHeaderCID(nil, wire.VersionDTLS12, 1, 1<<20, cid, len(payload)), payload...)
+}
+
+// seenCID sends records with the connection ID of a session of the attacker's own,
+// which stands for one that it has seen.
+func (a *attacker) seenCID() (func(), error) {
+	c := mallory(a.seed.Add(1))
+	c.CID = []byte{}
+	p, err := a.dial(0, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.handshake(time.Now().Add(honestWait)); err != nil {
+		return nil, err
+	}
+	return a.spoof(20_000, junkRecordCID(p.ServerCID))
 }
 
 // partialHello is a hello that declares so many bytes, without its end.

@@ -4,7 +4,7 @@ package main
 
 // The comparison of this server with itself at another commit. The load is the
 // same, of today; so is the program that serves, where it compiles with the
-// library of that commit.
+// library of that commit. Or the server is the same, and the load has connection IDs.
 
 import (
 	"context"
@@ -25,10 +25,8 @@ const (
 )
 
 // pairedModes are what is compared.
-var pairedModes = func() (paired []mode) {
-	for _, name := range []string{"psk", "ecdsa", "hello", "echo64x1", "echo64x10k", "echo1kx1", "echo1kx10k", "idle"} {
-		paired = append(paired, modes[slices.IndexFunc(modes, func(m mode) bool { return m.name == name })])
-	}
+var pairedModes = func() []mode {
+	paired := modesNamed("psk", "ecdsa", "hello", "echo64x1", "echo64x10k", "echo1kx1", "echo1kx10k", "idle")
 	return slices.Concat(paired[:2], []mode{
 		{name: "ecdhepsk", what: "ECDHE_PSK P-256 handshake with cookie", suite: ecdhePSKSuite, prepare: (*run).handshakes},
 	}, paired[2:], []mode{
@@ -36,10 +34,29 @@ var pairedModes = func() (paired []mode) {
 	})
 }()
 
+// cidModes are compared with and without connection IDs.
+var cidModes = modesNamed("psk", "echo64x1", "echo64x10k", "echo1kx1", "echo1kx10k", "idle")
+
+func modesNamed(names ...string) (named []mode) {
+	for _, name := range names {
+		named = append(named, modes[slices.IndexFunc(modes, func(m mode) bool { return m.name == name })])
+	}
+	return named
+}
+
+// How much dearer something may be with connection IDs: what they add to records and
+// datagrams, and to a session of some 1,300 bytes at most 256. A handshake makes and
+// keeps them.
+const (
+	mostForCIDs       = 1.2
+	mostToMakeThemFor = 1.5
+)
+
 // compared is a run of the comparison.
 type compared struct {
 	*bench
 	commit, now   string // what is compared, for people
+	cids          bool   // what is compared is one server, without connection IDs and with
 	builtServers  map[string]built
 	rounds, pairs int
 	rows          []*comparison
@@ -79,6 +96,44 @@ func (b *bench) newCompared(ctx context.Context, commit string, rounds int) (*co
 	return c, nil
 }
 
+// newComparedCIDs builds the server of the files as they are, which is both.
+func (b *bench) newComparedCIDs(ctx context.Context, rounds int) (*compared, error) {
+	c := &compared{bench: b, builtServers: make(map[string]built), rounds: rounds, pairs: b.repetitions, cids: true}
+	root, err := git(ctx, ".", "rev-parse", "--show-toplevel")
+	if err != nil {
+		return nil, err
+	}
+	s, err := buildServer(ctx, root, b.dir, afterServer)
+	if err != nil {
+		return nil, err
+	}
+	c.commit, c.now = "without connection IDs", "with connection IDs"
+	for _, server := range []string{beforeServer, afterServer} {
+		c.builtServers[server], b.built[server], b.uncounted[server] = s, s.path, s.own != nil
+	}
+	return c, nil
+}
+
+// modeOf is the mode as a server has it.
+func (c *compared) modeOf(m mode, server string) mode {
+	if c.cids && server == afterServer {
+		m.suite = m.suite.withCIDs()
+	}
+	return m
+}
+
+// limit is how much dearer something of a mode may be, if of is what may be said of it
+// of two commits.
+func (c *compared) limit(m mode, of float64) float64 {
+	switch {
+	case !c.cids:
+		return of
+	case m.size == 0 && m.name != "idle":
+		return mostToMakeThemFor
+	}
+	return mostForCIDs
+}
+
 // errInterrupted: the run was not finished.
 var errInterrupted = errors.New("interrupted")
 
@@ -111,7 +166,7 @@ func (c *compared) run(ctx context.Context, w io.Writer, chosen []mode) (ok bool
 func (c *compared) compare(ctx context.Context, m mode) {
 	rows := make([]*comparison, len(metrics))
 	for i, metric := range metrics {
-		rows[i] = &comparison{what: m.what + ": " + metric.name, limit: metric.limit}
+		rows[i] = &comparison{what: m.what + ": " + metric.name, limit: c.limit(m, metric.limit)}
 	}
 	for round := range c.rounds {
 		if ctx.Err() != nil {
@@ -150,7 +205,7 @@ func (c *compared) round(ctx context.Context, m mode, n int) (before, after []sa
 		}
 	}()
 	for _, server := range servers {
-		r, err := c.prepare(m, server)
+		r, err := c.prepare(c.modeOf(m, server), server)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", server, err)
 		}
@@ -179,8 +234,8 @@ const idlePairs = 4
 // idle compares the memory of sessions. It depends on the process and hardly on
 // the moment, so that all processes may be idle at a time, and each is a round.
 func (c *compared) idle(ctx context.Context, m mode) {
-	fresh := &comparison{what: "KiB resident a session at once", limit: atMost}
-	later := &comparison{what: fmt.Sprintf("KiB resident a session after %v", c.quiet), limit: atMost}
+	fresh := &comparison{what: "KiB resident a session at once", limit: c.limit(m, atMost)}
+	later := &comparison{what: fmt.Sprintf("KiB resident a session after %v", c.quiet), limit: c.limit(m, atMost)}
 	c.rows = append(c.rows, fresh, later)
 	if err := c.measureIdle(ctx, m, fresh, later); err != nil {
 		fresh.err, later.err = err, err
@@ -206,7 +261,7 @@ func (c *compared) measureIdle(ctx context.Context, m mode, fresh, later *compar
 		if err != nil {
 			return err
 		}
-		r, err := newRun(m, c.options, p, server)
+		r, err := newRun(c.modeOf(m, server), c.options, p, server)
 		if err != nil {
 			p.stop()
 			return err
@@ -261,7 +316,12 @@ func (c *compared) print(w io.Writer) (ok bool) {
 		processor(), runtime.Version(), cpuName(c.cpu), cpuName(c.loadCPU), strings.TrimPrefix(kernel(), "Linux "))
 	fmt.Fprintf(w, "Medians, an operation; %d rounds with new processes, of %d pairs of samples of %v. A round counts with the\n"+
 		"median of its pairs' ratios; the interval is Student's, of the logarithms of the rounds. A row fails when its interval\n"+
-		"lies wholly above %.2f, of allocations above %.2f.\n", c.rounds, c.pairs, c.sampleTime(), atMost, atMostAllocations)
+		"lies wholly above ", c.rounds, c.pairs, c.sampleTime())
+	if c.cids {
+		fmt.Fprintf(w, "%.2f, of handshakes above %.2f.\n", mostForCIDs, mostToMakeThemFor)
+	} else {
+		fmt.Fprintf(w, "%.2f, of allocations above %.2f.\n", atMost, atMostAllocations)
+	}
 	for _, server := range []string{beforeServer, afterServer} {
 		switch s := c.builtServers[server]; {
 		case s.own != nil:

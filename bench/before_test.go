@@ -151,10 +151,13 @@ func TestParse(t *testing.T) {
 	if a := parsed("-before", "HEAD", "-seconds", "1", "-modes", "ecdhepsk"); len(a.modes) != 1 || a.seconds != 1 {
 		t.Errorf("%+v", a)
 	}
+	if a := parsed("-cids"); len(a.modes) != len(cidModes) || a.seconds != 0.1 || !a.paired {
+		t.Errorf("%+v", a)
+	}
 	if a := parsed("-attacks", "-only", "junk,hellos"); len(a.attacks) != 2 || a.attacks[0].name != "junk" || a.serverCPU != -1 {
 		t.Errorf("%+v", a)
 	}
-	for _, line := range [][]string{{"-modes", "x"}, {"-modes", "ecdhepsk"}, {"-attacks", "-only", "x"}, {"-before", "x", "-attacks"}, {"x"}} {
+	for _, line := range [][]string{{"-modes", "x"}, {"-modes", "ecdhepsk"}, {"-attacks", "-only", "x"}, {"-before", "x", "-attacks"}, {"-before", "x", "-cids"}, {"-attacks", "-cids"}, {"x"}} {
 		flags := flag.NewFlagSet("", flag.ContinueOnError)
 		flags.SetOutput(io.Discard)
 		if _, err := parse(flags, line); err == nil {
@@ -203,6 +206,36 @@ func TestBefore(t *testing.T) {
 	for _, want := range []string{"PSK handshake with cookie: CPU us", "ECDHE_PSK P-256 handshake with cookie: allocations",
 		"echo of 1 KiB, 1 session: system calls", "KiB resident a session at once", "spoofed hello among honest handshakes: ms a handshake"} {
 		if !strings.Contains(report.String(), "| "+want+" | ") {
+			t.Errorf("the table has no %q:\n%s", want, &report)
+		}
+	}
+}
+
+// The server is compared with and without connection IDs in every mode.
+func TestCIDs(t *testing.T) {
+	t.Parallel()
+	needGit(t)
+	o := brief
+	o.paired, o.repetitions = true, 2
+	b := newTestBench(t, o)
+	c, err := b.newComparedCIDs(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report bytes.Buffer
+	if _, err := c.run(t.Context(), &report, cidModes); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range c.rows {
+		if row.err != nil {
+			t.Errorf("%s: %v", row.what, row.err)
+		}
+		if len(row.rounds) == 0 {
+			t.Errorf("%s was not compared", row.what)
+		}
+	}
+	for _, want := range []string{"| echo of 64 B, 1 session: allocations | ", "| KiB resident a session at once | ", "After: with connection IDs"} {
+		if !strings.Contains(report.String(), want) {
 			t.Errorf("the table has no %q:\n%s", want, &report)
 		}
 	}

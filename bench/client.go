@@ -15,6 +15,7 @@ import (
 	"errors"
 	"hash"
 	mathrand "math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -36,6 +37,13 @@ type suite struct {
 	id    uint16
 	psk   bool // a pre-shared key, or else an ECDSA certificate
 	ecdhe bool
+	cids  bool // with connection IDs
+}
+
+// withCIDs is the suite with connection IDs.
+func (s suite) withCIDs() *suite {
+	s.cids = true
+	return &s
 }
 
 var (
@@ -65,6 +73,7 @@ type handshake struct {
 	serverRandom [wire.RandomLen]byte
 	cookie       []byte
 	public       []byte // the server's, of ECDHE
+	serverCID    []byte // nil: none
 	partial      []byte // of a message in fragments
 	nextServer   uint16 // message_seq
 	seq          uint64 // of records
@@ -102,13 +111,23 @@ var (
 	pskExtensions   = []byte{0xff, 1, 0, 1, 0, 0, 23, 0, 0}
 	ecdsaExtensions = append(bytes.Clone(pskExtensions),
 		0, 10, 0, 4, 0, 2, 0, 23, 0, 13, 0, 4, 0, 2, 4, 3, 0, 11, 0, 2, 1, 0)
+	cidExtension = append([]byte{0, byte(extensionCID), 0, byte(1 + len(clientCID)), byte(len(clientCID))}, clientCID...)
 )
+
+// clientCID is the connection ID of each client. No two have one address, and so it
+// need not tell them apart.
+const clientCID = "a client"
+
+const extensionCID = 54 // RFC 9146 section 3
 
 // appendHello appends a ClientHello.
 func appendHello(dst []byte, s *suite, random *[wire.RandomLen]byte, cookie []byte, messageSeq uint16) []byte {
 	extensions := pskExtensions
 	if s.ecdhe {
 		extensions = ecdsaExtensions
+	}
+	if s.cids {
+		extensions = slices.Concat(extensions, cidExtension)
 	}
 	length := 2 + wire.RandomLen + 1 + 1 + len(cookie) + 4 + 2 + 2 + len(extensions)
 	dst = wire.AppendHandshakeHeader(dst, wire.TypeClientHello, length, messageSeq, 0, length)
@@ -179,11 +198,20 @@ var (
 	errAlert     = errors.New("alert of the server")
 )
 
+// parse splits the first record off a datagram.
+func (c *client) parse(datagram []byte) (wire.Record, []byte, bool) {
+	cid := 0
+	if c.reads != nil {
+		cid = len(c.reads.cid)
+	}
+	return wire.ParseRecord(datagram, cid)
+}
+
 // handshakeDatagram takes a datagram during the handshake. When send is true
 // hs.flight must be sent.
 func (c *client) handshakeDatagram(datagram []byte, now time.Time) (send bool, err error) {
 	for len(datagram) > 0 && c.hs != nil {
-		r, rest, ok := wire.ParseRecord(datagram, 0)
+		r, rest, ok := c.parse(datagram)
 		if !ok {
 			return send, errMalformed
 		}
@@ -216,10 +244,11 @@ func (c *client) handshakeRecord(r wire.Record, now time.Time) (send bool, err e
 			send = send || again
 		}
 	case r.Epoch == 1 && c.state == stateFlight:
-		if _, err := c.reads.open(nil, r); err != nil {
+		_, t, err := c.reads.open(nil, r)
+		if err != nil {
 			return false, err
 		}
-		switch r.Type {
+		switch t {
 		case wire.ContentHandshake:
 			c.state, c.hs = stateOpen, nil
 		case wire.ContentAlert:
@@ -270,6 +299,11 @@ func (c *client) message(t wire.HandshakeType, body []byte, now time.Time) (send
 			return false, errors.New("no extended_master_secret of the server")
 		}
 		copy(hs.serverRandom[:], body[2:])
+		if hs.suite.cids {
+			if hs.serverCID = serverCID(body); hs.serverCID == nil {
+				return false, errors.New("no connection ID of the server")
+			}
+		}
 	case wire.TypeServerKeyExchange:
 		if !hs.suite.ecdhe {
 			return false, nil // a hint
@@ -287,6 +321,21 @@ func (c *client) message(t wire.HandshakeType, body []byte, now time.Time) (send
 		return true, c.finish(now)
 	}
 	return false, nil
+}
+
+// serverCID is the connection ID in a ServerHello, or nil.
+func serverCID(body []byte) []byte {
+	var sessionID, extensions, data, cid cryptobyte.String
+	s := cryptobyte.String(body)
+	if !s.Skip(2+wire.RandomLen) || !s.ReadUint8LengthPrefixed(&sessionID) || !s.Skip(2+1) || !s.ReadUint16LengthPrefixed(&extensions) {
+		return nil
+	}
+	for id := uint16(0); extensions.ReadUint16(&id) && extensions.ReadUint16LengthPrefixed(&data); {
+		if id == extensionCID && data.ReadUint8LengthPrefixed(&cid) {
+			return bytes.Clone(cid)
+		}
+	}
+	return nil
 }
 
 // finish makes the client's last flight.
@@ -326,6 +375,9 @@ func (c *client) finish(now time.Time) error {
 		return err
 	}
 	c.writes, c.reads = pair[0], pair[1]
+	if hs.serverCID != nil {
+		c.writes.cid, c.reads.cid = hs.serverCID, []byte(clientCID)
+	}
 	var verify [wire.VerifyDataLen]byte
 	prf(verify[:], master, "client finished", hash[:])
 	hs.finished = wire.AppendHandshakeHeader(nil, wire.TypeFinished, len(verify), hs.messageSeq+1, 0, len(verify))

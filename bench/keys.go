@@ -3,10 +3,12 @@
 package main
 
 // The key schedule and the records of the load's clients, of TLS 1.2 with
-// AES-128-GCM and SHA-256 (RFC 5246 sections 5 and 8.1, RFC 5288, RFC 7627). They
+// AES-128-GCM and SHA-256 (RFC 5246 sections 5 and 8.1, RFC 5288, RFC 7627), and with
+// connection IDs (RFC 9146 sections 4 and 5.3). They
 // are not the library's, so that the load costs the same whatever becomes of that.
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
@@ -60,8 +62,9 @@ func appendUint16Prefixed(dst, b []byte) []byte {
 // direction is one direction's AEAD. It opens and seals records of epoch 1.
 type direction struct {
 	aead       cipher.AEAD
+	cid        []byte // of all records; nil: none
 	nonce      [saltLen + explicitLen]byte
-	additional [13]byte
+	additional []byte // room for it
 	next       uint64 // sequence number, of what is sealed
 }
 
@@ -86,35 +89,62 @@ func directions(master hash.Hash, clientRandom, serverRandom *[wire.RandomLen]by
 
 // authenticate sets the additional data.
 func (d *direction) authenticate(epochAndSeq uint64, t wire.ContentType, length int) {
-	a := binary.BigEndian.AppendUint64(d.additional[:0], epochAndSeq)
-	a = append(a, byte(t))
-	a = binary.BigEndian.AppendUint16(a, wire.VersionDTLS12)
-	binary.BigEndian.AppendUint16(a, uint16(length))
+	a := d.additional[:0]
+	if d.cid == nil {
+		a = binary.BigEndian.AppendUint64(a, epochAndSeq)
+		a = append(a, byte(t))
+		a = binary.BigEndian.AppendUint16(a, wire.VersionDTLS12)
+	} else {
+		a = binary.BigEndian.AppendUint64(a, 1<<64-1)
+		a = append(a, byte(wire.ContentCID), byte(len(d.cid)), byte(wire.ContentCID))
+		a = binary.BigEndian.AppendUint16(a, wire.VersionDTLS12)
+		a = append(binary.BigEndian.AppendUint64(a, epochAndSeq), d.cid...)
+	}
+	d.additional = binary.BigEndian.AppendUint16(a, uint16(length))
 }
 
 // seal appends a record.
 func (d *direction) seal(dst []byte, t wire.ContentType, content []byte) []byte {
 	epochAndSeq := 1<<48 | d.next
-	dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, 1, d.next, explicitLen+len(content)+tagLen)
-	d.next++
 	binary.BigEndian.PutUint64(d.nonce[saltLen:], epochAndSeq)
-	d.authenticate(epochAndSeq, t, len(content))
-	return d.aead.Seal(append(dst, d.nonce[saltLen:]...), d.nonce[:], content, d.additional[:])
+	length := len(content)
+	if d.cid == nil {
+		dst = wire.AppendRecordHeader(dst, t, wire.VersionDTLS12, 1, d.next, explicitLen+length+tagLen)
+	} else {
+		length++ // the type
+		dst = wire.AppendRecordHeaderCID(dst, wire.VersionDTLS12, 1, d.next, d.cid, explicitLen+length+tagLen)
+	}
+	d.next++
+	d.authenticate(epochAndSeq, t, length)
+	dst = append(dst, d.nonce[saltLen:]...)
+	start := len(dst)
+	dst = append(dst, content...)
+	if d.cid != nil {
+		dst = append(dst, byte(t))
+	}
+	return d.aead.Seal(dst[:start], d.nonce[:], dst[start:], d.additional)
 }
 
 var errForged = errors.New("a record does not open")
 
-// open appends a record's content.
-func (d *direction) open(dst []byte, r wire.Record) ([]byte, error) {
+// open appends a record's content, and returns its type too.
+func (d *direction) open(dst []byte, r wire.Record) ([]byte, wire.ContentType, error) {
 	length := len(r.Payload) - explicitLen - tagLen
-	if length < 0 {
-		return dst, errForged
+	if length < 0 || !bytes.Equal(r.CID(), d.cid) {
+		return dst, 0, errForged
 	}
 	copy(d.nonce[saltLen:], r.Payload)
 	d.authenticate(1<<48|r.Seq, r.Type, length)
-	out, err := d.aead.Open(dst, d.nonce[:], r.Payload[explicitLen:], d.additional[:])
+	out, err := d.aead.Open(dst, d.nonce[:], r.Payload[explicitLen:], d.additional)
 	if err != nil {
-		return dst, errForged
+		return dst, 0, errForged
 	}
-	return out, nil
+	if d.cid == nil {
+		return out, r.Type, nil
+	}
+	last := len(out) - 1 // this library pads nothing
+	if last < len(dst) {
+		return dst, 0, errForged
+	}
+	return out[:last], wire.ContentType(out[last]), nil
 }

@@ -91,13 +91,13 @@ func (l *load) datagram(c *client, b []byte) {
 	case l.suite == nil:
 		l.received(c, b)
 	case c.state == stateOpen:
-		r, _, ok := wire.ParseRecord(b, 0)
-		if !ok || r.Epoch != 1 || r.Type != wire.ContentApplicationData {
-			return // of the handshake, repeated, or an alert
+		r, _, ok := c.parse(b)
+		if !ok || r.Epoch != 1 {
+			return // of the handshake, repeated
 		}
-		plain, err := c.reads.open(l.plain[:0], r)
-		if err != nil {
-			return
+		plain, t, err := c.reads.open(l.plain[:0], r)
+		if err != nil || t != wire.ContentApplicationData {
+			return // an alert, or of the handshake too
 		}
 		l.plain = plain
 		l.received(c, plain)

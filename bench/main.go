@@ -5,9 +5,10 @@
 //
 //	cd bench && go run .
 //
-// or with itself at another commit, or under attack:
+// or with itself at another commit, or with connection IDs, or under attack:
 //
 //	go run . -before HEAD~1
+//	go run . -cids
 //	go run . -attacks
 //
 // docs/BENCHMARKS.md says what is measured and how.
@@ -82,6 +83,12 @@ func (b *bench) do(ctx context.Context, a *arguments) (ok bool, err error) {
 			return false, err
 		}
 		return c.run(ctx, os.Stdout, a.modes)
+	case a.cids:
+		c, err := b.newComparedCIDs(ctx, a.rounds)
+		if err != nil {
+			return false, err
+		}
+		return c.run(ctx, os.Stdout, a.modes)
 	case a.attack:
 		return b.runAttacks(ctx, os.Stdout, a.attacks)
 	}
@@ -95,27 +102,29 @@ type arguments struct {
 	modes              []mode
 	serverCPU, loadCPU int
 	before             string // a commit
+	cids               bool
 	rounds             int
 	attack             bool
 	attacks            []*attack
 }
 
-// parse parses the command line. What has another default with -before or
+// parse parses the command line. What has another default with -before, -cids or
 // -attacks has it where it is not given.
 func parse(flags *flag.FlagSet, line []string) (*arguments, error) {
 	a := &arguments{}
 	servers := flags.String("servers", strings.Join(allServers, ","), "which servers")
 	names := flags.String("modes", "", "which modes; none: all of "+strings.Join(modeNames(modes), ",")+", or with -before "+
-		strings.Join(modeNames(pairedModes), ","))
-	flags.Float64Var(&a.seconds, "seconds", 1, "how long a sample is, with -before 0.1, or a phase of -attacks, 2")
-	flags.IntVar(&a.repetitions, "reps", 9, "how many samples are taken; their median counts. With -before the pairs of a round, 10")
-	flags.IntVar(&a.sessions, "sessions", 100_000, "how many idle sessions there are, with -before 10,000, and the most of any mode")
+		strings.Join(modeNames(pairedModes), ",")+", or with -cids "+strings.Join(modeNames(cidModes), ","))
+	flags.Float64Var(&a.seconds, "seconds", 1, "how long a sample is, with -before or -cids 0.1, or a phase of -attacks, 2")
+	flags.IntVar(&a.repetitions, "reps", 9, "how many samples are taken; their median counts. With -before or -cids the pairs of a round, 10")
+	flags.IntVar(&a.sessions, "sessions", 100_000, "how many idle sessions there are, with -before or -cids 10,000, and the most of any mode")
 	flags.DurationVar(&a.quiet, "quiet", 35*time.Second, "how long they are idle")
 	flags.StringVar(&a.profiles, "cpuprofile", "", "a `directory` for CPU profiles of ours, one a mode")
 	flags.IntVar(&a.serverCPU, "server-cpu", 0, "the `core` of the server; negative: any, as with -attacks")
 	flags.IntVar(&a.loadCPU, "load-cpu", 1, "the `core` of the load; negative: any, as with -attacks")
 	flags.StringVar(&a.before, "before", "", "compare our server with that of a `commit`")
-	flags.IntVar(&a.rounds, "rounds", 10, "with -before, how many times both servers are started")
+	flags.BoolVar(&a.cids, "cids", false, "compare our server without connection IDs with itself with them")
+	flags.IntVar(&a.rounds, "rounds", 10, "with -before or -cids, how many times both servers are started")
 	flags.BoolVar(&a.attack, "attacks", false, "attack our server")
 	only := flags.String("only", "", "with -attacks, which `attacks`; none: all of "+strings.Join(attackNames(attacks), ","))
 	if err := flags.Parse(line); err != nil {
@@ -125,8 +134,11 @@ func parse(flags *flag.FlagSet, line []string) (*arguments, error) {
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	all := modes
 	switch {
-	case a.before != "":
+	case a.before != "" || a.cids:
 		all, a.paired = pairedModes, true
+		if a.cids {
+			all = cidModes
+		}
 		setDefault(given["seconds"], &a.seconds, 0.1)
 		setDefault(given["reps"], &a.repetitions, 10)
 		setDefault(given["sessions"], &a.sessions, 10_000)
@@ -147,7 +159,7 @@ func parse(flags *flag.FlagSet, line []string) (*arguments, error) {
 		return nil, err
 	}
 	if flags.NArg() > 0 || a.seconds <= 0 || a.repetitions < 1 || a.sessions < 1 || a.sessions > maxClients || a.quiet < 0 ||
-		a.rounds < 1 || a.attack && a.before != "" {
+		a.rounds < 1 || a.attack && a.before != "" || a.cids && (a.attack || a.before != "") {
 		return nil, errors.New("bad arguments")
 	}
 	return a, nil

@@ -163,7 +163,9 @@ func (c *Conn) Close() error {
 // LocalAddr returns the address that the peer writes to, a *net.UDPAddr.
 func (c *Conn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.session.LocalAddr()) }
 
-// RemoteAddr returns the peer's address, a *net.UDPAddr.
+// RemoteAddr returns the peer's address, a *net.UDPAddr. If the client has a connection
+// ID, it may change: see dtlsserver.ConnectionIDs. For code that relies on an address
+// that stays the same, set ConnectionIDs.Move to MoveNever, or disable connection IDs.
 func (c *Conn) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.session.RemoteAddr()) }
 
 // SetDeadline sets the deadlines of Read and Write, including those of calls in

@@ -75,9 +75,11 @@ var figures = func() (all []figure) {
 		func(s *stats) uint64 { return s.HandshakesCompleted })
 	counter("handshakes_failed_total", "Handshakes that ended unfinished.", func(s *stats) uint64 { return s.HandshakesFailed })
 	counter("sessions_closed_total", "Open sessions that ended.", func(s *stats) uint64 { return s.SessionsClosed })
+	counter("peers_moved_total", "Changes of the addresses of open sessions.", func(s *stats) uint64 { return s.PeersMoved })
 
 	counters("dropped_datagrams_total", "Received datagrams dropped whole, by reason.", "reason",
 		reason{"unexpected_datagram", func(d *drops) uint64 { return d.UnexpectedDatagrams }},
+		reason{"unknown_connection_id", func(d *drops) uint64 { return d.UnknownConnectionIDs }},
 		reason{"truncated", func(d *drops) uint64 { return d.Truncated }},
 		reason{"version", func(d *drops) uint64 { return d.Versions }},
 		reason{"wrong_cookie", func(d *drops) uint64 { return d.WrongCookies }},
@@ -91,6 +93,7 @@ var figures = func() (all []figure) {
 		reason{"repeated", func(d *drops) uint64 { return d.Repeated }},
 		reason{"early_data", func(d *drops) uint64 { return d.EarlyData }},
 		reason{"unexpected_message", func(d *drops) uint64 { return d.UnexpectedMessages }},
+		reason{"connection_id", func(d *drops) uint64 { return d.ConnectionIDs }},
 		reason{"limit", func(d *drops) uint64 { return d.Limit }},
 		reason{"closed", func(d *drops) uint64 { return d.Closed }},
 	)

@@ -40,6 +40,7 @@
 //	dtls_server_handshakes_completed_total              counter
 //	dtls_server_handshakes_failed_total                 counter
 //	dtls_server_sessions_closed_total                   counter
+//	dtls_server_peers_moved_total                       counter
 //	dtls_server_dropped_datagrams_total{reason}         counter
 //	dtls_server_dropped_records_total{reason}           counter
 //	dtls_server_dropped_hellos_total{reason}            counter

@@ -46,6 +46,13 @@
 //		...
 //	})
 //
+// # Addresses that change
+//
+// [Network.Rebind] gives a client another address in the middle of a session, as a NAT
+// does. The clients of this package have no connection IDs (RFC 9146), so the server
+// does not know them any more, and they must connect anew. Sessions of clients that
+// have connection IDs go on: connect one of another library over [Network.Dial].
+//
 // # Security
 //
 // Keys are random, certificates are made for the test, and neither appears in what

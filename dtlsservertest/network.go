@@ -37,6 +37,9 @@ type Link struct {
 	// carried, as that of dtlsserver.Server is. Longer ones are lost. If
 	// zero, there is no limit.
 	MTU int
+	// KeepAddrs has what is sent to an address that Network.Rebind has replaced
+	// arrive still. Without it, that is lost.
+	KeepAddrs bool
 	// Seed is where the random numbers begin.
 	Seed uint64
 }
@@ -46,6 +49,7 @@ type NetworkStats struct {
 	Sent       uint64 // by all hosts
 	Lost       uint64 // by Loss
 	TooLong    uint64 // for MTU, and so lost too
+	Stray      uint64 // lost, being sent to an address that Rebind has replaced
 	Duplicated uint64
 	Reordered  uint64 // held back
 }
@@ -60,7 +64,8 @@ type Network struct {
 	mu       sync.Mutex // guards all following
 	link     Link
 	hosts    map[netip.Addr]*vnet.Net
-	lanes    map[lane]*rand.Rand // whose numbers the next datagram of a lane takes
+	sockets  map[netip.AddrPort]*socket // that are open, by each address that they have had
+	lanes    map[lane]*rand.Rand        // whose numbers the next datagram of a lane takes
 	inFlight flights
 	sent     uint64 // orders what arrives at the same time
 	servers  uint32
@@ -88,7 +93,12 @@ func NewNetwork(t testing.TB, link Link) *Network {
 		t.Fatalf("dtlsservertest: %v", err)
 	}
 	t.Cleanup(func() { _ = router.Stop() }) // it runs
-	return &Network{t: t, router: router, link: link, hosts: make(map[netip.Addr]*vnet.Net), lanes: make(map[lane]*rand.Rand)}
+	return &Network{
+		t: t, router: router, link: link,
+		hosts:   make(map[netip.Addr]*vnet.Net),
+		sockets: make(map[netip.AddrPort]*socket),
+		lanes:   make(map[lane]*rand.Rand),
+	}
 }
 
 // SetLink changes what becomes of datagrams from now on.
@@ -118,6 +128,14 @@ func (n *Network) newServerAddr() netip.AddrPort {
 	defer n.mu.Unlock()
 	n.servers++
 	return netip.AddrPortFrom(addrAfter([4]byte{192, 0, 2, 0}, n.servers), 4433)
+}
+
+// newClientAddr returns an address for the next client.
+func (n *Network) newClientAddr() netip.AddrPort {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.clients++
+	return netip.AddrPortFrom(addrAfter([4]byte{10, 0, 0, 0}, n.clients), 5000)
 }
 
 func addrAfter(base [4]byte, i uint32) netip.Addr {
@@ -161,16 +179,79 @@ func parseAddr(network, address string) (netip.AddrPort, error) {
 }
 
 func (n *Network) listen(addr netip.AddrPort) (*socket, error) {
-	host, err := n.host(addr.Addr())
+	conn, addr, err := n.bind(addr)
 	if err != nil {
 		return nil, err
 	}
+	s := &socket{PacketConn: conn, network: n, sender: conn, addrs: []netip.AddrPort{addr}}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sockets[addr] = s
+	return s, nil
+}
+
+// bind opens a socket of vnet's, and returns its address, whose port may have been
+// zero.
+func (n *Network) bind(addr netip.AddrPort) (net.PacketConn, netip.AddrPort, error) {
+	host, err := n.host(addr.Addr())
+	if err != nil {
+		return nil, addr, err
+	}
 	conn, err := host.ListenPacket("udp4", addr.String())
 	if err != nil {
-		return nil, fmt.Errorf("listen on %v: %w", addr, err)
+		return nil, addr, fmt.Errorf("listen on %v: %w", addr, err)
 	}
-	bound, _ := netip.ParseAddrPort(conn.LocalAddr().String())
-	return &socket{PacketConn: conn, network: n, addr: bound}, nil
+	bound, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	return conn, bound, err
+}
+
+// Rebind does to a client's socket what a NAT does that has forgotten it, and
+// returns the address that it now has for others: what the client sends comes from
+// there, what is sent there reaches the client, and what is sent to its address
+// before, or is under way to it, is lost unless Link.KeepAddrs is set. The client is
+// not told, and its LocalAddr stays the same. It may be rebound again.
+//
+// The conn is a Client, what Connect or Dial has returned, or any other net.Conn
+// with the LocalAddr of a socket of the network. If there is no such socket, or it is
+// closed, Rebind fails the test, and so is for the test's own goroutine.
+func (n *Network) Rebind(conn net.Conn) netip.AddrPort {
+	n.t.Helper()
+	to, err := n.rebind(conn.LocalAddr())
+	if err != nil {
+		n.t.Fatalf("dtlsservertest: %v", err)
+	}
+	return to
+}
+
+func (n *Network) rebind(local net.Addr) (netip.AddrPort, error) {
+	conn, addr, err := n.bind(n.newClientAddr())
+	if err != nil {
+		return addr, err
+	}
+	own, _ := netip.ParseAddrPort(local.String())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.sockets[own]
+	if s == nil || s.addrs[0] != own {
+		_ = conn.Close() // which has sent nothing
+		return addr, fmt.Errorf("%v is the address of no open socket of the network", local)
+	}
+	s.stopSenderLocked()
+	s.sender, s.addrs = conn, append(s.addrs, addr)
+	n.sockets[addr] = s
+	return addr, nil
+}
+
+// forget forgets the addresses of a socket that is closed.
+func (n *Network) forget(s *socket) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.stopSenderLocked()
+	for _, addr := range s.addrs {
+		if n.sockets[addr] == s { // and not one that has been opened since
+			delete(n.sockets, addr)
+		}
+	}
 }
 
 // host returns the host with an address.
@@ -208,11 +289,7 @@ func (n *Network) dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	n.clients++
-	addr := netip.AddrPortFrom(addrAfter([4]byte{10, 0, 0, 0}, n.clients), 5000)
-	n.mu.Unlock()
-	s, err := n.listen(addr)
+	s, err := n.listen(n.newClientAddr())
 	if err != nil {
 		return nil, err
 	}
@@ -221,10 +298,21 @@ func (n *Network) dial(network, address string) (net.Conn, error) {
 
 // socket is a socket of a host, whose datagrams the link carries.
 type socket struct {
-	net.PacketConn
-	network *Network
-	addr    netip.AddrPort
-	closed  atomic.Bool
+	net.PacketConn // at the first of addrs, where it receives
+	network        *Network
+	closed         atomic.Bool
+
+	// All following are guarded by network.mu.
+	addrs  []netip.AddrPort // which it has for others: the last, and before that the others
+	sender net.PacketConn   // at the last of addrs; it may be PacketConn
+}
+
+// stopSenderLocked closes what the socket sends with. What is under way still
+// arrives.
+func (s *socket) stopSenderLocked() {
+	if s.sender != s.PacketConn {
+		_ = s.sender.Close() // it was open
+	}
 }
 
 func (s *socket) ReadFrom(b []byte) (int, net.Addr, error) {
@@ -243,7 +331,8 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	if !ok {
 		return 0, errors.New("dtlsservertest: no UDP address")
 	}
-	s.network.carry(s, udp, bytes.Clone(b))
+	addr := udp.AddrPort()
+	s.network.carry(s, netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), bytes.Clone(b))
 	return len(b), nil
 }
 
@@ -251,7 +340,9 @@ func (s *socket) Close() error {
 	if s.closed.Swap(true) {
 		return net.ErrClosed
 	}
-	return s.PacketConn.Close()
+	err := s.PacketConn.Close()
+	s.network.forget(s)
+	return err
 }
 
 // connectedSocket is a socket with one peer.
@@ -274,19 +365,22 @@ func (c *connectedSocket) Read(b []byte) (int, error) {
 
 // flight is a datagram under way.
 type flight struct {
-	from    *socket
-	to      *net.UDPAddr
+	from    net.PacketConn
+	to      netip.AddrPort
 	b       []byte
 	arrives time.Time
 	nth     uint64
 }
 
 // carry sends a datagram on its way.
-func (n *Network) carry(from *socket, to *net.UDPAddr, b []byte) {
-	for _, delay := range n.fate(from.addr, to.AddrPort(), len(b)) {
+func (n *Network) carry(s *socket, to netip.AddrPort, b []byte) {
+	n.mu.Lock()
+	sender, from := s.sender, s.addrs[len(s.addrs)-1]
+	n.mu.Unlock()
+	for _, delay := range n.fate(from, to, len(b)) {
 		n.mu.Lock()
 		n.sent++
-		heap.Push(&n.inFlight, flight{from, to, b, time.Now().Add(delay), n.sent})
+		heap.Push(&n.inFlight, flight{sender, to, b, time.Now().Add(delay), n.sent})
 		n.mu.Unlock()
 		if delay > 0 {
 			time.AfterFunc(delay, n.deliver)
@@ -300,7 +394,7 @@ func (n *Network) fate(from, to netip.AddrPort, length int) (delays []time.Durat
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := &n.link
-	way := lane{from, netip.AddrPortFrom(to.Addr().Unmap(), to.Port())}
+	way := lane{from, to}
 	r := n.lanes[way]
 	if r == nil {
 		h := fnv.New64a()
@@ -347,7 +441,14 @@ func (n *Network) deliver() {
 	defer n.mu.Unlock()
 	for len(n.inFlight) > 0 && !n.inFlight[0].arrives.After(time.Now()) {
 		f := heap.Pop(&n.inFlight).(flight)
-		_, _ = f.from.PacketConn.WriteTo(f.b, f.to) // what has no receiver is lost
+		if s := n.sockets[f.to]; s != nil {
+			if f.to != s.addrs[len(s.addrs)-1] && !n.link.KeepAddrs {
+				n.stats.Stray++
+				continue
+			}
+			f.to = s.addrs[0]
+		}
+		_, _ = f.from.WriteTo(f.b, net.UDPAddrFromAddrPort(f.to)) // what has no receiver is lost
 	}
 }
 

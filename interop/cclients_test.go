@@ -25,7 +25,13 @@ type cClient struct {
 	source string // in testdata
 	header string // by which its library is found
 	debian string // the package that has the header
-	flags  []string
+	// fetched is the directory of a library that testdata/fetch fetches; empty: it
+	// is installed.
+	fetched string
+	flags   []string // names of archives, *.a, are of those in fetched
+	cids    []int    // lengths of connection IDs to try
+	// optional: it is left out if it is not there, also when CI is set.
+	optional bool
 	// once: it never repeats the Finished of an abbreviated handshake, with
 	// OpenSSL's server neither, so that one that is lost is lost for good.
 	once bool
@@ -47,11 +53,35 @@ var cClients = []*cClient{
 	{name: "mbedTLS", source: "mbedtls.c", header: "mbedtls/ssl.h", debian: "libmbedtls-dev", flags: []string{"-lmbedtls", "-lmbedx509", "-lmbedcrypto"}},
 }
 
+// cidClients have connection IDs (RFC 9146).
+var cidClients = []*cClient{
+	{
+		name: "mbedTLS 3.6", source: "mbedtls.c", header: "mbedtls/ssl.h", debian: "libmbedtls-dev",
+		fetched: "mbedtls-3.6", flags: []string{"libmbedtls.a", "libmbedx509.a", "libmbedcrypto.a"},
+		cids: []int{0, 1, 20, 32},
+	},
+	{
+		name: "wolfSSL 5.9", source: "wolfssl.c", header: "wolfssl/ssl.h", debian: "libwolfssl-dev",
+		fetched: "wolfssl-5.9", flags: []string{"libwolfssl.a", "-lm"},
+		cids: []int{0, 1, 2},
+		// No release of Debian has it yet, so that it may be gone any day.
+		optional: true,
+	},
+}
+
+// withCIDs returns cidClients without those left out.
+func withCIDs() []*cClient {
+	return slices.DeleteFunc(slices.Clone(cidClients), func(c *cClient) bool { return c.optional && !c.found() })
+}
+
 // program returns the path of the client, which is built once.
 func (c *cClient) program(t *testing.T) string {
 	t.Helper()
 	cc := tool(t, "cc", "gcc")
-	if _, err := os.Stat(filepath.Join("/usr/include", c.header)); err != nil {
+	if !c.found() {
+		if c.fetched != "" {
+			lacking(t, fmt.Sprintf("%s is not fetched (see testdata/fetch)", c.name))
+		}
 		missing(t, c.header, c.debian)
 	}
 	c.build.Do(func() { c.path, c.err = c.compile(cc) })
@@ -61,9 +91,38 @@ func (c *cClient) program(t *testing.T) string {
 	return c.path
 }
 
+// found reports whether the library is there.
+func (c *cClient) found() bool {
+	_, err := os.Stat(filepath.Join(c.root(), "include", c.header))
+	return err == nil
+}
+
+// root is the directory that has the library.
+func (c *cClient) root() string {
+	if c.fetched == "" {
+		return "/usr"
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "" // it has none
+	}
+	return filepath.Join(dir, "dtlsserver-interop", c.fetched)
+}
+
 func (c *cClient) compile(cc string) (string, error) {
-	out := filepath.Join(filepath.Dir(program), c.source+".out") // in what TestMain removes
-	args := append([]string{"-O1", "-Wall", "-o", out, filepath.Join("testdata", c.source)}, c.flags...)
+	out := filepath.Join(filepath.Dir(program), c.source+c.fetched+".out") // in what TestMain removes
+	args := []string{"-O1", "-Wall", "-o", out, filepath.Join("testdata", c.source)}
+	if c.fetched != "" {
+		args = append(args, "-I", filepath.Join(c.root(), "include"))
+	}
+	for _, flag := range c.flags {
+		if strings.HasSuffix(flag, ".a") {
+			found, _ := filepath.Glob(filepath.Join(c.root(), "lib", "*", flag))
+			args = append(args, found...)
+		} else {
+			args = append(args, flag)
+		}
+	}
 	if text, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", c.source, err, text)
 	}
@@ -71,8 +130,9 @@ func (c *cClient) compile(cc string) (string, error) {
 }
 
 // run connects so many times with the credentials, within the time, and returns
-// what the client prints. Its error is that of the client.
-func (c *cClient) run(t *testing.T, addr, credentials, ca string, connections int, within time.Duration) (string, error) {
+// what the client prints. Its error is that of the client. For a client that
+// moves, there are how often, and the length of its connection ID.
+func (c *cClient) run(t *testing.T, addr, credentials, ca string, connections int, within time.Duration, moves ...int) (string, error) {
 	t.Helper()
 	path := c.program(t)
 	running <- struct{}{}
@@ -80,7 +140,11 @@ func (c *cClient) run(t *testing.T, addr, credentials, ca string, connections in
 	ctx, cancel := context.WithTimeout(t.Context(), within+5*time.Second) // it ends by itself
 	defer cancel()
 	_, port, _ := net.SplitHostPort(addr)
-	out, err := exec.CommandContext(ctx, path, port, credentials, ca, strconv.Itoa(connections), fmt.Sprintf("%.0f", within.Seconds())).CombinedOutput()
+	args := []string{port, credentials, ca, strconv.Itoa(connections), fmt.Sprintf("%.0f", within.Seconds())}
+	for _, n := range moves {
+		args = append(args, strconv.Itoa(n))
+	}
+	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	return string(out), err
 }
 

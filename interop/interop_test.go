@@ -1,9 +1,9 @@
 // Package interop tries the library, and examples/server, with DTLS clients that
 // others wrote: OpenSSL's s_client, GnuTLS' gnutls-cli, Erlang's ssl, libcoap's
-// clients, the clients of pion/dtls v2 and v3, and, in C, clients made of OpenSSL,
-// GnuTLS, wolfSSL and mbedTLS. A relay loses and reorders datagrams between them
-// and the server. It is a module of its own, so that importers of the library do
-// not get what it needs.
+// clients, the clients of pion/dtls v2, v3 and v4, and, in C, clients made of
+// OpenSSL, GnuTLS, wolfSSL and mbedTLS. A relay loses and reorders datagrams
+// between them and the server. It is a module of its own, so that importers of the
+// library do not get what it needs.
 //
 // A test whose tool is not installed is skipped, and fails when CI is set.
 package interop
@@ -115,10 +115,16 @@ func tool(t *testing.T, name, debian string) string {
 // missing ends a test whose tool is not installed.
 func missing(t *testing.T, name, debian string) {
 	t.Helper()
+	lacking(t, fmt.Sprintf("%s is not installed (Debian: apt-get install %s)", name, debian))
+}
+
+// lacking ends a test that lacks what it needs.
+func lacking(t *testing.T, what string) {
+	t.Helper()
 	if os.Getenv("CI") != "" {
-		t.Fatalf("%s is not installed (Debian: apt-get install %s)", name, debian)
+		t.Fatal(what)
 	}
-	t.Skipf("%s is not installed (Debian: apt-get install %s)", name, debian)
+	t.Skip(what)
 }
 
 // wantACK runs a client, sends it a line to send, and wants it to print the

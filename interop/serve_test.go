@@ -13,12 +13,17 @@ import (
 
 // served is a server in this process.
 type served struct {
-	addr string
+	addr   string
+	moved  chan dtlsserver.Event // of KindPeerMoved
+	opened chan struct{}         // closed when a handshake is complete
 
 	mu       sync.Mutex // guards all following
 	sessions []*dtlsserver.Session
 	events   []string
 }
+
+// mostMoves bounds the moves that a test may leave in served.moved.
+const mostMoves = 2000
 
 // serve listens on a free port of the loopback interface until the test ends,
 // answers as examples/server does, and logs the events of a test that fails.
@@ -32,13 +37,18 @@ func serve(t *testing.T, s *dtlsserver.Server) *served {
 // serveWith is serve with other answers.
 func serveWith(t *testing.T, s *dtlsserver.Server, answer func(s *dtlsserver.Session, message []byte)) *served {
 	t.Helper()
-	d := &served{}
+	d := &served{moved: make(chan dtlsserver.Event, mostMoves), opened: make(chan struct{})}
 	note := func(e dtlsserver.Event) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.events = append(d.events, e.String())
-		if e.Kind == dtlsserver.KindHandshakeComplete {
-			d.sessions = append(d.sessions, e.Session)
+		switch e.Kind {
+		case dtlsserver.KindHandshakeComplete:
+			if d.sessions = append(d.sessions, e.Session); len(d.sessions) == 1 {
+				close(d.opened)
+			}
+		case dtlsserver.KindPeerMoved:
+			d.moved <- e
 		}
 	}
 	s.Handler = dtlsserver.HandlerFuncs{

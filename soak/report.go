@@ -88,6 +88,7 @@ func (s *soak) judge(before, idle, after measurement, idleStats dtlsserver.Stats
 	want("KindHelloVerified", told(dtlsserver.KindHelloVerified), stats.HandshakesStarted)
 	want("KindHandshakeComplete", told(dtlsserver.KindHandshakeComplete), stats.HandshakesCompleted)
 	want("KindSessionClosed", told(dtlsserver.KindSessionClosed), stats.SessionsClosed)
+	want("KindPeerMoved", told(dtlsserver.KindPeerMoved), stats.PeersMoved)
 	want("KindHandshakeFailed", told(dtlsserver.KindHandshakeFailed), stats.HandshakesFailed)
 	// A question may have to wait, and is taken back when its handshake fails.
 	if asked, told := s.hooks.asked.Load(), told(dtlsserver.KindPSKRequested); told < asked || told-asked > stats.HandshakesFailed {
@@ -95,9 +96,9 @@ func (s *soak) judge(before, idle, after measurement, idleStats dtlsserver.Stats
 	}
 	want("KindPSKFailed", told(dtlsserver.KindPSKFailed), s.hooks.failed.Load())
 	d := stats.Dropped
-	want("KindUnexpectedDatagram", told(dtlsserver.KindUnexpectedDatagram), d.UnexpectedDatagrams)
+	want("KindUnexpectedDatagram", told(dtlsserver.KindUnexpectedDatagram), d.UnexpectedDatagrams+d.UnknownConnectionIDs)
 	want("KindRecordDropped", told(dtlsserver.KindRecordDropped),
-		d.Malformed+d.Epoch+d.Replayed+d.Forged+d.Unauthenticated+d.EarlyData+d.UnexpectedMessages+d.Limit)
+		d.Malformed+d.Epoch+d.Replayed+d.Forged+d.Unauthenticated+d.EarlyData+d.UnexpectedMessages+d.ConnectionIDs+d.Limit)
 	want("datagrams delivered", l.delivered.Load(), stats.MessagesReceived)
 	want("answers and pushes", l.echoed.Load()+l.pushed.Load(), stats.MessagesSent)
 	want("Truncated, Refused and Evicted", d.Truncated+d.Refused+d.Evicted, 0)

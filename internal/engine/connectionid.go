@@ -69,6 +69,9 @@ func (e *Engine) ChecksPaths() bool { return e.cids != nil && e.cids.checkPaths 
 // PathMessage is a message of the return routability check.
 type PathMessage = wire.PathMessage
 
+// PathMessageType is the type of a PathMessage.
+type PathMessageType = wire.PathMessageType
+
 // The types of message (RFC 9853 section 4).
 const (
 	PathChallenge = wire.PathChallenge
@@ -77,14 +80,14 @@ const (
 )
 
 // receivePath takes the content of a record about a path. Before the handshake is
-// complete, nothing is checked.
+// complete, nothing is checked. What is not known is ignored (RFC 9853 section 4).
 func (e *Engine) receivePath(content []byte) Result {
 	m, ok := wire.ParsePathMessage(content)
 	switch {
 	case e.state != established:
 		return Result{Drop: DropUnexpected}
 	case !ok:
-		return Result{Drop: DropMalformed}
+		return Result{}
 	}
 	return Result{Path: &m}
 }

@@ -39,7 +39,7 @@ func (e *Engine) keepEarly(r Record) Drop {
 	switch {
 	case !e.helloAnswered(): // our hello has not been sent: it is nobody's
 		return DropEpoch
-	case r.Type != wire.ContentHandshake && r.Type != wire.ContentAlert && r.CID == nil:
+	case r.Type != wire.ContentHandshake && r.Type != wire.ContentAlert && !r.HasCID():
 		return DropEpoch
 	case len(r.Raw) > maxEarlyLen:
 		return DropLimit
@@ -95,13 +95,7 @@ func (e *Engine) receiveEarly(now time.Time) {
 	for _, finished := range []bool{true, false} {
 		for r, rest, ok := e.nextKept(kept); ok && e.state != closed; r, rest, ok = e.nextKept(rest) {
 			t, opened := e.typeOf(r, hs.opened[:0])
-			if (t == wire.ContentHandshake || !opened) != finished {
-				continue
-			}
-			if resumed && !finished { // it has been opened, or its type has no place here
-				if t != wire.ContentApplicationData && t != wire.ContentAlert {
-					e.raise(Event{Kind: EventDropped, Drop: DropUnexpected})
-				}
+			if (t == wire.ContentHandshake || !opened) != finished || resumed && !finished { // that has been opened
 				continue
 			}
 			result := e.receiveSealed(now, r, hs.opened[:0])
@@ -120,7 +114,7 @@ func (e *Engine) receiveEarly(now time.Time) {
 	// What waits for the Finished stays.
 	hs.early, hs.earlyRecords = hs.early[:0], 0
 	for r, rest, ok := e.nextKept(kept); ok && hs.overtaken; r, rest, ok = e.nextKept(rest) {
-		if t, _ := e.typeOf(r, nil); t == wire.ContentApplicationData || t == wire.ContentAlert {
+		if t, _ := e.typeOf(r, nil); t != wire.ContentHandshake {
 			hs.early = append(hs.early, r.Raw...)
 			hs.earlyRecords++
 		}
@@ -143,9 +137,10 @@ func (e *Engine) receiveOvertaking(kept []byte) {
 		content, t, err := e.opener.Reopen(nil, r)
 		switch {
 		case err != nil: // it has been opened before
+		case t == wire.ContentHandshake:
 		case t == wire.ContentAlert:
 			e.receiveAlert(content)
-		case t == wire.ContentApplicationData:
+		default:
 			e.raise(Event{Kind: EventData, Record: r, Data: content})
 		}
 	}

@@ -285,7 +285,7 @@ func (e *Engine) Receive(now time.Time, datagram uint64, r Record, buf []byte) R
 	switch {
 	case e.state == closed:
 		return Result{Drop: DropClosed}
-	case (r.CID != nil) != (r.Epoch > 0 && e.cids != nil):
+	case r.HasCID() != (r.Epoch > 0 && e.cids != nil):
 		return Result{Drop: DropConnectionID}
 	case r.Epoch == 0 && e.state == established:
 		return Result{Drop: e.receivePlainLate(r)}

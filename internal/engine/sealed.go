@@ -21,14 +21,17 @@ func (e *Engine) opens(r Record, buf []byte) bool {
 	if !e.resumes() {
 		return false
 	}
+	if !r.HasCID() {
+		return r.Type == wire.ContentApplicationData || r.Type == wire.ContentAlert
+	}
 	t, ok := e.typeOf(r, buf)
-	return !ok || t == wire.ContentApplicationData || t == wire.ContentAlert
+	return !ok || t != wire.ContentHandshake
 }
 
 // typeOf returns the type of a record of epoch 1. If that is sealed, the record is
 // opened for it, beside the replay window.
 func (e *Engine) typeOf(r Record, buf []byte) (t wire.ContentType, ok bool) {
-	if r.CID == nil {
+	if !r.HasCID() {
 		return r.Type, true
 	}
 	_, t, err := e.opener.Reopen(buf[:0], r)
@@ -44,7 +47,7 @@ func (e *Engine) receiveSealed(now time.Time, r Record, buf []byte) Result {
 	case err == record.ErrNoType:
 		return Result{Drop: DropMalformed}
 	case err != nil:
-		if e.hs != nil && (r.Type == wire.ContentHandshake || r.CID != nil) {
+		if e.hs != nil && (r.Type == wire.ContentHandshake || r.HasCID()) {
 			e.hs.unopened = true
 		}
 		return Result{Drop: DropForged}

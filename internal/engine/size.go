@@ -17,6 +17,10 @@ const sameSize = 1
 // less than any path of today needs.
 var sizes = [...]uint16{1200, 548, 256}
 
+// leastPiece is how many bytes of a message go into a datagram of their own, though it
+// gets longer than it should. A client's connection ID may leave no room for any.
+const leastPiece = wire.VerifyDataLen
+
 // mtu is the size in bytes of the largest datagram.
 func (e *Engine) mtu() int {
 	if e.size == 0 {
@@ -69,17 +73,9 @@ func (e *Engine) recordLen(m message, n int) int {
 	return e.overhead(m.epoch) + wire.HandshakeHeaderLen + n
 }
 
-// most is how many bytes of a message's body the only record of a datagram of so many
-// bytes holds. A client's connection ID may leave no room for a Finished, which goes
-// out in a longer datagram then.
+// most is how many bytes of a message's body one record holds in a datagram of so
+// many bytes.
 func (e *Engine) most(m message, size int) int {
-	const finished = 12
-	return max(e.room(m, size), finished)
-}
-
-// room is how many bytes of a message's body one record holds in so many bytes of a
-// datagram. It may be negative.
-func (e *Engine) room(m message, size int) int {
 	limit := e.limit
 	if m.epoch == 0 {
 		limit = e.plainLimit
@@ -93,9 +89,9 @@ func (e *Engine) cutLarge(m message, offset, used int) (n int, fits bool) {
 	if m.Type == changeCipherSpec {
 		return 0, used+e.recordLen(m, 0) <= e.cfg.MTU
 	}
-	left, room := len(m.Body)-offset, e.room(m, e.cfg.MTU-used)
+	left, room := len(m.Body)-offset, e.most(m, e.cfg.MTU-used)
 	if used == 0 {
-		room = e.most(m, e.cfg.MTU)
+		room = max(room, leastPiece)
 	}
 	if left > room && used > 0 {
 		const worthwhile = 64 // bytes of a fragment
@@ -118,7 +114,7 @@ func (e *Engine) recut(m message, at, offset int) (n int) {
 		if e.size == 0 || int(size) >= e.cfg.MTU || size < e.size {
 			continue
 		}
-		if most := e.most(m, int(size)); to-from > most {
+		if most := max(e.most(m, int(size)), leastPiece); to-from > most {
 			from += (offset - from) / most * most
 			to = min(to, from+most)
 		}

@@ -1,11 +1,10 @@
 // Package record protects and opens the records of one epoch (RFC 6347 section
-// 4.1, RFC 5246 section 6.2.3.3, RFC 9146 sections 4 and 5) and keeps the replay window (RFC 6347 section
-// 4.1.2.6). It appends to what the caller gives it and, but after a rest,
-// allocates nothing.
+// 4.1, RFC 5246 section 6.2.3.3, RFC 9146 sections 4 and 5, RFC 9147 section 4) and
+// keeps the replay window (RFC 6347 section 4.1.2.6). It appends to what the caller
+// gives it and, but after a rest, allocates nothing.
 package record
 
 import (
-	"bytes"
 	"crypto/cipher"
 	"encoding/binary"
 	"errors"
@@ -241,7 +240,7 @@ func (o *Opener) Newest(r wire.Record) bool { return r.Seq >= o.window.next }
 // Reopen is Open for a record that Open has opened before, or has still to.
 func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, wire.ContentType, error) {
 	most := wire.MaxPlaintext
-	if r.CID != nil {
+	if r.HasCID() {
 		most++ // the record's own type
 	}
 	length := len(r.Payload) - o.method.Overhead()
@@ -257,7 +256,7 @@ func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, wire.ContentType, er
 	o.setNonce(epochAndSeq)
 	explicit := o.method.ExplicitNonceLen()
 	copy(o.nonce[suite.NonceLen-explicit:], r.Payload[:explicit]) // the peer's choice, RFC 5288 section 3
-	if r.CID != nil {
+	if r.HasCID() {
 		return o.openCID(dst, r, epochAndSeq, length)
 	}
 	o.setAdditional(epochAndSeq, r.Type, r.Version, length)
@@ -272,15 +271,14 @@ func (o *Opener) Reopen(dst []byte, r wire.Record) ([]byte, wire.ContentType, er
 // and perhaps by zeros (RFC 9146 section 4).
 func (o *Opener) openCID(dst []byte, r wire.Record, epochAndSeq uint64, length int) ([]byte, wire.ContentType, error) {
 	dst, additional := behind(dst, len(r.Payload))
-	additional = appendAdditionalCID(additional, epochAndSeq, r.Version, r.CID, length)
+	additional = appendAdditionalCID(additional, epochAndSeq, r.Version, r.CID(), length)
 	out, err := o.aead.Open(dst, o.nonce[:], r.Payload[o.method.ExplicitNonceLen():], additional)
 	if err != nil {
 		return dst, 0, ErrForged
 	}
-	inner := bytes.TrimRight(out[len(dst):], "\x00")
-	if len(inner) == 0 || wire.ContentType(inner[len(inner)-1]) == wire.ContentCID {
+	content, t, ok := wire.SplitInnerPlaintext(out[len(dst):])
+	if !ok || t == wire.ContentCID {
 		return dst, 0, ErrNoType
 	}
-	last := len(inner) - 1
-	return out[:len(dst)+last], wire.ContentType(inner[last]), nil
+	return out[:len(dst)+len(content)], t, nil
 }

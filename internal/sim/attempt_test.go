@@ -88,7 +88,7 @@ func (a *attempt) seal(t wire.ContentType, content []byte) (b []byte, seq uint64
 
 // kind is the type of a sealed record of the client's.
 func (a *attempt) kind(r wire.Record) wire.ContentType {
-	if r.CID == nil {
+	if r.CID() == nil {
 		return r.Type
 	}
 	if t, ok := a.kinds[r.Seq]; ok {

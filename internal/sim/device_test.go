@@ -436,7 +436,7 @@ func (d *device) receive(p *parcel) {
 	var records []wire.Record
 	for b := p.b; len(b) > 0; {
 		r, rest, ok := wire.ParseRecord(b, len(d.a.c.CID))
-		if !ok || r.CID != nil && !d.owns(r.CID) {
+		if !ok || r.CID() != nil && !d.owns(r.CID()) {
 			break
 		}
 		b = rest

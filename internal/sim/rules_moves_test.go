@@ -31,12 +31,19 @@ type route struct {
 	taken     map[uint64]bool
 	maybe     map[uint64]bool // may have been taken
 
-	candidate netip.AddrPort // that the newest record is from; zero: none
-	unsure    bool           // it may be another, or none, or tabs say which
-	tabs      map[netip.AddrPort]*tab
-	ends      time.Duration           // when the candidate is none any more, since it has not answered; zero: never
-	asksNew   time.Duration           // when it is asked, at the latest
-	oldCookie *[8]byte                // of the challenge to the path
+	candidate  netip.AddrPort // that the newest record is from; zero: none
+	unsure     bool           // it may be another, or none, or tabs say which
+	tabs       map[netip.AddrPort]*tab
+	ends       time.Duration    // when the candidate is none any more, since it has not answered; zero: never
+	asksNew    time.Duration    // when it is asked, at the latest
+	oldCookie  *[8]byte         // of the challenge to the path
+	oldCookies map[[8]byte]bool // of all that were
+
+	// Of what was sent to the path and was too much for the candidate, the last goes there when
+	// it is proven.
+	holds     [][]byte
+	vague     bool                    // the last may be another
+	released  bool                    // it was sent
 	questions int                     // the client's challenges
 	answers   int                     // to them
 	since     time.Duration           // since when both are counted
@@ -44,6 +51,7 @@ type route struct {
 	must      netip.AddrPort          // to which it must
 	wants     netip.AddrPort          // that must be sent a challenge in this step
 	mixed     bool                    // several records came in this step
+	refused   bool                    // it has moved to nowhere, since too many are there
 	confirmed []told                  // what ConfirmAddr said in this step
 	asked     []pathAsked             // that came in this step
 	alone     bool                    // the next datagram need not go to the candidate too
@@ -53,6 +61,7 @@ type route struct {
 type tab struct {
 	received, sent int
 	charged        int  // sent, and what could not be
+	asked          bool // by the service
 	blurred        bool // the server may have fewer
 	challenges     []challenge
 }
@@ -161,7 +170,7 @@ func (l *ledger) recordsTo(b []byte) (all []wire.Record, ok bool) {
 // ours reports whether all connection IDs are of clients'.
 func (l *ledger) ours(all []wire.Record) bool {
 	for _, r := range all {
-		if r.CID != nil && !l.theirs[string(r.CID)] {
+		if r.CID() != nil && !l.theirs[string(r.CID())] {
 			return false
 		}
 	}
@@ -188,7 +197,7 @@ func (l *ledger) routed(as *association, e *dtlsserver.Event) {
 	l.given[string(as.cid)] = true
 	l.byCID[string(as.cid)] = as
 	high := max(int64(as.highest), int64(l.reached[string(as.cid)]))
-	as.route = &route{as: as, since: -time.Second, session: e.Session, path: e.Remote, low: -1, high: high, murky: high, taken: make(map[uint64]bool), maybe: make(map[uint64]bool), tabs: make(map[netip.AddrPort]*tab)}
+	as.route = &route{as: as, since: -time.Second, session: e.Session, path: e.Remote, low: -1, high: high, murky: high, taken: make(map[uint64]bool), maybe: make(map[uint64]bool), oldCookies: make(map[[8]byte]bool), tabs: make(map[netip.AddrPort]*tab)}
 	l.routes = append(l.routes, as.route)
 }
 
@@ -212,13 +221,13 @@ func (l *ledger) arriveCID(in *arrival, pl *place, all []wire.Record) {
 	const few = 8 // records, of which none is left out
 	var as *association
 	const major = 0xfe // of a version: else it is no record
-	first := all[0].CID
+	first := all[0].CID()
 	if all[0].Version>>8 != major {
 		return
 	}
 	for _, r := range all {
-		if r.CID != nil && l.living(r.CID) == nil { // it may be kept in a handshake
-			l.reached[string(r.CID)] = max(l.reached[string(r.CID)], r.Seq)
+		if r.CID() != nil && l.living(r.CID()) == nil { // it may be kept in a handshake
+			l.reached[string(r.CID())] = max(l.reached[string(r.CID())], r.Seq)
 		}
 	}
 	if first != nil {
@@ -233,13 +242,13 @@ func (l *ledger) arriveCID(in *arrival, pl *place, all []wire.Record) {
 	n := 0
 	for _, r := range all {
 		its := as
-		if first == nil && r.CID != nil { // it may be found by its address
-			its = l.living(r.CID)
+		if first == nil && r.CID() != nil { // it may be found by its address
+			its = l.living(r.CID())
 		}
-		if first != nil && !bytes.Equal(r.CID, first) || r.Version>>8 != major {
+		if first != nil && !bytes.Equal(r.CID(), first) || r.Version>>8 != major {
 			return // nothing is read behind it
 		}
-		if its == nil || r.CID == nil || its.route == nil {
+		if its == nil || r.CID() == nil || its.route == nil {
 			continue
 		}
 		if n++; n > 1 {
@@ -282,11 +291,9 @@ func (l *ledger) take(in *arrival, pl *place, as *association, r wire.Record, su
 	l.leadsTo(in, pl, as, r, t, sure)
 	var message *wire.PathMessage
 	if t == wire.ContentReturnRoutability && as.checks {
-		m, ok := wire.ParsePathMessage(content)
-		if !ok {
-			return
+		if m, ok := wire.ParsePathMessage(content); ok { // or else it is ignored
+			message = &m
 		}
-		message = &m
 	}
 	maybe := t == wire.ContentHandshake // it may be of no use
 	rt.cameFrom(l, pl.addr, len(r.Raw), newest, surelyNewest && !maybe, sure && !maybe, message)
@@ -313,52 +320,68 @@ func (l *ledger) leadsTo(in *arrival, pl *place, as *association, r wire.Record,
 func (rt *route) cameFrom(l *ledger, from netip.AddrPort, n int, newest, surelyNewest, sure bool, m *wire.PathMessage) {
 	move, now := l.w.server.ConnectionIDs.Move, l.w.now()
 	if m != nil && m.Type == wire.PathChallenge {
-		if now-rt.since >= time.Second {
+		if rt.questions == 0 || now-rt.since >= time.Second {
 			rt.since, rt.questions, rt.answers = now, 0, 0
 		}
 		rt.questions++
 		rt.asked = append(rt.asked, pathAsked{m.Cookie, from, n, sure && rt.questions <= mostPathAnswers, false})
 	}
-	if from == rt.path {
-		left := m != nil && rt.oldCookie != nil && m.Cookie == *rt.oldCookie
-		switch {
-		case !rt.candidate.IsValid() && !rt.unsure:
-		case rt.unsure && m != nil && m.Type == wire.PathDrop: // of a challenge that may be the last
-		case left && m.Type == wire.PathDrop && now < rt.asksNew:
-			rt.asksNew = now
-			rt.ends = now + mostChallenges*challengePause
-			rt.unsure = !sure
-		case left && m.Type == wire.PathDrop:
-			rt.unsure = l.w.late()
-		case surelyNewest || sure && left && m.Type == wire.PathResponse && now < rt.asksNew:
-			rt.forget()
-		case newest || left:
-			rt.unsure = true
-		}
-		return
-	}
-	if move == dtlsserver.MoveNever {
-		return
-	}
-	t := rt.tabs[from]
+	answersOld := m != nil && rt.oldCookie != nil && m.Cookie == *rt.oldCookie && !rt.unsure
+	perhaps := m != nil && rt.unsure && rt.oldCookies[m.Cookie] && m.Type != wire.PathChallenge
 	switch {
+	case answersOld && m.Type == wire.PathResponse && sure: // it is where it was
+		rt.forget()
+	case answersOld && m.Type == wire.PathResponse:
+		rt.unsure = true
+	case perhaps:
+		if t := rt.tabs[from]; t != nil {
+			t.received += n
+		} else if newest && from != rt.path {
+			rt.tabs[from] = &tab{received: n, blurred: true}
+		}
+	case from == rt.path:
+		rt.cameFromPath(l, newest, surelyNewest, sure, answersOld && m.Type == wire.PathDrop)
 	case move == dtlsserver.MoveAtOnce:
 		if newest {
-			rt.allow(from)
+			l.mayMove(rt, from, surelyNewest)
 		}
-		if surelyNewest {
-			rt.must = from
-		}
-		return
-	case t != nil && (rt.candidate == from || rt.unsure):
+	case move == dtlsserver.MoveWhenProven:
+		rt.cameFromElsewhere(l, from, n, newest, surelyNewest, sure)
+		rt.proven(l, from, sure, m)
+	}
+}
+
+// cameFromPath notes a record from the address where the session is, which may say that
+// the peer has left.
+func (rt *route) cameFromPath(l *ledger, newest, surelyNewest, sure, left bool) {
+	now := l.w.now()
+	switch {
+	case !rt.candidate.IsValid() && !rt.unsure:
+	case left && now < rt.asksNew:
+		rt.asksNew, rt.unsure = now, !sure
+	case left:
+		rt.unsure = l.w.late()
+	case surelyNewest:
+		rt.forget()
+	case newest:
+		rt.unsure, rt.ends = true, 0
+	}
+}
+
+// cameFromElsewhere notes a record from another address, which is the candidate, or
+// becomes it.
+func (rt *route) cameFromElsewhere(l *ledger, from netip.AddrPort, n int, newest, surelyNewest, sure bool) {
+	t := rt.tabs[from]
+	switch {
+	case t != nil:
 		t.received += n
 		t.blurred = t.blurred || !sure
 		if surelyNewest && rt.unsure {
-			old := rt.oldCookie
+			old, holds := rt.oldCookie, rt.holds
 			rt.forget()
 			t.blurred = true
 			rt.begins(l, from, t)
-			rt.oldCookie = old
+			rt.oldCookie, rt.holds, rt.vague = old, holds, true
 			rt.wants, rt.unsure = netip.AddrPort{}, rt.as.checks // whose check may have begun before
 		}
 	case surelyNewest:
@@ -368,14 +391,37 @@ func (rt *route) cameFrom(l *ledger, from netip.AddrPort, n int, newest, surelyN
 		rt.tabs[from] = &tab{received: n, blurred: true}
 		rt.unsure, rt.ends = true, 0
 	}
-	if t := rt.tabs[from]; m != nil && m.Type == wire.PathResponse && t != nil {
-		for _, c := range t.challenges {
-			if c.cookie == m.Cookie {
-				rt.allow(from)
-				if sure && !rt.unsure && now < rt.ends {
-					rt.must = from
-				}
-			}
+}
+
+// proven notes that a message about a path may prove the candidate.
+func (rt *route) proven(l *ledger, from netip.AddrPort, sure bool, m *wire.PathMessage) {
+	t := rt.tabs[from]
+	if m == nil || m.Type != wire.PathResponse || t == nil {
+		return
+	}
+	for _, c := range t.challenges {
+		if c.cookie == m.Cookie {
+			l.mayMove(rt, from, sure && !rt.unsure)
+			return
+		}
+	}
+}
+
+// mayMove notes that a session may move to an address, or must, if there is room.
+func (l *ledger) mayMove(rt *route, to netip.AddrPort, must bool) {
+	most := l.w.server.MaxSessionsPerSource
+	switch crowded := most > 0 && sourceOf(to.Addr()) != sourceOf(rt.path.Addr()) && l.openAt(sourceOf(to.Addr())) >= most; {
+	case most > 0 && (l.w.has(slowHandler) || rt.mixed): // it is not known who is where
+		rt.allow(to)
+		rt.unsure, rt.ends = true, 0
+	case crowded && must:
+		rt.refused = true
+	case crowded:
+		rt.unsure, rt.ends = true, 0
+	default:
+		rt.allow(to)
+		if must {
+			rt.must = to
 		}
 	}
 }
@@ -398,7 +444,6 @@ func (rt *route) begins(l *ledger, from netip.AddrPort, t *tab) {
 	if l.w.server.ConnectionIDs.EnhancedCheck {
 		rt.asksNew, rt.wants = now+challengePause, rt.path
 	}
-	rt.ends = rt.asksNew + mostChallenges*challengePause
 	if rt.wants == from && rt.pathLen() > mostAmplified*t.received {
 		rt.wants = netip.AddrPort{}
 	}
@@ -407,6 +452,7 @@ func (rt *route) begins(l *ledger, from netip.AddrPort, t *tab) {
 // forget lets go of the candidate.
 func (rt *route) forget() {
 	rt.candidate, rt.unsure, rt.oldCookie, rt.ends, rt.wants = netip.AddrPort{}, false, nil, 0, netip.AddrPort{}
+	rt.holds, rt.vague, rt.released = nil, false, false
 	clear(rt.tabs)
 }
 
@@ -433,20 +479,50 @@ func (l *ledger) way(rt *route, out, next *packet, twin bool, t wire.ContentType
 		l.ofPath(rt, out, content)
 		return
 	}
+	echo := !twin && t == wire.ContentApplicationData && bytes.HasPrefix(content, []byte("echo "))
+	if t := rt.tabs[to]; t != nil && echo {
+		t.asked = true
+	}
 	if !twin && (to == rt.path || rt.allowed[to]) {
 		l.both(rt, out, next)
 		return
 	}
-	if !twin && !(t == wire.ContentApplicationData && bytes.HasPrefix(content, []byte("echo "))) {
+	if !twin && !echo {
 		l.violate("writes", d, "sent to the candidate %v only, not to %v: %d bytes of type %d", to, rt.path, len(content), t)
 	}
 	l.charge(rt, out)
 }
 
+// holdsBack reports whether a datagram has waited for its session to move to where it is
+// sent now.
+func (l *ledger) holdsBack(out *packet) bool {
+	for _, rt := range l.routes {
+		if !rt.allowed[out.remote] || rt.released {
+			continue
+		}
+		for i, b := range rt.holds {
+			if bytes.Equal(b, out.b) {
+				if i < len(rt.holds)-1 && !rt.vague {
+					l.violate("writes", deviceOf(rt.as.attempt), "not the last that was too much for %v is sent there", out.remote)
+				}
+				rt.released = true
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // both judges whether a message goes to the candidate too.
 func (l *ledger) both(rt *route, out, next *packet) {
+	const longest = 1500 // bytes that wait
+	twin := next != nil && next.remote != out.remote && bytes.Equal(next.b, out.b)
+	if rt.as.checks && !twin && out.remote == rt.path && (rt.candidate.IsValid() || rt.unsure) && len(out.b) <= longest {
+		rt.holds = append(rt.holds, out.b)
+		rt.vague = rt.unsure || rt.mixed || len(rt.allowed) > 0
+	}
 	t := rt.tabs[rt.candidate]
-	if t == nil || rt.unsure || rt.mixed || len(rt.allowed) > 0 || t.blurred || t.charged+len(out.b) > mostAmplified*t.received {
+	if t == nil || rt.unsure || rt.mixed || rt.refused || len(rt.allowed) > 0 || t.blurred || t.charged+len(out.b) > mostAmplified*t.received {
 		return
 	}
 	if next == nil || next.remote != rt.candidate || !bytes.Equal(next.b, out.b) {
@@ -495,6 +571,7 @@ func (l *ledger) ofPath(rt *route, out *packet, content []byte) {
 			l.violate("challenges", d, "asks at %v, where it is", rt.path)
 		}
 		rt.oldCookie = &m.Cookie
+		rt.oldCookies[m.Cookie] = true
 		return
 	}
 	l.charge(rt, out)
@@ -512,6 +589,9 @@ func (l *ledger) ofPath(rt *route, out *packet, content []byte) {
 		l.violate("challenges", d, "asks %v before %v could answer", out.remote, rt.path)
 	}
 	t.challenges = append(t.challenges, challenge{m.Cookie, now})
+	if len(t.challenges) == mostChallenges && !rt.unsure {
+		rt.ends = now + challengePause
+	}
 }
 
 // pathAnswer judges the answer to a challenge of the client's.
@@ -555,11 +635,8 @@ func (l *ledger) confirms(said []told) {
 			continue
 		}
 		rt := as.route
-		if rt.candidate == t.confirm || rt.unsure && rt.tabs[t.confirm] != nil {
-			rt.allow(t.confirm)
-			if !rt.unsure && !rt.mixed {
-				rt.must = t.confirm
-			}
+		if tab := rt.tabs[t.confirm]; tab != nil && (tab.asked || rt.mixed) && (rt.candidate == t.confirm || rt.unsure) {
+			l.mayMove(rt, t.confirm, !rt.unsure && !rt.mixed)
 		}
 	}
 }
@@ -578,6 +655,9 @@ func (l *ledger) moved(e *dtlsserver.Event) {
 		l.violate("moves", deviceOf(as.attempt), "moves from %v to %v, and was at %v", e.PreviousRemote, e.Remote, rt.path)
 	case !rt.allowed[e.Remote]:
 		l.violate("moves", deviceOf(as.attempt), "moves from %v to %v, which is not proven", e.PreviousRemote, e.Remote)
+	}
+	if n := len(rt.holds); n > 0 && !rt.released && !rt.vague && !rt.unsure && !rt.mixed {
+		l.violate("writes", deviceOf(as.attempt), "%d bytes wait for %v to be proven, and are not sent", len(rt.holds[n-1]), e.Remote)
 	}
 	rt.forget()
 	rt.path, rt.moved, as.place = e.Remote, true, l.place(e.Remote)
@@ -619,7 +699,10 @@ func (l *ledger) checkRoutes() {
 
 func (l *ledger) checkRoute(rt *route) {
 	d := deviceOf(rt.as.attempt)
-	l.expire(rt)
+	if l.expire(rt); rt.refused {
+		rt.forget()
+		rt.refused = false
+	}
 	if remote := rt.session.RemoteAddr(); remote != rt.path {
 		l.violate("moves", d, "RemoteAddr is %v, and events say %v", remote, rt.path)
 	}
@@ -643,8 +726,25 @@ func (l *ledger) checkRoute(rt *route) {
 	if rt.wants.IsValid() && !rt.unsure && !rt.mixed {
 		l.violate("challenges", d, "%v is not asked, though %v is a candidate", rt.wants, rt.candidate)
 	}
+	l.checkAsked(rt)
 	for _, q := range rt.asked {
 		l.checkAnswer(rt, q)
+	}
+}
+
+// checkAsked judges whether the candidate was asked when its time had come, as far as
+// what had come from there allowed.
+func (l *ledger) checkAsked(rt *route) {
+	t := rt.tabs[rt.candidate]
+	if t == nil || !rt.as.checks || rt.unsure || rt.mixed || t.blurred || l.w.late() || len(t.challenges) == mostChallenges {
+		return
+	}
+	due := rt.asksNew
+	if n := len(t.challenges); n > 0 {
+		due = t.challenges[n-1].at + challengePause
+	}
+	if l.w.now() > due && t.charged+rt.pathLen() <= mostAmplified*t.received {
+		l.violate("challenges", deviceOf(rt.as.attempt), "%v is not asked for the %dth time, since %v", rt.candidate, len(t.challenges)+1, due)
 	}
 }
 
@@ -785,4 +885,14 @@ func (l *ledger) checkSources() {
 		}
 	}
 	l.newcomers, l.gaveWay = nil, 0
+}
+
+// plainTo notes a datagram in plaintext, or of no session that is open, which may be of the
+// last flight of a session there.
+func (l *ledger) plainTo(out *packet) {
+	for _, rt := range l.routes {
+		if rt.path == out.remote && (rt.candidate.IsValid() || rt.unsure) {
+			rt.holds, rt.vague = append(rt.holds, out.b), true
+		}
+	}
 }

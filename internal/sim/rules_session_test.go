@@ -74,7 +74,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 // elsewhere reports whether a sealed record is judged by its connection ID, or is for no
 // session, for the want of one, or because of it.
 func (l *ledger) elsewhere(as **association, r wire.Record) bool {
-	return r.CID != nil && (l.living(r.CID) != nil || *as != nil) || r.CID == nil && *as != nil && (*as).cid != nil
+	return r.CID() != nil && (l.living(r.CID()) != nil || *as != nil) || r.CID() == nil && *as != nil && (*as).cid != nil
 }
 
 // windowSize is that of the replay window (RFC 6347 section 4.1.2.6).
@@ -214,6 +214,11 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 		l.violate("moves", deviceOf(as.attempt), "closed at %v, and it was at %v", e.Remote, as.route.path)
 	}
 	l.place(e.Remote).last = l.w.now()
+	if as.route != nil {
+		for addr := range as.route.tabs {
+			l.place(addr).last = l.w.now()
+		}
+	}
 	as.endedAt, as.endedOn = l.w.now(), l.w.conn
 	switch {
 	case errors.Is(e.Err, dtlsserver.ErrServerClosed), errors.Is(e.Err, dtlsserver.ErrSessionClosed), errors.Is(e.Err, dtlsserver.ErrIdleTimeout),

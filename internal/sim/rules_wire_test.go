@@ -100,7 +100,7 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 		switch {
 		case i == 0 && r.Epoch == 0 && r.Type == wire.ContentHandshake:
 			l.arriveHello(&in, pl, all)
-		case r.Epoch == 1 && (r.Type == wire.ContentHandshake || r.CID != nil) && (!p.genuine || p.attempt == nil || p.attempt.d == nil):
+		case r.Epoch == 1 && (r.Type == wire.ContentHandshake || r.CID() != nil) && (!p.genuine || p.attempt == nil || p.attempt.d == nil):
 			l.source(p.from.Addr()).suspect = true
 		}
 		if r.Epoch > 0 && !p.genuine {
@@ -188,6 +188,10 @@ func (l *ledger) sent(s *stimulus, in *arrival, out, next *packet) {
 			return
 		}
 	}
+	if l.holdsBack(out) {
+		l.twin = twin{}
+		return
+	}
 	pl := l.place(out.remote)
 	l.twin = twin{out: out}
 	all, ok := l.recordsTo(out.b)
@@ -202,7 +206,9 @@ func (l *ledger) sent(s *stimulus, in *arrival, out, next *packet) {
 			l.sentSealed(in, pl, r)
 		}
 	}
-	if l.twin.route != nil {
+	if l.twin.route == nil {
+		l.plainTo(out)
+	} else {
 		l.way(l.twin.route, out, next, false, l.twin.t, l.twin.content)
 	}
 }
@@ -472,8 +478,8 @@ func (l *ledger) sentSealed(in *arrival, pl *place, r wire.Record) {
 		}
 	}
 	if h := as.hello; h.whole && h.offer.known {
-		if with := h.cid != nil && len(h.offer.cid) > 0; with != (r.CID != nil) || with && !bytes.Equal(r.CID, h.offer.cid) {
-			l.violate("cids", deviceOf(as.attempt), "a record has the connection ID %x, not %x", r.CID, h.offer.cid)
+		if with := h.cid != nil && len(h.offer.cid) > 0; with != (r.CID() != nil) || with && !bytes.Equal(r.CID(), h.offer.cid) {
+			l.violate("cids", deviceOf(as.attempt), "a record has the connection ID %x, not %x", r.CID(), h.offer.cid)
 		}
 	}
 	l.twin.route, l.twin.t, l.twin.content = as.route, t, content

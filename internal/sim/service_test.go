@@ -134,7 +134,11 @@ func (s *service) confirm(session *dtlsserver.Session, plain []byte) {
 		return
 	}
 	candidate, ok := session.CandidateAddr()
-	if s.e.chance(0.05) { // which it may not do: it is no candidate
+	if ok && s.e.chance(0.05) { // which it may not do: it has not asked
+		s.tell(told{session: session, confirm: candidate, confirmed: session.ConfirmAddr(candidate)})
+		return
+	}
+	if s.e.chance(0.05) { // nor this: it is no candidate
 		elsewhere := netip.AddrPortFrom(session.RemoteAddr().Addr(), session.RemoteAddr().Port()^1)
 		s.tell(told{session: session, confirm: elsewhere, confirmed: session.ConfirmAddr(elsewhere)})
 	}
@@ -143,7 +147,7 @@ func (s *service) confirm(session *dtlsserver.Session, plain []byte) {
 	}
 	p := probe{candidate, fmt.Sprintf("%08x", s.e.below(1<<32))}
 	s.probes[session] = p
-	if _, err := session.WriteCandidate([]byte("echo " + p.nonce)); err == nil {
+	if _, err := session.WriteCandidate(candidate, []byte("echo "+p.nonce)); err == nil {
 		s.wroteOne()
 	}
 }

@@ -106,8 +106,8 @@ func describeRecord(r wire.Record) string {
 			sealed = fmt.Sprintf("epoch %d ", r.Epoch)
 		}
 	}
-	if r.CID != nil {
-		sealed += fmt.Sprintf("for %x ", r.CID[:min(4, len(r.CID))])
+	if r.CID() != nil {
+		sealed += fmt.Sprintf("for %x ", r.CID()[:min(4, len(r.CID()))])
 	}
 	switch r.Type {
 	case wire.ContentChangeCipherSpec:

@@ -78,17 +78,17 @@ func (at *attackers) track(c *choices) {
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 	switch c.below(9) {
 	case 0: // forged
-		at.send(from, join(wire.AppendRecordHeaderCID(nil, r.Version, 1, seq, r.CID, len(forged)), forged))
+		at.send(from, join(wire.AppendRecordHeaderCID(nil, r.Version, 1, seq, r.CID(), len(forged)), forged))
 	case 1: // without its connection ID
 		at.send(from, join(wire.AppendRecordHeader(nil, wire.ContentApplicationData, r.Version, 1, r.Seq, len(r.Payload)), r.Payload))
 	case 2: // in plaintext
-		at.send(from, join(wire.AppendRecordHeaderCID(nil, r.Version, 0, seq, r.CID, len(forged)), forged))
+		at.send(from, join(wire.AppendRecordHeaderCID(nil, r.Version, 0, seq, r.CID(), len(forged)), forged))
 	case 3: // with another one
-		cid := bytes.Clone(r.CID)
+		cid := bytes.Clone(r.CID())
 		cid[c.below(len(cid))] ^= byte(1 + c.below(255))
 		at.send(from, join(wire.AppendRecordHeaderCID(nil, r.Version, 1, r.Seq, cid, len(r.Payload)), r.Payload))
 	case 4: // with another sequence number
-		at.send(from, join(wire.AppendRecordHeaderCID(nil, r.Version, 1, seq+1, r.CID, len(r.Payload)), r.Payload))
+		at.send(from, join(wire.AppendRecordHeaderCID(nil, r.Version, 1, seq+1, r.CID(), len(r.Payload)), r.Payload))
 	case 5: // again
 		at.send(from, p.b)
 	case 6, 7: // and another's, or the same one's

@@ -1,6 +1,8 @@
-// Package suite holds the cipher suites of the server and the key schedule of
-// TLS 1.2: the PRF, the master secret, the key block and verify_data
-// (RFC 5246 sections 5, 6.3, 7.4.9 and 8.1; RFC 4279; RFC 7627).
+// Package suite holds the cipher suites of the server and the key schedules: that
+// of TLS 1.2 with the PRF, the master secret, the key block and verify_data
+// (RFC 5246 sections 5, 6.3, 7.4.9 and 8.1; RFC 4279; RFC 7627), and that of
+// DTLS 1.3 (RFC 8446 section 7.1, RFC 9147). What is of 1.3 alone has 13 in its
+// name or in that of its file.
 //
 // Every suite is an AEAD (RFC 5116): GCM (RFC 5487), CCM and CCM_8 (RFC 6655)
 // and ChaCha20-Poly1305 (RFC 7905). There is no CBC.

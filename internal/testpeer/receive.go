@@ -41,11 +41,11 @@ func (c *Client) Receive(datagram []byte) error {
 
 func (c *Client) receiveRecord(r wire.Record) error {
 	content, t := r.Payload, r.Type
-	if withCID := len(c.CID) > 0 && c.ServerCID != nil; r.Sealed() && (r.CID != nil) != withCID {
+	if withCID := len(c.CID) > 0 && c.ServerCID != nil; r.Sealed() && r.HasCID() != withCID {
 		return ErrConnectionID
 	}
 	if r.Sealed() {
-		if !bytes.Equal(r.CID, c.CID) && r.CID != nil {
+		if r.HasCID() && !bytes.Equal(r.CID(), c.CID) {
 			return ErrConnectionID
 		}
 		if !c.keyed && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {
@@ -240,7 +240,7 @@ func (c *Client) receiveConnectionID(h *ServerHello) error {
 	case len(data) < 2 || len(data) != 1+int(data[0]):
 		return errors.New("malformed connection_id")
 	}
-	c.ServerCID = data[1:]
+	c.ServerCID = bytes.Clone(data[1:]) // which outlives the datagram
 	return nil
 }
 

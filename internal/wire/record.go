@@ -1,7 +1,9 @@
-// Package wire reads and writes the bytes of DTLS 1.2: records (RFC 6347
-// section 4.1, RFC 9146 section 4), handshake fragments (section 4.2.2), the messages a server
-// receives and sends (RFC 5246 section 7.4, RFC 4279), their extensions and
-// alerts. It parses and appends; it holds no policy, no keys and no state.
+// Package wire reads and writes the bytes of DTLS 1.2 and 1.3: records (RFC 6347
+// section 4.1, RFC 9146 section 4, RFC 9147 section 4), handshake fragments (RFC 6347
+// section 4.2.2), the messages a server receives and sends (RFC 5246 section 7.4, RFC
+// 4279, RFC 8446 section 4), their extensions, alerts and acknowledgments. It parses and
+// appends; it holds no policy, no keys and no state. Where the two versions differ, the
+// names of 1.3 end in 13.
 //
 // Parsers return false for anything that is not exactly the structure they
 // name. What they return aliases their input.
@@ -53,9 +55,21 @@ type Record struct {
 	Version uint16
 	Epoch   uint16
 	Seq     uint64 // 48 bits
-	CID     []byte // not nil, though perhaps empty: the record is of ContentCID
 	Raw     []byte // the whole record, header included
 	Payload []byte // what follows the header
+}
+
+// HasCID reports whether a record has a connection ID, which may be empty.
+func (r *Record) HasCID() bool { return r.Type == ContentCID }
+
+// CID returns the connection ID of a record, or nil if it has none.
+func (r *Record) CID() []byte {
+	if !r.HasCID() {
+		return nil
+	}
+	const lengthLen = 2
+	end := len(r.Raw) - len(r.Payload) - lengthLen
+	return r.Raw[cidAt:end:end]
 }
 
 // Sealed reports whether a record is of an epoch with keys.
@@ -65,15 +79,12 @@ func (r *Record) Sealed() bool { return r.Epoch > 0 }
 // version is accepted; the length must lie within the datagram. A connection ID has
 // cidLen bytes, which no header says.
 func ParseRecord(datagram []byte, cidLen int) (r Record, rest []byte, ok bool) {
-	if len(datagram) < RecordHeaderLen {
-		return Record{}, nil, false
-	}
 	head := RecordHeaderLen
-	if ContentType(datagram[0]) == ContentCID {
-		if head += cidLen; len(datagram) < head {
-			return Record{}, nil, false
-		}
-		r.CID = datagram[cidAt : head-2 : head-2]
+	if len(datagram) > 0 && ContentType(datagram[0]) == ContentCID {
+		head += cidLen
+	}
+	if len(datagram) < head {
+		return Record{}, nil, false
 	}
 	end := head + int(binary.BigEndian.Uint16(datagram[head-2:]))
 	if len(datagram) < end {

@@ -17,7 +17,12 @@ import (
 // recordedHellos are the datagrams of each recorded hello, by file name.
 func recordedHellos(tb testing.TB) map[string][][]byte {
 	tb.Helper()
-	files, err := filepath.Glob("testdata/hellos/*.hex")
+	return recordingsIn(tb, "testdata/hellos")
+}
+
+func recordingsIn(tb testing.TB, dir string) map[string][][]byte {
+	tb.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.hex"))
 	if err != nil || len(files) == 0 {
 		tb.Fatalf("no recordings: %v", err)
 	}

@@ -1,7 +1,7 @@
 /*
  * What the clients in C share. A client is called with
  *
- *     PORT psk|certificate CAFILE CONNECTIONS SECONDS
+ *     PORT psk|certificate CAFILE CONNECTIONS SECONDS [MOVES CIDLENGTH]
  *
  * and connects to 127.0.0.1 so often, each time from a new socket, from the
  * second time on with the session of the time before. With pre-shared keys it
@@ -10,6 +10,11 @@
  * prints it behind "full" or "resumed". It ends with status 0 after the last
  * answer, with 1 and the reason when something has failed, and by itself after
  * SECONDS whatever happens.
+ *
+ * With MOVES, if it is made for that, it has a connection ID of CIDLENGTH bytes
+ * and sends so many messages in each connection, each from another port, where it
+ * waits for its echo. It prints behind "full" or "resumed" how often it has moved
+ * and how long the server's connection ID is.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,7 +36,7 @@ static const unsigned char psk_key[] = {0x1a, 0x2b, 0x3c, 0x4d, 0x5e, 0x6f};
 static const char message[] = "hello";
 
 static const char *port, *ca_file;
-static int with_psk, connections, connection;
+static int with_psk, connections, connection, moves, cid_length;
 static long long deadline; /* ms */
 
 static long long now_ms(void)
@@ -84,6 +89,29 @@ static int dial(void)
 	return fd;
 }
 
+/* move returns another socket as dial does, and closes the one before it, unless
+ * that is the connection's first one: as the server may still write to that, its
+ * port must not become somebody else's. */
+__attribute__((unused)) static int move(int fd, int first)
+{
+	int other = dial();
+	if (fd != first)
+		close(fd);
+	return other;
+}
+
+/* nth_message writes the text for a move, and returns its length. */
+__attribute__((unused)) static int nth_message(char *text, int size, int n)
+{
+	return snprintf(text, size, "message %d of connection %d, from a port of its own", n, connection);
+}
+
+/* moved prints what has come of the moves. */
+__attribute__((unused)) static void moved(int resumed, int server_cid_length)
+{
+	printf("%s %d moves, a connection ID of %d bytes\n", resumed ? "resumed" : "full", moves, server_cid_length);
+}
+
 /* too_late ends the client inside a call that waits for longer. */
 static void too_late(int signal)
 {
@@ -105,8 +133,8 @@ static void connect_once(int fd);
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (argc != 6) {
-		fprintf(stderr, "usage: %s PORT psk|certificate CAFILE CONNECTIONS SECONDS\n", argv[0]);
+	if (argc != 6 && argc != 8) {
+		fprintf(stderr, "usage: %s PORT psk|certificate CAFILE CONNECTIONS SECONDS [MOVES CIDLENGTH]\n", argv[0]);
 		return 2;
 	}
 	port = argv[1];
@@ -114,6 +142,10 @@ int main(int argc, char **argv)
 	ca_file = argv[3];
 	connections = atoi(argv[4]);
 	deadline = now_ms() + atoi(argv[5]) * 1000LL;
+	if (argc == 8) {
+		moves = atoi(argv[6]);
+		cid_length = atoi(argv[7]);
+	}
 	signal(SIGALRM, too_late);
 	alarm(atoi(argv[5]) + 1);
 	set_up();

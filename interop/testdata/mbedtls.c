@@ -1,11 +1,19 @@
-/* A client made of mbedTLS 2.28: see client.h. */
+/* A client made of mbedTLS 2.28, or of 3.6 with connection IDs: see client.h. */
 #include "client.h"
+
+#define MBEDTLS_ALLOW_PRIVATE_ACCESS /* to master secrets, in 3.6 */
 
 #include <mbedtls/ctr_drbg.h>
 #include <mbedtls/entropy.h>
 #include <mbedtls/net_sockets.h>
 #include <mbedtls/ssl.h>
 #include <mbedtls/timing.h>
+#include <mbedtls/version.h>
+
+/* Those of 2.28, if it is built with any, are a draft's. */
+#if MBEDTLS_VERSION_MAJOR >= 3
+#define WITH_CID
+#endif
 
 /* A handshake has less than 20 steps, and some of them are repeated. */
 #define MOST_STEPS 100
@@ -52,6 +60,73 @@ static void again(int result, const char *what)
 		fail("%s: -0x%04x", what, -result);
 }
 
+/* write_all and read_some send a message, and receive one. */
+static void write_all(mbedtls_ssl_context *ssl, const char *text, int n)
+{
+	int r;
+	while ((r = mbedtls_ssl_write(ssl, (const unsigned char *)text, n)) <= 0)
+		again(r, "write");
+	if (r != n)
+		fail("write: %d of %d bytes", r, n);
+}
+
+static int read_some(mbedtls_ssl_context *ssl, char *text, int size)
+{
+	int r;
+	while ((r = mbedtls_ssl_read(ssl, (unsigned char *)text, size)) <= 0)
+		again(r, "no answer");
+	return r;
+}
+
+/* use_cid has the client offer a connection ID. */
+static void use_cid(mbedtls_ssl_context *ssl)
+{
+#ifdef WITH_CID
+	unsigned char cid[MBEDTLS_SSL_CID_IN_LEN_MAX];
+	check(cid_length > (int)sizeof cid, "length of the connection ID");
+	check(mbedtls_ctr_drbg_random(&drbg, cid, cid_length), "mbedtls_ctr_drbg_random");
+	check(mbedtls_ssl_conf_cid(&conf, cid_length, MBEDTLS_SSL_UNEXPECTED_CID_FAIL), "mbedtls_ssl_conf_cid");
+	check(mbedtls_ssl_set_cid(ssl, MBEDTLS_SSL_CID_ENABLED, cid, cid_length), "mbedtls_ssl_set_cid");
+#else
+	(void)ssl;
+	fail("it has no connection IDs");
+#endif
+}
+
+/* server_cid_length is how long the server's connection ID is, or -1 if there are
+ * none in the connection. */
+static int server_cid_length(mbedtls_ssl_context *ssl)
+{
+	int enabled = 0;
+	size_t n = 0;
+#ifdef WITH_CID
+	unsigned char cid[MBEDTLS_SSL_CID_OUT_LEN_MAX];
+	check(mbedtls_ssl_get_peer_cid(ssl, &enabled, cid, &n), "mbedtls_ssl_get_peer_cid");
+#else
+	(void)ssl;
+#endif
+	return enabled ? (int)n : -1;
+}
+
+/* move_on has messages echoed, each from another port. */
+static void move_on(mbedtls_ssl_context *ssl, mbedtls_net_context *net)
+{
+	int first = net->fd;
+	for (int i = 1; i <= moves; i++) {
+		char text[100], echo[200];
+		int n = nth_message(text, sizeof text, i);
+		net->fd = move(net->fd, first);
+		mbedtls_net_set_block(net);
+		write_all(ssl, text, n);
+		int r = read_some(ssl, echo, sizeof echo);
+		if (r != n || memcmp(text, echo, n) != 0)
+			fail("the echo of \"%s\" is \"%.*s\"", text, r, echo);
+	}
+	mbedtls_ssl_close_notify(ssl); /* from the last port */
+	if (net->fd != first)
+		close(net->fd);
+}
+
 static void connect_once(int fd)
 {
 	mbedtls_net_context net = {.fd = fd};
@@ -64,6 +139,8 @@ static void connect_once(int fd)
 	check(mbedtls_ssl_set_hostname(&ssl, SERVER_NAME), "mbedtls_ssl_set_hostname");
 	mbedtls_ssl_set_timer_cb(&ssl, &timer, mbedtls_timing_set_delay, mbedtls_timing_get_delay);
 	mbedtls_ssl_set_bio(&ssl, &net, mbedtls_net_send, mbedtls_net_recv, mbedtls_net_recv_timeout);
+	if (moves > 0)
+		use_cid(&ssl);
 	if (connection > 1)
 		check(mbedtls_ssl_set_session(&ssl, &session), "mbedtls_ssl_set_session");
 	int r, steps = 0;
@@ -73,16 +150,21 @@ static void connect_once(int fd)
 		if ((r = mbedtls_ssl_handshake_step(&ssl)) != 0)
 			again(r, "handshake");
 	}
-	while ((r = mbedtls_ssl_write(&ssl, (const unsigned char *)message, strlen(message))) <= 0)
-		again(r, "write");
-	unsigned char answer[200];
-	while ((r = mbedtls_ssl_read(&ssl, answer, sizeof answer)) <= 0)
-		again(r, "no answer");
 	/* A resumed session has the master secret of the one before. */
-	answered(connection > 1 && memcmp(ssl.session->master, session.master, sizeof session.master) == 0, (char *)answer, r);
+	int resumed = connection > 1 && memcmp(ssl.session->master, session.master, sizeof session.master) == 0;
+	if (moves == 0) {
+		char answer[200];
+		write_all(&ssl, message, strlen(message));
+		answered(resumed, answer, read_some(&ssl, answer, sizeof answer));
+	}
 	mbedtls_ssl_session_free(&session);
 	mbedtls_ssl_session_init(&session);
 	check(mbedtls_ssl_get_session(&ssl, &session), "mbedtls_ssl_get_session");
-	mbedtls_ssl_close_notify(&ssl);
+	if (moves == 0) {
+		mbedtls_ssl_close_notify(&ssl);
+	} else {
+		move_on(&ssl, &net);
+		moved(resumed, server_cid_length(&ssl));
+	}
 	mbedtls_ssl_free(&ssl);
 }
