@@ -17,11 +17,12 @@ type attackers struct {
 	w    *world
 	seen []*parcel // to the server
 	keys int       // attempts with a key of their own
+	r    *choices  // of races
 }
 
 // attack schedules what attackers do.
 func (w *world) attack() {
-	w.attackers = &attackers{w: w}
+	w.attackers = &attackers{w: w, r: w.choices("race", 0)}
 	do := func(f feature, what func(c *choices)) {
 		c := w.choices(f.String()+" attack", 0)
 		rate := time.Duration(20+c.below(4000)) * time.Millisecond
@@ -55,12 +56,14 @@ func (w *world) attack() {
 	do(alter, at.alter)
 	do(halfOpen, at.halfOpen)
 	do(insider, at.insider)
+	do(tracks, at.track)
+	do(wanderer, at.wander)
 }
 
 // see is told of each datagram to the server, for those who see all.
 func (w *world) see(p *parcel) {
 	const most = 400
-	if at := w.attackers; at != nil && (w.has(replay) || w.has(alter)) && len(at.seen) < most {
+	if at := w.attackers; at != nil && (w.has(replay) || w.has(alter) || w.has(tracks)) && len(at.seen) < most {
 		at.seen = append(at.seen, p)
 	}
 }
@@ -144,7 +147,7 @@ func (at *attackers) own(c *choices, hear func(*parcel)) netip.AddrPort {
 // attempt makes an attempt of the attackers'.
 func (at *attackers) attempt(addr netip.AddrPort, identity string, key []byte) *attempt {
 	at.keys++
-	a := &attempt{w: at.w, n: at.keys, addr: addr, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool), strange: make(map[uint64]bool)}
+	a := newAttempt(at.w, at.keys, addr)
 	a.c = testpeer.New(identity, key, at.w.plan.seed<<32|1<<31|uint64(at.keys))
 	at.w.ledger.begin(a)
 	return a
@@ -182,7 +185,7 @@ func (at *attackers) replay(c *choices) {
 		return
 	}
 	p := at.seen[len(at.seen)-1-c.below(min(len(at.seen), 40))]
-	if from := at.anybody(c); from != p.from && c.chance(0.2) {
+	if from := at.anybody(c); from != p.from && c.chance(0.2) && at.late(p) {
 		at.send(from, p.b)
 		return
 	}
@@ -205,7 +208,7 @@ func (at *attackers) alter(c *choices) {
 // tell it from its client's, and a hello makes the server send the client a
 // cookie.
 func (at *attackers) harms(from netip.AddrPort, b []byte) {
-	all, _ := records(b)
+	all, _ := records(b, at.w.cidLen)
 	plain := false
 	for _, r := range all {
 		plain = plain || r.Epoch == 0 && (r.Type == wire.ContentHandshake || r.Type == wire.ContentAlert)
@@ -279,13 +282,15 @@ func (at *attackers) insider(c *choices) {
 
 // betray says in a session what no honest client does.
 func (at *attackers) betray(c *choices, a *attempt) {
-	sealed := func(t wire.ContentType, content []byte) { a.send(a.c.Sealed(t, content)) }
+	sealed := func(t wire.ContentType, content []byte) {
+		b, _ := a.seal(t, content)
+		a.send(b)
+	}
 	for range 1 + c.below(5) {
 		switch c.below(7) {
 		case 0:
-			b := a.c.Sealed(wire.ContentHandshake, testpeer.Message(wire.TypeClientHello, 0, a.c.HelloBody()))
-			r, _, _ := wire.ParseRecord(b, 0)
-			a.strange[r.Seq] = true
+			b, seq := a.seal(wire.ContentHandshake, testpeer.Message(wire.TypeClientHello, 0, a.c.HelloBody()))
+			a.strange[seq] = true
 			a.send(b)
 		case 1:
 			sealed(wire.ContentHandshake, a.c.FinishedMessage())

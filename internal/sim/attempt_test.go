@@ -53,19 +53,48 @@ type attempt struct {
 	left    bool
 
 	// What the ledger knows.
-	verified   time.Duration   // when its hello with a right cookie was at the server first; negative: never
-	verifiedIn int             // and the ledger's step
-	answeredIn int             // the step in which its ClientKeyExchange was at the server first; zero: never
-	stale      bool            // it took a flight that was sent before that: another handshake's
-	damaged    bool            // an attacker's datagram may have come in between
-	lost       bool            // there was no server, and its client does not repeat what it has said
-	refused    bool            // its alert that it does not trust the server was at the server
-	flights    int             // ServerHellos that the server made for it
-	pieces     int             // of that: ClientKeyExchange 1, ChangeCipherSpec 2, Finished 4
-	said       bool            // its Finished was sent
-	ends       map[uint64]bool // of them, those that must end the session
-	came       map[uint64]bool // sealed records of it, by sequence number
-	strange    map[uint64]bool // handshake messages in its session that are no Finished
+	verified   time.Duration               // when its hello with a right cookie was at the server first; negative: never
+	verifiedIn int                         // and the ledger's step
+	answeredIn int                         // the step in which its ClientKeyExchange was at the server first; zero: never
+	stale      bool                        // it took a flight that was sent before that: another handshake's
+	damaged    bool                        // an attacker's datagram may have come in between
+	lost       bool                        // there was no server, and its client does not repeat what it has said
+	refused    bool                        // its alert that it does not trust the server was at the server
+	flights    int                         // ServerHellos that the server made for it
+	pieces     int                         // of that: ClientKeyExchange 1, ChangeCipherSpec 2, Finished 4
+	said       bool                        // its Finished was sent
+	ends       map[uint64]bool             // of them, those that must end the session
+	came       map[uint64]bool             // sealed records of it, by sequence number
+	strange    map[uint64]bool             // handshake messages in its session that are no Finished
+	kinds      map[uint64]wire.ContentType // of sealed records that are no Finished, since the wire may not say it
+	asks       int                         // challenges of its own
+	askedFirst time.Duration               // when it sent the first request that has no answer yet
+}
+
+func newAttempt(w *world, n int, addr netip.AddrPort) *attempt {
+	return &attempt{
+		w: w, n: n, addr: addr, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool),
+		ends: make(map[uint64]bool), strange: make(map[uint64]bool), kinds: make(map[uint64]wire.ContentType),
+	}
+}
+
+// seal seals a record, and returns its sequence number.
+func (a *attempt) seal(t wire.ContentType, content []byte) (b []byte, seq uint64) {
+	b = a.c.Sealed(t, content)
+	r, _, _ := wire.ParseRecord(b, len(a.c.ServerCID))
+	a.kinds[r.Seq] = t
+	return b, r.Seq
+}
+
+// kind is the type of a sealed record of the client's.
+func (a *attempt) kind(r wire.Record) wire.ContentType {
+	if r.CID() == nil {
+		return r.Type
+	}
+	if t, ok := a.kinds[r.Seq]; ok {
+		return t
+	}
+	return wire.ContentHandshake
 }
 
 type inboxRecord struct {
@@ -226,7 +255,7 @@ func (a *attempt) take(in inboxRecord) error {
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, record.ErrForged), errors.Is(err, record.ErrReplayed), in.Epoch > 0 && a.phase != forFinished && a.phase != forFlight:
+	case errors.Is(err, record.ErrForged), errors.Is(err, record.ErrReplayed), errors.Is(err, testpeer.ErrConnectionID), in.Epoch > 0 && a.phase != forFinished && a.phase != forFlight:
 		return errNotForUs
 	case err.Error() == "sealed record before the keys":
 		return errNotForUs
@@ -262,7 +291,8 @@ func (a *attempt) takesOthers(in inboxRecord) bool {
 		left := a.answeredIn > 0 && a.answeredIn < in.parcel.step // the other handshake, which must be silent
 		return a.phase <= forFinished && !left && !a.w.ledger.complete(a, in.parcel.step)
 	}
-	return a.phase < forFinished && f.Type != wire.TypeHelloVerifyRequest && (a.verified < 0 || in.parcel.step < a.verifiedIn)
+	elsewhere := a.w.has(reusesPorts) && in.parcel.to != a.addr // where somebody else was
+	return a.phase < forFinished && f.Type != wire.TypeHelloVerifyRequest && (elsewhere || a.verified < 0 || in.parcel.step < a.verifiedIn)
 }
 
 // behind reports whether a record is of what answers a hello before the client's
@@ -301,6 +331,11 @@ func (a *attempt) react(in inboxRecord, newCookie bool) {
 		a.opened()
 	case a.phase == forFinished && repeated, a.phase == open && c.Resuming && repeated:
 		a.again() // RFC 6347 section 4.2.4: the server has not seen it
+	}
+	for len(c.Paths) > 0 {
+		m := c.Paths[0]
+		c.Paths = c.Paths[1:]
+		a.path(m, in.parcel.to)
 	}
 	for len(c.Data) > 0 && a.phase == open {
 		data := c.Data[0]
@@ -383,7 +418,8 @@ func (a *attempt) alert(alert wire.Alert, sealed bool) {
 	switch {
 	case a.phase == open && sealed && alert.Description == wire.AlertCloseNotify:
 		if !d.has(ignoresClose) {
-			a.send(a.c.Sealed(wire.ContentAlert, []byte{1, 0}))
+			b, _ := a.seal(wire.ContentAlert, []byte{1, 0})
+			a.send(b)
 		}
 		d.note("is told that the session is closed")
 		a.lose(d.pause)

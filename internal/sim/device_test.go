@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/tls"
 	"encoding/binary"
@@ -35,12 +36,16 @@ type device struct {
 	up, down time.Duration // delays of its path
 	limit    int           // bytes that its path carries; zero: any
 	mtu      int           // of the datagrams that it sends
+	cidLen   int           // of its connection IDs
 
 	host     netip.AddrPort // its own address
 	nat      bool           // it is behind the shared one
 	been     []string       // its addresses, as the server has seen them
 	mapped   netip.AddrPort // by which the server sees it; zero: not
 	lastUsed time.Duration
+	left     netip.AddrPort // where it was before it roamed, and still hears what comes
+	leftAt   time.Duration
+	changed  time.Duration // when it had another address last
 
 	attempts int
 	a        *attempt // nil: none
@@ -78,7 +83,7 @@ func (d *device) sharesIdentity() bool { return !suite.ByID(d.suites[0]).KeyExch
 func newDevice(w *world, id int) *device {
 	c := w.choices("device", id)
 	d := &device{w: w, id: id, r: w.choices("life", id)}
-	for t := range numTraits {
+	for t := range connectionID {
 		if c.chance(0.5) && w.drawn.traits.has(t) {
 			d.traits |= 1 << t
 		}
@@ -109,6 +114,13 @@ func newDevice(w *world, id int) *device {
 	d.bad = oneOf(c, 0, 0, 1, 2, 3, 4)
 	d.tiny = oneOf(c, 2, 3, 10, 30)
 	d.version = oneOf[uint16](w.choices("version", id), 0, 0, 0, 0xfefc, 0xfe00)
+	c2 := w.choices("connection ID", id)
+	for t := connectionID; t < numTraits; t++ {
+		if c2.chance(0.75) && w.drawn.traits.has(t) {
+			d.traits |= 1 << t
+		}
+	}
+	d.cidLen = oneOf(c2, 0, 0, 0, 1, 8, 8, 20, 255)
 	d.settle(slow, limit)
 	d.host = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(id >> 8), byte(id)}), 5000)
 	if c.chance(0.5) && w.has(ipv6) {
@@ -156,6 +168,15 @@ func (d *device) settle(slow time.Duration, limit int) {
 		d.up, d.down = slow, slow
 		d.giveUp = 60*time.Second + 6*slow
 	}
+	if !d.has(connectionID) {
+		drop(checksPaths, roams)
+	}
+	if !d.has(checksPaths) {
+		drop(asksPaths)
+	}
+	if d.has(narrowPath) { // which would lose its Finished
+		d.cidLen = min(d.cidLen, 20)
+	}
 	if d.has(neverRepeats) {
 		drop(fixedTimer, recordAnEvent) // nothing would make it take the second record of our last datagram
 	}
@@ -187,8 +208,7 @@ func (d *device) outside() netip.AddrPort {
 	if !d.mapped.IsValid() {
 		d.mapped = d.host
 		if d.nat {
-			w.ports++
-			d.mapped = netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), uint16(20000+w.ports))
+			d.mapped = w.network.port()
 		}
 		d.been = append(d.been, d.mapped.String()+" ", d.mapped.String()+":")
 		w.network.hosts[d.mapped] = func(p *parcel) { w.network.toDevice(d, p) }
@@ -203,7 +223,10 @@ func (d *device) outside() netip.AddrPort {
 func (d *device) unmap() {
 	if d.mapped.IsValid() {
 		delete(d.w.network.hosts, d.mapped)
-		d.mapped = netip.AddrPort{}
+		if d.nat {
+			d.w.network.free(d.mapped)
+		}
+		d.mapped, d.changed = netip.AddrPort{}, d.w.now()
 	}
 }
 
@@ -224,6 +247,50 @@ func (d *device) begin() {
 	if d.has(rebinds) {
 		d.w.after(d.r.span(time.Second, d.w.drawn.storm), d.rebind)
 	}
+	if d.has(roams) {
+		c := d.w.choices("roams", d.id)
+		d.w.after(c.span(time.Second, d.w.drawn.storm), func() { d.roam(c) })
+	}
+}
+
+// roam is the device's going to another network. For a while, it still hears what is
+// sent to its old address.
+func (d *device) roam(c *choices) {
+	w := d.w
+	switch inSession := d.a != nil && d.a.phase == open && d.old == nil && d.a.c.ServerCID != nil; {
+	case d.gone || w.now() > w.drawn.storm+calm*2/3:
+		return
+	case w.stormy() || inSession && !w.has(movesNever):
+		d.note("goes to another network")
+		d.leave()
+	}
+	w.after(c.span(2*time.Second, 30*time.Second), func() { d.roam(c) })
+}
+
+// leave leaves the device's address.
+func (d *device) leave() {
+	old := d.mapped
+	d.unmap()
+	if d.nat || !old.IsValid() {
+		return
+	}
+	d.left, d.leftAt = old, d.w.now()
+	d.w.network.hosts[old] = func(p *parcel) {
+		if p.b[4] > 0 { // of a session: flights of a handshake that it has left would mix with those of another
+			d.w.network.toDevice(d, p)
+		}
+	}
+	a := d.host.Addr().As16()
+	a[13] ^= 8 // of an IPv4 address, the second byte
+	d.host = netip.AddrPortFrom(netip.AddrFrom16(a).Unmap(), d.host.Port()+1)
+}
+
+// lingers is for how long a device hears what comes to the address that it has left.
+const lingers = 10 * time.Second
+
+// hears reports whether what is sent to an address reaches the device.
+func (d *device) hears(at netip.AddrPort) bool {
+	return at == d.mapped || at == d.left && d.w.now()-d.leftAt < lingers
 }
 
 // rebind is the NAT's giving it another port.
@@ -290,7 +357,8 @@ func (d *device) connect() {
 	d.attempts++
 	d.note("begins attempt %d", d.attempts)
 	d.outside()
-	a := &attempt{d: d, w: d.w, n: d.attempts, addr: d.mapped, verified: -1, sent: make(map[int]*request), bySeq: make(map[uint64]*request), came: make(map[uint64]bool), ends: make(map[uint64]bool), strange: make(map[uint64]bool)}
+	a := newAttempt(d.w, d.attempts, d.mapped)
+	a.d = d
 	c := testpeer.New(d.identity, d.key, d.w.plan.seed<<32|uint64(d.id)<<16|uint64(d.attempts))
 	a.c = c
 	c.Suites = d.suites
@@ -303,6 +371,13 @@ func (d *device) connect() {
 	}
 	c.Version = d.version
 	c.NoEMS = d.has(noEMS)
+	if d.has(connectionID) {
+		c.CID = make([]byte, d.cidLen)
+		for i, r := 0, d.w.choices("CID of attempt", d.id<<16|d.attempts); i < d.cidLen; i++ {
+			c.CID[i] = byte(r.below(256))
+		}
+		c.CheckPaths = d.has(checksPaths)
+	}
 	if d.has(onlyP256) {
 		c.Groups, c.Strict = []uint16{suite.GroupP256}, true
 	}
@@ -360,8 +435,8 @@ func (d *device) receive(p *parcel) {
 	}
 	var records []wire.Record
 	for b := p.b; len(b) > 0; {
-		r, rest, ok := wire.ParseRecord(b, 0)
-		if !ok {
+		r, rest, ok := wire.ParseRecord(b, len(d.a.c.CID))
+		if !ok || r.CID() != nil && !d.owns(r.CID()) {
 			break
 		}
 		b = rest
@@ -375,6 +450,11 @@ func (d *device) receive(p *parcel) {
 		a.inbox = append(a.inbox, inboxRecord{r, p})
 	}
 	a.read()
+}
+
+// owns reports whether a connection ID is the device's.
+func (d *device) owns(cid []byte) bool {
+	return bytes.Equal(cid, d.a.c.CID) || d.old != nil && bytes.Equal(cid, d.old.c.CID)
 }
 
 // calm is for how long after the storm devices begin anew.

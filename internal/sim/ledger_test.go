@@ -48,9 +48,24 @@ type ledger struct {
 	sessions map[*dtlsserver.Session]*association
 	resumed  map[string][]*association // by client random: with a ticket, not told yet
 	order    []*attempt
+	opens    int                      // sessions that have opened
 	randoms  map[string]bool          // of ServerHellos
 	masters  map[string]time.Duration // when the full handshakes of master secrets were complete
 	logged   []*association           // by lines of the key log, whose sessions are still to be told
+
+	theirs   map[string]bool           // connection IDs that clients have offered
+	given    map[string]bool           // connection IDs that the server has given
+	blurred  bool                      // it may have given more
+	begunAt  map[string]netip.AddrPort // where the handshakes are that it has given them in
+	byCID    map[string]*association   // by the server's connection ID: sessions that are or were open
+	reached  map[string]uint64         // the highest sequence number that came with a connection ID of no open session
+	routes   []*route                  // of those that are
+	cookies  map[[8]byte]bool          // of challenges
+	replaced []*association            // that have ended in this step for another
+	twin     twin                      // the last datagram of the step
+
+	newcomers []newcomer // of this step
+	gaveWay   int        // sessions that were evicted in it
 
 	books books
 }
@@ -72,6 +87,7 @@ type begun struct {
 	random   string // of its hello
 	answered bool   // by a ServerHello
 	rivaled  bool   // a verified hello of another random came at its address
+	offer    offer
 }
 
 // issue is what a cookie was issued for.
@@ -94,6 +110,7 @@ func newLedger(w *world) *ledger {
 		w: w, attempts: make(map[string]*attempt), places: make(map[netip.AddrPort]*place),
 		sources: make(map[netip.Addr]*origin), sessions: make(map[*dtlsserver.Session]*association),
 		resumed: make(map[string][]*association), randoms: make(map[string]bool), masters: make(map[string]time.Duration),
+		theirs: make(map[string]bool), given: make(map[string]bool), byCID: make(map[string]*association), reached: make(map[string]uint64), begunAt: make(map[string]netip.AddrPort), cookies: make(map[[8]byte]bool),
 	}
 }
 
@@ -119,6 +136,15 @@ func (l *ledger) violate(rule string, d *device, format string, args ...any) {
 func (l *ledger) begin(a *attempt) {
 	l.attempts[string(a.c.Random[:])] = a
 	l.order = append(l.order, a)
+	l.offers(a.c.CID)
+}
+
+// number is the place of a session among all.
+func (l *ledger) number(s *dtlsserver.Session) int {
+	if as := l.sessions[s]; as != nil {
+		return as.ordinal
+	}
+	return 0
 }
 
 func (l *ledger) place(addr netip.AddrPort) *place {
@@ -132,10 +158,7 @@ func (l *ledger) place(addr netip.AddrPort) *place {
 
 // source is what is told of an address's events, without those of its ports.
 func (l *ledger) source(addr netip.Addr) *origin {
-	if addr.Is6() {
-		p, _ := addr.Prefix(64)
-		addr = p.Addr()
-	}
+	addr = sourceOf(addr)
 	o := l.sources[addr]
 	if o == nil {
 		o = &origin{alerts: make(map[uint8]int)}
@@ -150,6 +173,9 @@ func (l *ledger) step(s *stimulus, sent []packet, said []told) {
 	at := l.w.now()
 	l.steps++
 	var in arrival
+	for _, rt := range l.routes {
+		l.expire(rt)
+	}
 	if s.kind == "datagram" {
 		l.datagrams++
 		l.w.trace.addr(at, "    server gets from", s.parcel.from, s.parcel.b)
@@ -157,13 +183,15 @@ func (l *ledger) step(s *stimulus, sent []packet, said []told) {
 	}
 	in.stats = l.w.server.Stats()
 	if in.verified && in.stats.HandshakesStarted > l.books.before.HandshakesStarted {
-		l.place(s.parcel.from).begin(in.random)
+		l.place(s.parcel.from).begin(in.random, in.offer)
 	}
 	for i := range said {
 		if said[i].random != "" {
 			l.logged = append(l.logged, l.newAssociation(said[i].random, said[i].master, s.parcel))
 		}
 	}
+	l.confirms(said)
+	l.books.ranOut = l.books.ranOut || l.ranOut()
 	for i := range sent {
 		what := "    server sends to"
 		if sent[i].err != nil {
@@ -171,39 +199,54 @@ func (l *ledger) step(s *stimulus, sent []packet, said []told) {
 		}
 		l.w.trace.addr(at, what, sent[i].remote, sent[i].b)
 		l.datagrams++
-		l.sent(s, &in, &sent[i])
+		var next *packet
+		if i+1 < len(sent) {
+			next = &sent[i+1]
+		}
+		l.sent(s, &in, &sent[i], next)
 	}
+	l.twin = twin{}
 	for i := range said {
 		l.hear(&in, &said[i])
 	}
 	l.arrived(&in)
+	l.checkRoutes()
+	l.checkReplaced()
+	l.checkSources()
 	l.check(s, &in, sent, said)
 }
 
 // arrival is a datagram that has come to the server, and what it should lead
 // to.
 type arrival struct {
-	parcel   *parcel
-	records  int
-	attempt  *attempt // whose it is, as it was
-	assoc    *association
-	hello    bool   // it begins with a ClientHello
-	random   string // its random
-	newer    bool   // it offers other versions than DTLS 1.2 only
-	verified bool   // with a right cookie
-	fresh    bool   // that must be taken for one
-	finished bool   // a whole Finished that has been received is in it
-	ends     bool   // the client ends its session
-	answers  int    // HelloVerifyRequests
-	plain    bool   // there is a plaintext record in it
-	requests []*request
-	stats    dtlsserver.Stats // after the step
+	parcel    *parcel
+	records   int
+	attempt   *attempt // whose it is, as it was
+	assoc     *association
+	hello     bool   // it begins with a ClientHello
+	random    string // its random
+	offer     offer
+	newer     bool // it offers other versions than DTLS 1.2 only
+	verified  bool // with a right cookie
+	fresh     bool // that must be taken for one
+	finished  bool // a whole Finished that has been received is in it
+	ends      bool // the client ends its session
+	answers   int  // HelloVerifyRequests
+	plain     bool // there is a plaintext record in it
+	requests  []*request
+	unknown   []byte           // the connection ID of the first record, if no open session has it
+	ended     bool             // one that has ended has it
+	elsewhere bool             // it is of a handshake, if that is still in progress, at another address
+	last      time.Duration    // when a session at its address was closed last
+	stats     dtlsserver.Stats // after the step
+
+	withoutCID bool // its client has offered a connection ID and got none
 }
 
-// records splits a datagram.
-func records(b []byte) (all []wire.Record, ok bool) {
+// records splits a datagram with connection IDs of a length.
+func records(b []byte, cidLen int) (all []wire.Record, ok bool) {
 	for len(b) > 0 {
-		r, rest, ok := wire.ParseRecord(b, 0)
+		r, rest, ok := wire.ParseRecord(b, cidLen)
 		if !ok {
 			return all, false
 		}

@@ -12,6 +12,7 @@ type parcel struct {
 	b        []byte
 	sent     time.Duration
 	step     int      // of the ledger's, in which the server has sent it
+	came     bool     // it has been at the server
 	attempt  *attempt // whose client has said it; nil: an attacker's own
 	genuine  bool     // nobody has changed it, and it has come from its client
 }
@@ -30,12 +31,37 @@ type network struct {
 	hosts  map[netip.AddrPort]func(*parcel) // who gets what is sent to an address
 	limits map[netip.AddrPort]int           // of which the server's system knows
 
-	losses, copies, delays *choices
-	parted                 []window // when nothing passes
-	bursts                 []window
+	freed []freed // ports of the shared NAT
+
+	losses, copies, delays, ports *choices
+	parted                        []window // when nothing passes
+	bursts                        []window
 }
 
 type window struct{ from, to time.Duration }
+
+// freed is a port that somebody had.
+type freed struct {
+	addr netip.AddrPort
+	at   time.Duration
+}
+
+// free gives a port of the shared NAT back.
+func (n *network) free(addr netip.AddrPort) { n.freed = append(n.freed, freed{addr, n.w.now()}) }
+
+// port is one of the shared NAT, which somebody else may have had.
+func (n *network) port() netip.AddrPort {
+	const pause = 3 * time.Second
+	w := n.w
+	if w.has(reusesPorts) && len(n.freed) > 0 && w.now()-n.freed[0].at > pause && n.ports.chance(0.7) {
+		addr := n.freed[0].addr
+		n.freed = n.freed[1:]
+		delete(n.limits, addr)
+		return addr
+	}
+	w.ports++
+	return netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), uint16(20000+w.ports))
+}
 
 func (n *network) within(all []window) bool {
 	now := n.w.now()
@@ -51,6 +77,7 @@ func newNetwork(w *world) *network {
 	n := &network{
 		w: w, hosts: make(map[netip.AddrPort]func(*parcel)), limits: make(map[netip.AddrPort]int),
 		losses: w.choices("loss", 0), copies: w.choices("copies", 0), delays: w.choices("delays", 0),
+		ports: w.choices("ports", 0),
 	}
 	windows := func(f feature, count int, longest time.Duration) (all []window) {
 		c := w.choices(f.String(), 0)
@@ -105,14 +132,20 @@ func (n *network) passes(delay time.Duration, up bool) (arrivals []time.Duration
 }
 
 // toServer carries a datagram of a device.
-func (n *network) toServer(d *device, a *attempt, b []byte) {
+func (n *network) toServer(d *device, a *attempt, b []byte) { n.fromDevice(d, a, d.outside(), b) }
+
+// fromDevice carries a datagram of a device from one of its addresses.
+func (n *network) fromDevice(d *device, a *attempt, from netip.AddrPort, b []byte) {
 	w := n.w
-	p := &parcel{from: d.outside(), to: serverAddr, b: bytes.Clone(b), sent: w.now(), attempt: a, genuine: true}
+	p := &parcel{from: from, to: serverAddr, b: bytes.Clone(b), sent: w.now(), attempt: a, genuine: true}
 	w.trace.parcel(w.now(), "sends", d.name(), p.b)
 	if d.limit > 0 && len(b) > d.limit {
 		return
 	}
 	w.see(p)
+	if w.attackers.race(d, p) {
+		return
+	}
 	for _, delay := range n.passes(d.up, true) {
 		w.after(delay, func() { w.arrive(p) })
 	}
@@ -135,7 +168,7 @@ func (n *network) toDevice(d *device, p *parcel) {
 	}
 	for _, delay := range n.passes(d.down, false) {
 		n.w.after(delay, func() {
-			if d.address() == p.to { // its NAT still knows it
+			if d.hears(p.to) { // its NAT still knows it
 				d.receive(p)
 			}
 		})

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -67,7 +68,9 @@ func (w *world) setFull(full bool) {
 
 // anySession returns an open session, or nil.
 func (w *world) anySession(c *choices) *dtlsserver.Session {
-	all := slices.SortedFunc(w.server.Sessions(), func(a, b *dtlsserver.Session) int { return a.RemoteAddr().Compare(b.RemoteAddr()) })
+	all := slices.SortedFunc(w.server.Sessions(), func(a, b *dtlsserver.Session) int {
+		return cmp.Or(a.RemoteAddr().Compare(b.RemoteAddr()), cmp.Compare(w.ledger.number(a), w.ledger.number(b)))
+	})
 	if len(all) == 0 {
 		return nil
 	}
@@ -152,8 +155,10 @@ func (w *world) disturbed() bool {
 // open.
 func (w *world) crowded() bool {
 	keys := w.drawn.devices
-	if w.has(insider) {
-		keys++
+	for _, f := range []feature{insider, wanderer} {
+		if w.has(f) {
+			keys++
+		}
 	}
 	return w.server.MaxSessions > 0 && w.server.MaxSessions < keys
 }

@@ -49,6 +49,11 @@ const (
 	onlyP256                        // knows no other group
 	wrongUsage                      // has a certificate that is not for signatures
 	chatters                        // sends a hundred messages at once
+
+	connectionID // offers a connection ID
+	checksPaths  // and the return routability check
+	asksPaths    // which it begins itself now and then
+	roams        // goes on with its session from another network, and knows it
 	numTraits
 )
 
@@ -58,7 +63,7 @@ var traitNames = [numTraits]string{
 	"fixedPort", "ignoresClose", "leaves", "leavesQuietly", "restarts", "rekeys", "alertsAndRetries", "sleeps",
 	"vanishes", "wrongKey", "unknownIdentity", "badCertificate", "distrusts", "slowPath", "narrowPath",
 	"tellingPath", "rebinds", "onlyP256",
-	"wrongUsage", "chatters",
+	"wrongUsage", "chatters", "connectionID", "checksPaths", "asksPaths", "roams",
 }
 
 func (t trait) String() string { return traitNames[t] }
@@ -139,6 +144,21 @@ const (
 	night // everybody is silent for hours
 	aging // sessions end when they are old
 	timer // the server's first timeout is another than the default
+
+	// Those below are of connection IDs.
+
+	noCIDs      // the server gives none
+	otherCIDs   // of another length than the default
+	movesAtOnce // sessions move without proof
+	movesNever
+	enhanced    // the old address is asked first
+	confirms    // the service has its own proof
+	reusesPorts // the NAT gives ports again that others have had
+	races       // attackers who see all copy datagrams, and are faster
+	tracks      // attackers who see all use the connection IDs of others
+	wanderer    // an insider writes from everywhere
+
+	fewPerSource // sessions of one address are limited
 	numFeatures
 )
 
@@ -148,6 +168,7 @@ var featureNames = [numFeatures]string{
 	"hangingHooks", "suspends", "hints", "longChain", "asksClients", "asksVerdict", "asksForCert", "twoKinds", "noTickets",
 	"smallLimits", "shortIdle", "smallMTU", "serverSpeaks", "serverHangsUp", "junk", "spoofedHello", "stolenCookie",
 	"replay", "alter", "halfOpen", "insider", "fleet", "night", "aging", "timer",
+	"noCIDs", "otherCIDs", "movesAtOnce", "movesNever", "enhanced", "confirms", "reusesPorts", "races", "tracks", "wanderer", "fewPerSource",
 }
 
 func (f feature) String() string { return featureNames[f] }
@@ -231,7 +252,7 @@ func (p *plan) draw() drawn {
 			d.features |= 1 << f
 		}
 	}
-	for t := range numTraits {
+	for t := range connectionID {
 		if c.chance(0.25) && !p.lacks(t.String()) {
 			d.traits |= 1 << t
 		}
@@ -242,9 +263,10 @@ func (p *plan) draw() drawn {
 	if c.chance(0.15) && !p.lacks(timer.String()) && !d.features.has(fleet) {
 		d.features |= 1 << timer
 	}
+	p.drawConnectionIDs(c, &d)
 	if d.features.has(fleet) {
 		d.devices = 20 + c.below(60)
-		d.traits &= traitsOf(fixedTimer, tickets, noEMS, fixedPort)
+		d.traits &= traitsOf(fixedTimer, tickets, noEMS, fixedPort, connectionID, checksPaths)
 		if !p.lacks(slowPath.String()) {
 			d.traits |= traitsOf(slowPath)
 		}
@@ -253,4 +275,34 @@ func (p *plan) draw() drawn {
 		d.storm = min(d.storm, p.storm)
 	}
 	return d
+}
+
+// drawConnectionIDs draws what is about connection IDs, which most seeds have.
+func (p *plan) drawConnectionIDs(c *choices, d *drawn) {
+	if !c.chance(0.65) || p.lacks(connectionID.String()) {
+		return
+	}
+	d.traits |= traitsOf(connectionID)
+	for t := checksPaths; t < numTraits; t++ {
+		if c.chance(0.6) && !p.lacks(t.String()) {
+			d.traits |= 1 << t
+		}
+	}
+	for f := noCIDs; f < numFeatures; f++ {
+		probability := 0.3
+		switch f {
+		case noCIDs:
+			probability = 0.04
+		case movesAtOnce, movesNever:
+			probability = 0.12
+		case enhanced:
+			probability = 0.25
+		}
+		if c.chance(probability) && !p.lacks(f.String()) {
+			d.features |= 1 << f
+		}
+	}
+	if d.features.has(movesAtOnce) {
+		d.features &^= 1 << movesNever
+	}
 }

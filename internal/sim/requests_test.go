@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/dtlsserver/dtlsserver/internal/wire"
@@ -28,13 +29,22 @@ func (a *attempt) ask() {
 		a.timer = a.w.after(until-d.w.now()+d.r.span(0, 10*time.Second), a.ask)
 		return
 	}
+	if a.missed == 0 {
+		a.askedFirst = d.w.now()
+	}
 	if a.missed == 3 {
+		d.w.ledger.forsaken(a)
 		d.note("gets no answer, and connects again")
 		a.lose(0)
 		return
 	}
 	a.say("request", fmt.Sprintf("%x", d.random(d.r.below(40))))
 	a.missed++
+	if d.has(asksPaths) && a.checksPaths() && d.r.chance(0.3) {
+		for range 1 + d.r.below(12) {
+			a.ofPath(wire.PathChallenge, [8]byte(d.random(8)), d.outside())
+		}
+	}
 	if d.has(chatters) && d.w.stormy() && d.r.chance(0.3) {
 		a.chatter()
 	}
@@ -43,18 +53,51 @@ func (a *attempt) ask() {
 }
 
 // say sends a message.
-func (a *attempt) say(what, more string) {
+func (a *attempt) say(what, more string) { a.send(a.message(what, more)) }
+
+// message seals a message.
+func (a *attempt) message(what, more string) []byte {
 	id := 0
 	if a.d != nil {
 		id = a.d.id
 	}
 	a.asked++
 	q := &request{by: a, n: a.asked}
-	b := a.c.Sealed(wire.ContentApplicationData, fmt.Appendf(nil, "%s %d %d %d %s", what, id, a.n, q.n, more))
-	r, _, _ := wire.ParseRecord(b, 0)
-	q.seq = r.Seq
+	var b []byte
+	b, q.seq = a.seal(wire.ContentApplicationData, fmt.Appendf(nil, "%s %d %d %d %s", what, id, a.n, q.n, more))
 	a.sent[q.n], a.bySeq[q.seq] = q, q
-	a.send(b)
+	return b
+}
+
+// checksPaths reports whether the server has agreed to check paths.
+func (a *attempt) checksPaths() bool {
+	_, agreed := a.c.ServerHello.Extensions[extensionPaths]
+	return agreed
+}
+
+// The numbers of extensions (RFC 9146, RFC 9853).
+const (
+	extensionCID   = 54
+	extensionPaths = 61
+)
+
+// ofPath sends a message about a path, from one of the device's addresses.
+func (a *attempt) ofPath(t wire.PathMessageType, cookie [8]byte, from netip.AddrPort) {
+	m := wire.PathMessage{Type: t, Cookie: cookie}
+	b, _ := a.seal(wire.ContentReturnRoutability, m.Append(nil))
+	a.w.network.fromDevice(a.d, a, from, b)
+}
+
+// path takes a message about a path that has come to one of the device's addresses.
+func (a *attempt) path(m wire.PathMessage, at netip.AddrPort) {
+	d := a.d
+	switch {
+	case a.phase != open || m.Type != wire.PathChallenge:
+	case at == d.left && at != d.mapped:
+		a.ofPath(wire.PathDrop, m.Cookie, at)
+	default:
+		a.ofPath(wire.PathResponse, m.Cookie, d.outside())
+	}
 }
 
 // chatter sends many messages at once, which the network puts out of order.
@@ -67,6 +110,10 @@ func (a *attempt) chatter() {
 // answer takes an answer of the service.
 func (a *attempt) answer(data []byte) {
 	d := a.d
+	if echo, ok := bytes.CutPrefix(data, []byte("echo ")); ok {
+		a.say("back request", string(echo))
+		return
+	}
 	rest, ok := bytes.CutPrefix(data, []byte("answer to "))
 	if !ok {
 		return // what the service says of itself
@@ -118,9 +165,8 @@ func (a *attempt) farewell(alert []byte) { a.last(wire.ContentAlert, alert) }
 // last sends a record after which the session must be over, since it says so, or
 // no client would send it.
 func (a *attempt) last(t wire.ContentType, content []byte) {
-	b := a.c.Sealed(t, content)
-	r, _, _ := wire.ParseRecord(b, 0)
-	a.ends[r.Seq] = true
+	b, seq := a.seal(t, content)
+	a.ends[seq] = true
 	a.send(b)
 }
 

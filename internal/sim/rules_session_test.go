@@ -39,9 +39,12 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			l.arrivePlain(a, pl, r)
 			continue
 		}
+		if l.elsewhere(&in.assoc, r) {
+			continue
+		}
 		again := a.came[r.Seq] || pl.copied[string(r.Raw)]
 		a.came[r.Seq] = true
-		if l.inHandshake(a, pl) && r.Type == wire.ContentHandshake {
+		if l.inHandshake(a, pl) && a.kind(r) == wire.ContentHandshake {
 			a.pieces |= 4
 		}
 		as := in.assoc
@@ -56,7 +59,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			in.ends = true
 		case q != nil:
 			in.requests = append(in.requests, q)
-		case r.Type == wire.ContentHandshake && !a.c.Resuming && !a.strange[r.Seq] && l.w.now()-as.since < flightLife && !pl.rivaled(as.random):
+		case a.kind(r) == wire.ContentHandshake && !a.c.Resuming && !a.strange[r.Seq] && l.w.now()-as.since < flightLife && !pl.rivaled(as.random):
 			in.finished = true
 		}
 		if as != nil {
@@ -66,6 +69,12 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 			as.highest = max(as.highest, r.Seq)
 		}
 	}
+}
+
+// elsewhere reports whether a sealed record is judged by its connection ID, or is for no
+// session, for the want of one, or because of it.
+func (l *ledger) elsewhere(as **association, r wire.Record) bool {
+	return r.CID() != nil && (l.living(r.CID()) != nil || *as != nil) || r.CID() == nil && *as != nil && (*as).cid != nil
 }
 
 // windowSize is that of the replay window (RFC 6347 section 4.1.2.6).
@@ -99,6 +108,10 @@ func (l *ledger) arrivePlain(a *attempt, pl *place, r wire.Record) {
 // hear judges what the server says to the service.
 func (l *ledger) hear(in *arrival, t *told) {
 	switch {
+	case t.confirm.IsValid():
+		if as := l.sessions[t.session]; as != nil {
+			l.confirmed(as, t)
+		}
 	case t.event != nil:
 		l.w.trace.event(l.w.now(), t.event.String())
 		l.hearEvent(in, t.event)
@@ -129,6 +142,8 @@ func (l *ledger) hearEvent(in *arrival, e *dtlsserver.Event) {
 		l.closed(e)
 	case dtlsserver.KindHandshakeFailed:
 		l.failed(e)
+	case dtlsserver.KindPeerMoved:
+		l.moved(e)
 	}
 	if e.Kind.Level() == slog.LevelError {
 		l.errorTold(e)
@@ -143,6 +158,7 @@ func (l *ledger) opened(in *arrival, e *dtlsserver.Event) {
 	}
 	as := l.logged[0]
 	l.logged = l.logged[1:]
+	l.newcome(e.Remote)
 	l.sessions[e.Session] = as
 	as.opened, as.since, as.touched = true, l.w.now(), l.w.now()
 	as.made = as.since
@@ -172,6 +188,9 @@ func (l *ledger) opened(in *arrival, e *dtlsserver.Event) {
 	for seq := range a.came {
 		as.highest = max(as.highest, seq)
 	}
+	l.opens++
+	as.openedIn, as.ordinal = l.steps, l.opens
+	l.routed(as, e)
 	for _, q := range as.early {
 		if !q.delivered && q.seq+windowSize > as.highest { // the Finished may be far ahead of it
 			in.requests = append(in.requests, q)
@@ -188,7 +207,18 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 		return
 	}
 	as.closed = true
+	if errors.Is(e.Err, dtlsserver.ErrReconnected) {
+		l.replaced = append(l.replaced, as)
+	}
+	if as.route != nil && e.Remote != as.route.path {
+		l.violate("moves", deviceOf(as.attempt), "closed at %v, and it was at %v", e.Remote, as.route.path)
+	}
 	l.place(e.Remote).last = l.w.now()
+	if as.route != nil {
+		for addr := range as.route.tabs {
+			l.place(addr).last = l.w.now()
+		}
+	}
 	as.endedAt, as.endedOn = l.w.now(), l.w.conn
 	switch {
 	case errors.Is(e.Err, dtlsserver.ErrServerClosed), errors.Is(e.Err, dtlsserver.ErrSessionClosed), errors.Is(e.Err, dtlsserver.ErrIdleTimeout),
@@ -215,6 +245,7 @@ func (l *ledger) closed(e *dtlsserver.Event) {
 		l.violate("aged", deviceOf(as.attempt), "closed after %v, though %v is the limit: %v", age, most, e.Err)
 	}
 	if errors.Is(e.Err, dtlsserver.ErrEvicted) {
+		l.gaveWay++
 		l.evicted(as, e)
 	}
 	if idle := l.w.idleTimeout(); errors.Is(e.Err, dtlsserver.ErrIdleTimeout) && as.heard > 0 && !l.w.has(slowHandler) && l.w.now()-as.heard < idle {
@@ -261,8 +292,9 @@ func (l *ledger) failed(e *dtlsserver.Event) {
 // handshake was over, it took a flight that was not for it, or it has begun anew, and
 // what it had said before came to the new handshake, or the other way round.
 func (l *ledger) hasWrongKeys(e *dtlsserver.Event) bool {
+	at := l.deviceAt(e)
 	for _, a := range l.order {
-		if a.addr.Addr() != e.Remote.Addr() {
+		if a.addr.Addr() != e.Remote.Addr() && (a.d == nil || a.d != at) { // where it was before it roamed
 			continue
 		}
 		begunAnew := l.place(a.addr).rivaled(string(a.c.Random[:]))
@@ -298,6 +330,10 @@ func (l *ledger) errorTold(e *dtlsserver.Event) {
 		if w.drawn.traits.has(tellingPath) {
 			return
 		}
+	case dtlsserver.KindConnectionIDFailed:
+		if l.books.ranOut {
+			return
+		}
 	case dtlsserver.KindPSKFailed:
 		if w.has(failingHooks) || w.has(closes) || w.has(shutsDown) {
 			return
@@ -317,7 +353,7 @@ func (l *ledger) delivered(t *told) {
 	as.heard = l.w.now()
 	a := as.attempt
 	var id, n, number int
-	text := string(bytes.TrimPrefix(t.data, []byte("quiet ")))
+	text := string(bytes.TrimPrefix(bytes.TrimPrefix(t.data, []byte("quiet ")), []byte("back ")))
 	if _, err := fmt.Sscanf(text, "request %d %d %d", &id, &n, &number); err != nil || a == nil {
 		l.violate("delivery", deviceOf(a), "delivered %q, which nobody has sent", t.data)
 		return
@@ -342,7 +378,7 @@ func (l *ledger) arrived(in *arrival) {
 		}
 	}
 	if in.ends && !in.assoc.closed {
-		l.violate("obeys", deviceOf(in.attempt), "%s has ended its session, or spoilt it, and it is open", in.attempt.name())
+		l.violate("obeys", deviceOf(in.assoc.attempt), "%s has ended its session, or spoilt it, and it is open", in.assoc.attempt.name())
 	}
 	if in.finished && (in.assoc == nil || !in.assoc.closed) && !l.w.socketFull {
 		l.violate("finished", deviceOf(in.attempt), "a Finished that came again is not answered")

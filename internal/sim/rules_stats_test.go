@@ -32,6 +32,8 @@ type books struct {
 	starts    []time.Duration // of handshakes, the latest
 	crowded   bool            // a hello was refused at MaxSessions
 	stopped   bool            // KindStopped was told
+	moved     uint64
+	ranOut    bool // no connection ID was left
 }
 
 func (b *books) event(e *dtlsserver.Event) {
@@ -51,7 +53,7 @@ func (b *books) event(e *dtlsserver.Event) {
 
 // recordDrops are the records that were dropped, with an event for each.
 func recordDrops(d *dtlsserver.Drops) uint64 {
-	return d.Malformed + d.Epoch + d.Replayed + d.Forged + d.Unauthenticated + d.EarlyData + d.UnexpectedMessages + d.Limit
+	return d.Malformed + d.Epoch + d.Replayed + d.Forged + d.Unauthenticated + d.EarlyData + d.UnexpectedMessages + d.Limit + d.ConnectionIDs
 }
 
 // check compares Stats with the books, after each step.
@@ -89,12 +91,23 @@ func (l *ledger) check(s *stimulus, in *arrival, sent []packet, said []told) {
 	equal("HelloVerifyRequests", now.HelloVerifyRequests, b.cookies)
 	equal("Dropped.SendFull", now.Dropped.SendFull, b.full)
 	equal("Dropped.SendFailed", now.Dropped.SendFailed, b.refused)
+	equal("PeersMoved", now.PeersMoved, b.moved)
+	if in.withoutCID && !b.ranOut {
+		l.violate("cids", deviceOf(in.attempt), "got no connection ID")
+	}
 	equal("MessagesSent", now.MessagesSent, w.service.wrote())
 	equal("MessagesReceived", now.MessagesReceived, b.delivered)
 	if w.conn.ready() || b.stopped { // and not in the middle of something
 		equal("HandshakesCompleted", now.HandshakesCompleted, b.opened)
 		equal("SessionsClosed", now.SessionsClosed, b.closed)
 		equal("Sessions", uint64(now.Sessions), b.opened-b.closed)
+		if l.steps%64 == 0 {
+			all := 0
+			for range w.server.Sessions() {
+				all++
+			}
+			equal("Sessions, by Sessions()", uint64(all), b.opened-b.closed)
+		}
 		equal("Handshakes", uint64(now.Handshakes), now.HandshakesStarted-now.HandshakesCompleted-now.HandshakesFailed)
 	}
 	l.checkDrops(s, in, &before.Dropped, &now.Dropped, &now)
@@ -113,7 +126,7 @@ func (l *ledger) checkDrops(s *stimulus, in *arrival, before, now *dtlsserver.Dr
 	if s.kind != "datagram" {
 		return
 	}
-	whole := now.UnexpectedDatagrams + now.Truncated + now.ReplayedHellos + now.Refused - before.UnexpectedDatagrams - before.Truncated - before.ReplayedHellos - before.Refused
+	whole := now.UnknownConnectionIDs - before.UnknownConnectionIDs + now.UnexpectedDatagrams + now.Truncated + now.ReplayedHellos + now.Refused - before.UnexpectedDatagrams - before.Truncated - before.ReplayedHellos - before.Refused
 	dropped := recordDrops(now) + now.Closed + now.Repeated - recordDrops(before) - before.Closed - before.Repeated
 	const kept = 2 * 32 // records, of two handshakes, that came before the keys, and are looked at now
 	most := uint64(in.records) + 1
@@ -123,6 +136,7 @@ func (l *ledger) checkDrops(s *stimulus, in *arrival, before, now *dtlsserver.Dr
 	if whole > 1 || dropped > most || whole+dropped > most {
 		l.violate("drops", deviceOf(in.attempt), "a datagram of %d records was dropped %d times, and of its records %d", in.records, whole, dropped)
 	}
+	l.checkUnknown(in, before, now)
 	if now.UnexpectedDatagrams > before.UnexpectedDatagrams {
 		l.checkJunk(in)
 	}
@@ -223,8 +237,8 @@ func (l *ledger) end() {
 	if drops := recordDrops(&now.Dropped); drops != b.dropped {
 		l.violate("stats", nil, "%d records were dropped, events tell of %d", drops, b.dropped)
 	}
-	if now.Dropped.UnexpectedDatagrams != b.junk {
-		l.violate("stats", nil, "%d datagrams were junk, events tell of %d", now.Dropped.UnexpectedDatagrams, b.junk)
+	if junk := now.Dropped.UnexpectedDatagrams + now.Dropped.UnknownConnectionIDs; junk != b.junk {
+		l.violate("stats", nil, "%d datagrams were junk, events tell of %d", junk, b.junk)
 	}
 	if now.HandshakesFailed != b.failed {
 		l.violate("stats", nil, "%d handshakes failed, events tell of %d", now.HandshakesFailed, b.failed)

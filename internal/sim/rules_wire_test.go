@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dtlsserver/dtlsserver"
 	"github.com/dtlsserver/dtlsserver/internal/record"
 	"github.com/dtlsserver/dtlsserver/internal/suite"
 	"github.com/dtlsserver/dtlsserver/internal/wire"
@@ -27,6 +28,17 @@ type serverHello struct {
 	repeated time.Duration // when it was sent last of itself
 	timers   int           // how often it was sent again of itself
 	heard    bool          // something came from its address since
+	whole    bool          // and so the following is known
+	cid      []byte        // that the client's records are to have; nil: none
+	paths    bool          // are checked
+	offer    offer
+}
+
+// offer is what a hello says of connection IDs. An attacker may have changed it.
+type offer struct {
+	known bool   // the hello was whole
+	cid   []byte // nil: none
+	paths bool
 }
 
 // association is what a key log line or a ticket has keys for.
@@ -40,6 +52,14 @@ type association struct {
 	nonces  map[string]bool
 	step    int            // when its line came; zero: with a ticket
 	addr    netip.AddrPort // with a ticket: where
+
+	openedIn int // the step in which it was told to be open
+	ordinal  int // of sessions, in the order in which they were
+	session  *dtlsserver.Session
+	cid      []byte // the server's; nil: none
+	theirs   []byte // the client's
+	checks   bool   // paths may be checked
+	route    *route // of an open session with a connection ID
 
 	place    *place
 	opened   bool          // told
@@ -64,9 +84,10 @@ const (
 // arrive looks at a datagram before the server's answer.
 func (l *ledger) arrive(p *parcel) (in arrival) {
 	in.parcel = p
-	all, _ := records(p.b)
+	all, _ := records(p.b, l.w.cidLen)
 	in.records = len(all)
 	pl := l.place(p.from)
+	in.last = pl.last
 	for _, h := range pl.hellos {
 		h.heard = true
 	}
@@ -79,12 +100,15 @@ func (l *ledger) arrive(p *parcel) (in arrival) {
 		switch {
 		case i == 0 && r.Epoch == 0 && r.Type == wire.ContentHandshake:
 			l.arriveHello(&in, pl, all)
-		case r.Epoch == 1 && r.Type == wire.ContentHandshake && (!p.genuine || p.attempt == nil || p.attempt.d == nil):
+		case r.Epoch == 1 && (r.Type == wire.ContentHandshake || r.CID() != nil) && (!p.genuine || p.attempt == nil || p.attempt.d == nil):
 			l.source(p.from.Addr()).suspect = true
 		}
 		if r.Epoch > 0 && !p.genuine {
 			pl.copied[string(r.Raw)] = true
 		}
+	}
+	if len(all) > 0 {
+		l.arriveCID(&in, pl, all)
 	}
 	if in.plain && !in.hello { // which may have taken a handshake on: its timer begins anew
 		for _, h := range pl.hellos {
@@ -118,6 +142,13 @@ func (l *ledger) arriveHello(in *arrival, pl *place, all []wire.Record) {
 	in.hello, in.random = true, string(h.Random)
 	if whole, ok := wire.ParseClientHello(body); ok {
 		versions := wire.SupportedVersions(whole.Extensions)
+		if x, ok := wire.ParseClientExtensions(whole.Extensions); ok {
+			in.offer = offer{true, bytes.Clone(x.ConnectionID), x.ReturnRoutability}
+			if x.ConnectionID != nil && in.offer.cid == nil {
+				in.offer.cid = []byte{}
+			}
+			l.offers(in.offer.cid)
+		}
 		in.newer = versions != nil && !bytes.Contains(versions, binary.BigEndian.AppendUint16(nil, wire.VersionDTLS12))
 	}
 	now := l.w.now()
@@ -134,10 +165,36 @@ func (l *ledger) arriveHello(in *arrival, pl *place, all []wire.Record) {
 	}
 }
 
-// sent judges a datagram of the server's.
-func (l *ledger) sent(s *stimulus, in *arrival, out *packet) {
+// twin is a datagram that may go to another address too.
+type twin struct {
+	out     *packet
+	route   *route // nil: of no session with a connection ID
+	t       wire.ContentType
+	content []byte
+}
+
+// sent judges a datagram of the server's. That of a session with a connection ID may go
+// to two addresses, the one after the other.
+func (l *ledger) sent(s *stimulus, in *arrival, out, next *packet) {
+	if was := l.twin; was.route != nil && bytes.Equal(was.out.b, out.b) && was.out.remote != out.remote {
+		l.twin = twin{}
+		l.way(was.route, out, nil, true, was.t, was.content)
+		return
+	}
+	if was := l.twin; was.route == nil && was.out != nil && bytes.Equal(was.out.b, out.b) {
+		if rt := l.routeBetween(was.out.remote, out.remote); rt != nil { // in plaintext, of its last flight
+			l.twin = twin{}
+			l.way(rt, out, nil, true, 0, nil)
+			return
+		}
+	}
+	if l.holdsBack(out) {
+		l.twin = twin{}
+		return
+	}
 	pl := l.place(out.remote)
-	all, ok := records(out.b)
+	l.twin = twin{out: out}
+	all, ok := l.recordsTo(out.b)
 	if !ok || len(all) == 0 {
 		l.violate("wire", nil, "sent to %v what are no records: %x", out.remote, out.b)
 		return
@@ -148,6 +205,11 @@ func (l *ledger) sent(s *stimulus, in *arrival, out *packet) {
 		} else {
 			l.sentSealed(in, pl, r)
 		}
+	}
+	if l.twin.route == nil {
+		l.plainTo(out)
+	} else {
+		l.way(l.twin.route, out, next, false, l.twin.t, l.twin.content)
 	}
 }
 
@@ -163,7 +225,7 @@ func (l *ledger) sentPlain(s *stimulus, in *arrival, pl *place, out *packet, r w
 			return
 		}
 		if f.Type == wire.TypeServerHello && f.Offset == 0 {
-			l.sentHello(s, pl, f, out.at.Sub(l.w.began))
+			l.sentHello(s, in, pl, f, out.at.Sub(l.w.began))
 		}
 		if most := l.w.server.MTU; most > 0 && len(out.b) > most || len(out.b) > 1200 {
 			l.violate("mtu", nil, "sent %d bytes to %v in a handshake", len(out.b), pl.addr)
@@ -174,8 +236,8 @@ func (l *ledger) sentPlain(s *stimulus, in *arrival, pl *place, out *packet, r w
 	}
 	if r.Type == wire.ContentAlert && in.newer && in.parcel.from == pl.addr && !pl.proven {
 		l.sentVersionAlert(in, out, r)
-	} else if !pl.proven {
-		l.violate("unproven", nil, "sent %s to %v, whose address is not proven", describe(out.b), pl.addr)
+	} else if !pl.proven && !l.mayBeAt(pl.addr) {
+		l.violate("unproven", nil, "sent %s to %v, whose address is not proven", l.w.trace.describe(out.b), pl.addr)
 	}
 }
 
@@ -185,7 +247,7 @@ func (l *ledger) sentVersionAlert(in *arrival, out *packet, r wire.Record) {
 	const most = 100 // a second
 	alert, ok := wire.ParseAlert(r.Payload)
 	if !ok || alert.Level != wire.LevelFatal || alert.Description != wire.AlertProtocolVersion || len(out.b) != len(r.Raw) || 4*len(out.b) > len(in.parcel.b) {
-		l.violate("unproven", nil, "sent %s to %v for a hello of %d bytes", describe(out.b), out.remote, len(in.parcel.b))
+		l.violate("unproven", nil, "sent %s to %v for a hello of %d bytes", l.w.trace.describe(out.b), out.remote, len(in.parcel.b))
 	}
 	if in.newer = false; in.stats.VersionAlerts > most*uint64(2+l.w.now()/time.Second) {
 		l.violate("unproven", nil, "%d version alerts in %v", in.stats.VersionAlerts, l.w.now())
@@ -207,7 +269,7 @@ func (l *ledger) sentCookie(in *arrival, pl *place, out *packet, f wire.Fragment
 	case in.fresh:
 		l.violate("cookie", deviceOf(in.attempt), "asked for a cookie again, though the one in the hello is right")
 	}
-	r, _, _ := wire.ParseRecord(in.parcel.b, 0)
+	r, _, _ := wire.ParseRecord(in.parcel.b, l.w.cidLen)
 	hello, _, _ := wire.ParseFragment(r.Payload)
 	if f.MessageSeq != hello.MessageSeq {
 		l.violate("wire", nil, "HelloVerifyRequest has message_seq %d, the hello %d", f.MessageSeq, hello.MessageSeq)
@@ -223,7 +285,7 @@ func deviceOf(a *attempt) *device {
 }
 
 // sentHello notes a ServerHello.
-func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment, now time.Duration) {
+func (l *ledger) sentHello(s *stimulus, in *arrival, pl *place, f wire.Fragment, now time.Duration) {
 	const fixed = 2 + wire.RandomLen
 	if len(f.Body) < fixed+1 || len(f.Body) < fixed+1+int(f.Body[fixed])+2 {
 		return // its first fragment is short
@@ -237,7 +299,8 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment, now time.Dur
 		}
 	}
 	rest := f.Body[fixed+1+int(f.Body[fixed]):]
-	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), started: pl.answer(), first: now, last: now, repeated: now}
+	h := &serverHello{random: bytes.Clone(random), suite: suite.ByID(uint16(rest[0])<<8 | uint16(rest[1])), first: now, last: now, repeated: now}
+	h.started, h.offer = pl.answer()
 	if h.suite == nil {
 		l.violate("wire", nil, "chose an unknown suite for %v", pl.addr)
 		return
@@ -245,12 +308,17 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment, now time.Dur
 	if a := l.attempts[h.started]; a != nil {
 		a.flights++
 	}
+	h.whole = f.Whole()
+	h.readConnectionID(rest[3:])
+	if l.blurred = l.blurred || !h.whole; h.whole {
+		l.gave(in, pl, h, l.attempts[h.started])
+	}
 	if l.randoms[string(random)] {
 		l.violate("random", nil, "the random of a ServerHello to %v was used before", pl.addr)
 	}
 	l.randoms[string(random)] = true
 	for _, as := range pl.assocs {
-		if as.random == h.started && as.opened && !as.closed {
+		if as.random == h.started && as.opened && !as.closed && (as.route == nil || !as.route.moved && !l.shares(as)) {
 			l.violate("replayed", deviceOf(as.attempt), "the hello of the session that is open has begun a handshake")
 		}
 	}
@@ -263,10 +331,27 @@ func (l *ledger) sentHello(s *stimulus, pl *place, f wire.Fragment, now time.Dur
 	}
 }
 
+// readConnectionID reads what the extensions of a ServerHello say of connection IDs.
+func (h *serverHello) readConnectionID(block []byte) {
+	for b := block[min(2, len(block)):]; len(b) >= 4; {
+		id, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+		if b = b[4:]; len(b) < n {
+			return
+		}
+		switch {
+		case id == extensionCID && n > 0:
+			h.cid = bytes.Clone(b[1:n])
+		case id == extensionPaths:
+			h.paths = true
+		}
+		b = b[n:]
+	}
+}
+
 // begin notes that the server has begun a handshake.
-func (pl *place) begin(random string) {
+func (pl *place) begin(random string, of offer) {
 	const kept = 32
-	if pl.begun = append(pl.begun, &begun{random: random}); len(pl.begun) > kept {
+	if pl.begun = append(pl.begun, &begun{random: random, offer: of}); len(pl.begun) > kept {
 		pl.begun = pl.begun[1:]
 	}
 }
@@ -293,7 +378,7 @@ func (l *ledger) leftAlone(a *attempt) bool {
 
 // add adds an association that may be alive.
 func (pl *place) add(as *association) {
-	const kept = 8
+	const kept = 32 // some are at other addresses now
 	if pl.assocs = append(pl.assocs, as); len(pl.assocs) > kept {
 		pl.assocs = pl.assocs[1:]
 	}
@@ -301,14 +386,14 @@ func (pl *place) add(as *association) {
 
 // answer returns the random of the hello that a new ServerHello answers: of the
 // latest handshake that has none yet.
-func (pl *place) answer() string {
+func (pl *place) answer() (random string, of offer) {
 	for i := len(pl.begun) - 1; i >= 0; i-- {
 		if b := pl.begun[i]; !b.answered {
 			b.answered = true
-			return b.random
+			return b.random, b.offer
 		}
 	}
-	return ""
+	return "", offer{}
 }
 
 // firstTimeout is the server's, or a little less (RFC 6347 section 4.2.4.1).
@@ -374,10 +459,10 @@ func (l *ledger) sentSealed(in *arrival, pl *place, r wire.Record) {
 		l.violate("wire", nil, "sent a record of epoch %d to %v", r.Epoch, pl.addr)
 		return
 	}
-	if !pl.proven {
+	as, content, t := l.unseal(pl, r)
+	if !pl.proven && (as == nil || as.route == nil) {
 		l.violate("unproven", nil, "sent a sealed record to %v, whose address is not proven", pl.addr)
 	}
-	as, content := l.unseal(pl, r)
 	if as == nil {
 		l.violate("keys", nil, "sent %v a record that no key opens: %s", pl.addr, describeRecord(r))
 		return
@@ -392,7 +477,13 @@ func (l *ledger) sentSealed(in *arrival, pl *place, r wire.Record) {
 			l.violate("nonce", deviceOf(as.attempt), "explicit nonce %x is not the sequence number", nonce)
 		}
 	}
-	switch r.Type {
+	if h := as.hello; h.whole && h.offer.known {
+		if with := h.cid != nil && len(h.offer.cid) > 0; with != (r.CID() != nil) || with && !bytes.Equal(r.CID(), h.offer.cid) {
+			l.violate("cids", deviceOf(as.attempt), "a record has the connection ID %x, not %x", r.CID(), h.offer.cid)
+		}
+	}
+	l.twin.route, l.twin.t, l.twin.content = as.route, t, content
+	switch t {
 	case wire.ContentAlert:
 		if a, ok := wire.ParseAlert(content); !ok {
 			l.violate("wire", nil, "sealed a malformed alert")
@@ -411,14 +502,14 @@ func (l *ledger) sentSealed(in *arrival, pl *place, r wire.Record) {
 }
 
 // unseal finds the association that a record is of.
-func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
+func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte, wire.ContentType) {
 	for i := len(pl.assocs) - 1; i >= 0; i-- {
 		as := pl.assocs[i]
 		if as.hello == nil {
 			continue
 		}
-		if content, ok := l.open(as, r); ok {
-			return as, content
+		if content, t, ok := l.open(as, r); ok {
+			return as, content, t
 		}
 	}
 	// Whose handshake is new: of the key log, or with a ticket; or that has not
@@ -445,7 +536,7 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 			if as.opener.Init(h.suite.AEAD, keys.ServerKey, keys.ServerIV) != nil {
 				continue
 			}
-			if content, _, err := as.opener.Open(nil, r); err == nil {
+			if content, t, err := as.opener.Open(nil, r); err == nil {
 				as.hello, as.next = h, r.Seq+1
 				if as.attempt != nil && as.attempt.offered != nil {
 					as.addr = pl.addr
@@ -454,31 +545,31 @@ func (l *ledger) unseal(pl *place, r wire.Record) (*association, []byte) {
 				if !as.opened {
 					pl.add(as)
 				}
-				return as, content
+				return as, content, t
 			}
 		}
 	}
-	return nil, nil
+	return nil, nil, 0
 }
 
 // open opens a record with the association's key. A sequence number that does
 // not rise is a nonce that is used twice.
-func (l *ledger) open(as *association, r wire.Record) ([]byte, bool) {
+func (l *ledger) open(as *association, r wire.Record) ([]byte, wire.ContentType, bool) {
 	fresh := as.opener // without marking its window
-	content, _, err := fresh.Open(nil, r)
+	content, t, err := fresh.Open(nil, r)
 	if err == record.ErrForged {
-		return nil, false
+		return nil, 0, false
 	}
 	if err == record.ErrReplayed || r.Seq < as.next {
 		again := as.opener
 		keys := as.hello.suite.NewSecret(as.master).Keys([]byte(as.random), as.hello.random)
 		_ = again.Init(as.hello.suite.AEAD, keys.ServerKey, keys.ServerIV)
-		if content, _, err = again.Open(nil, r); err != nil {
-			return nil, false
+		if content, t, err = again.Open(nil, r); err != nil {
+			return nil, 0, false
 		}
 		l.violate("nonce", deviceOf(as.attempt), "sequence number %d is used again, %d is the next", r.Seq, as.next)
-		return content, true
+		return content, t, true
 	}
 	as.opener, as.next = fresh, r.Seq+1
-	return content, true
+	return content, t, true
 }

@@ -26,6 +26,9 @@ type told struct {
 	random  string // of the key log
 	master  []byte
 	pause   time.Duration
+
+	confirm   netip.AddrPort // that the service has proven
+	confirmed bool           // ConfirmAddr said so
 }
 
 // call is a hook that runs.
@@ -43,6 +46,8 @@ type service struct {
 	w *world
 	r *choices // of the handler
 	h *choices // of the hooks
+	e *choices // of what it does about addresses
+	g *choices // of connection IDs
 
 	mu      sync.Mutex // guards all following
 	told    []told
@@ -50,6 +55,14 @@ type service struct {
 	running int     // hooks that wait
 	written uint64  // by Session.Write
 	keys    map[string][]byte
+	probes  map[*dtlsserver.Session]probe
+	drawn   [][]byte // connection IDs, since they were taken
+}
+
+// probe is what the service has sent to an address to see whether its peer is there.
+type probe struct {
+	addr  netip.AddrPort
+	nonce string
 }
 
 func (s *service) tell(t told) {
@@ -96,7 +109,10 @@ func answerTo(request []byte) []byte { return append([]byte("answer to "), reque
 // DatagramReceived answers.
 func (s *service) DatagramReceived(session *dtlsserver.Session, _, plain []byte) {
 	s.tell(told{session: session, data: bytes.Clone(plain)})
-	if bytes.HasPrefix(plain, []byte("quiet")) {
+	if s.w.has(confirms) {
+		s.confirm(session, plain)
+	}
+	if bytes.HasPrefix(plain, []byte("quiet")) || bytes.HasPrefix(plain, []byte("back")) {
 		return
 	}
 	s.write(session, answerTo(plain))
@@ -107,11 +123,71 @@ func (s *service) DatagramReceived(session *dtlsserver.Session, _, plain []byte)
 	}
 }
 
+// confirm sees to it that the service knows where its peer is.
+func (s *service) confirm(session *dtlsserver.Session, plain []byte) {
+	var id, n, number int
+	var nonce string
+	sent, asked := s.probes[session]
+	if _, err := fmt.Sscanf(string(plain), "back request %d %d %d %s", &id, &n, &number, &nonce); err == nil && asked && nonce == sent.nonce {
+		delete(s.probes, session)
+		s.tell(told{session: session, confirm: sent.addr, confirmed: session.ConfirmAddr(sent.addr)})
+		return
+	}
+	candidate, ok := session.CandidateAddr()
+	if ok && s.e.chance(0.05) { // which it may not do: it has not asked
+		s.tell(told{session: session, confirm: candidate, confirmed: session.ConfirmAddr(candidate)})
+		return
+	}
+	if s.e.chance(0.05) { // nor this: it is no candidate
+		elsewhere := netip.AddrPortFrom(session.RemoteAddr().Addr(), session.RemoteAddr().Port()^1)
+		s.tell(told{session: session, confirm: elsewhere, confirmed: session.ConfirmAddr(elsewhere)})
+	}
+	if !ok || asked && sent.addr == candidate && s.e.chance(0.7) {
+		return
+	}
+	p := probe{candidate, fmt.Sprintf("%08x", s.e.below(1<<32))}
+	s.probes[session] = p
+	if _, err := session.WriteCandidate(candidate, []byte("echo "+p.nonce)); err == nil {
+		s.wroteOne()
+	}
+}
+
+func (s *service) wroteOne() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written++
+}
+
+// generate is ConnectionIDs.Generate. Some are so short that it runs out of them.
+func (s *service) generate(n int) func() []byte {
+	most := 256
+	if n == 1 {
+		most = 2 + s.g.below(12)
+	}
+	return func() []byte {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(s.g.below(most))
+		}
+		s.drawn = append(s.drawn, b)
+		return b
+	}
+}
+
+// takeDrawn returns the connection IDs that were drawn since it was called last.
+func (s *service) takeDrawn() [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	drawn := s.drawn
+	s.drawn = nil
+	return drawn
+}
+
 func (s *service) write(session *dtlsserver.Session, b []byte) {
 	if _, err := session.Write(b); err == nil {
-		s.mu.Lock()
-		s.written++
-		s.mu.Unlock()
+		s.wroteOne()
 	}
 }
 
@@ -227,6 +303,7 @@ func (w *world) newServer() *dtlsserver.Server {
 	if w.has(aging) {
 		s.MaxSessionAge = w.choices("aging", 0).span(40*time.Second, 3*time.Minute)
 	}
+	w.connectionIDs(s)
 	if w.has(smallMTU) {
 		s.MTU = oneOf(c, 200, 256, 400, 548)
 	}
@@ -240,4 +317,30 @@ func (w *world) newServer() *dtlsserver.Server {
 		panic(err)
 	}
 	return s
+}
+
+// connectionIDs sets what is about connection IDs.
+func (w *world) connectionIDs(s *dtlsserver.Server) {
+	const own, usual = 2, 8
+	c := w.choices("connection IDs", 0)
+	w.cidLen = usual + own
+	n := oneOf(c, 1, 1, 2, 3, 8, 17, 18)
+	switch {
+	case w.has(noCIDs):
+		s.ConnectionIDs.Disabled = true
+		w.cidLen = 0
+	case w.has(otherCIDs):
+		s.ConnectionIDs.Generate = w.service.generate(n)
+		w.cidLen = n + own
+	}
+	switch {
+	case w.has(movesAtOnce):
+		s.ConnectionIDs.Move = dtlsserver.MoveAtOnce
+	case w.has(movesNever):
+		s.ConnectionIDs.Move = dtlsserver.MoveNever
+	}
+	s.ConnectionIDs.EnhancedCheck = w.has(enhanced)
+	if w.has(fewPerSource) && !w.has(sharedNAT) {
+		s.MaxSessionsPerSource = 2 + c.below(4)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"hash"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,9 +19,18 @@ type trace struct {
 	on    bool
 	hash  hash.Hash64
 	lines []string
+
+	lengths []int // that connection IDs have
 }
 
-func newTrace(on bool) trace { return trace{on: on, hash: fnv.New64a()} }
+func newTrace(on bool) trace { return trace{on: on, hash: fnv.New64a(), lengths: []int{0}} }
+
+// knows notes a length of connection IDs.
+func (t *trace) knows(length int) {
+	if !slices.Contains(t.lengths, length) {
+		t.lengths = append(t.lengths, length)
+	}
+}
 
 func (t *trace) line(at time.Duration, text string) {
 	t.lines = append(t.lines, fmt.Sprintf("%12.6f  %s", at.Seconds(), text))
@@ -35,7 +45,7 @@ func (t *trace) parcel(at time.Duration, what, who string, b []byte) {
 	t.hash.Write([]byte(who))
 	t.hash.Write(b)
 	if t.on {
-		t.line(at, fmt.Sprintf("%-40s %s %s", who, what, describe(b)))
+		t.line(at, fmt.Sprintf("%-40s %s %s", who, what, t.describe(b)))
 	}
 }
 
@@ -61,12 +71,23 @@ var messageNames = map[wire.HandshakeType]string{
 	wire.TypeFinished: "Finished",
 }
 
+// describe is describe with connection IDs of any length with which the datagram can be
+// split.
+func (t *trace) describe(b []byte) string {
+	for _, n := range t.lengths {
+		if _, ok := records(b, n); ok {
+			return describe(b, n)
+		}
+	}
+	return describe(b, 0)
+}
+
 // describe says what a datagram holds, as far as it is not sealed.
-func describe(b []byte) string {
+func describe(b []byte, cidLen int) string {
 	var parts []string
 	length := len(b)
 	for len(b) > 0 {
-		r, rest, ok := wire.ParseRecord(b, 0)
+		r, rest, ok := wire.ParseRecord(b, cidLen)
 		if !ok {
 			parts = append(parts, fmt.Sprintf("%d bytes that are no record", len(b)))
 			break
@@ -84,6 +105,9 @@ func describeRecord(r wire.Record) string {
 		if r.Epoch > 1 {
 			sealed = fmt.Sprintf("epoch %d ", r.Epoch)
 		}
+	}
+	if r.CID() != nil {
+		sealed += fmt.Sprintf("for %x ", r.CID()[:min(4, len(r.CID()))])
 	}
 	switch r.Type {
 	case wire.ContentChangeCipherSpec:

@@ -52,6 +52,7 @@ type world struct {
 	rotations  int
 	rotated    time.Duration // when the last was
 
+	cidLen            int // of the server's connection IDs; zero: it gives none
 	secret, oldSecret []byte
 	ticketKey         byte
 	judged            time.Duration // when the last device must be served
@@ -110,7 +111,10 @@ func newWorld(t *testing.T, p plan, tracing bool) *world {
 	w.network = newNetwork(w)
 	quiet := plan{seed: p.seed} // they are asked by several goroutines
 	w.service = &service{w: w, r: newChoices(&quiet, "handler", 0), h: newChoices(&quiet, "hooks", 0), keys: make(map[string][]byte)}
+	w.service.e, w.service.g = newChoices(&quiet, "addresses", 0), newChoices(&quiet, "connection IDs", 0)
+	w.service.probes = make(map[*dtlsserver.Session]probe)
 	w.server = w.newServer()
+	w.trace.knows(w.cidLen)
 	if w.has(night) {
 		c := w.choices("night", 0)
 		w.nightFrom = c.span(5*time.Second, w.drawn.storm)
@@ -266,6 +270,10 @@ func (w *world) arrive(p *parcel) {
 		p.lose()
 		return
 	}
+	if a := p.attempt; w.has(reusesPorts) && p.genuine && a != nil && a.d != nil && a.d.mapped != p.from {
+		w.attackers.harms(p.from, p.b) // whose address it is now
+	}
+	p.came = true
 	w.backlog = append(w.backlog, p)
 	w.pump()
 }

@@ -18,6 +18,10 @@ import (
 	"github.com/dtlsserver/dtlsserver/internal/wire"
 )
 
+// ErrConnectionID is what Receive returns for a sealed record that has the connection ID
+// of another, or one where none is due, or none where one is. Its client ignores it.
+var ErrConnectionID = errors.New("sealed record whose connection ID is not the client's")
+
 // Receive takes a datagram of the server. It fails when the server does what a
 // server must not.
 func (c *Client) Receive(datagram []byte) error {
@@ -38,11 +42,11 @@ func (c *Client) Receive(datagram []byte) error {
 func (c *Client) receiveRecord(r wire.Record) error {
 	content, t := r.Payload, r.Type
 	if withCID := len(c.CID) > 0 && c.ServerCID != nil; r.Sealed() && r.HasCID() != withCID {
-		return errors.New("sealed record without the connection ID, or with one that was not negotiated")
+		return ErrConnectionID
 	}
 	if r.Sealed() {
 		if r.HasCID() && !bytes.Equal(r.CID(), c.CID) {
-			return errors.New("record with the connection ID of another")
+			return ErrConnectionID
 		}
 		if !c.keyed && c.Ticket != nil && c.ServerHello != nil && !c.HelloDone {
 			c.Resuming = true
