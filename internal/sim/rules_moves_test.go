@@ -744,7 +744,7 @@ func (l *ledger) checkAsked(rt *route) {
 		due = t.challenges[n-1].at + challengePause
 	}
 	if l.w.now() > due && t.charged+rt.pathLen() <= mostAmplified*t.received {
-		l.violate("challenges", deviceOf(rt.as.attempt), "%v is not asked for the %dth time, since %v", rt.candidate, len(t.challenges)+1, due)
+		l.violate("challenges", deviceOf(rt.as.attempt), "%v is not asked for the %dth time, since %v: %d bytes came from there, %d were sent", rt.candidate, len(t.challenges)+1, due, t.received, t.charged)
 	}
 }
 
