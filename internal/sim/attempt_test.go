@@ -200,7 +200,8 @@ func (a *attempt) transmit() {
 			records[i], records[j] = records[j], records[i]
 		}
 	}
-	separate := d.has(separateRecords) || a.phase <= forFlight && !d.has(splitHelloInOne)
+	// Behind a record with a connection ID, nothing without one is read.
+	separate := d.has(separateRecords) || d.has(shuffles) && a.c.ServerCID != nil || a.phase <= forFlight && !d.has(splitHelloInOne)
 	var datagram []byte
 	for _, r := range records {
 		if len(datagram) > 0 && (separate || len(datagram)+len(r) > d.mtu) {

@@ -126,7 +126,7 @@ var mutants = []mutant{
 	{"any address is confirmed", "moves.go", "ConfirmAddr", "s.moving.candidate.remote == addr && ", ""},
 	{"moves though it must not", "moves.go", "cameFromNewLocked", "case policy == MoveNever:", "case policy > MoveNever:"},
 	{"session with a connection ID found by its address", "receive.go", "receive", "if engine.HasConnectionID(datagram) {", "if engine.HasConnectionID(datagram) && l.familyOf(m.Remote, m.Local) == (family{}) {"},
-	{"another's record behind one's own", "receive.go", "recipient", "return f, bytes.Equal(r.CID(), a.cid)", "to, s := l.byConnectionID(r)\n\t\treturn to, s != nil && bytes.HasPrefix(a.cid, nil)"},
+	{"another's record behind one's own", "receive.go", "recipient", "return f, bytes.Equal(r.CID(), a.cid)", "to, s := l.byConnectionID(r)\n\t\treturn to, s != nil || bytes.Equal(r.CID(), a.cid)"},
 	{"another's record behind one in plaintext", "receive.go", "recipient", "s != nil && (s == f.open || s == f.first || s == f.second)", "s != nil"},
 	{"no connection ID needed", "internal/engine/engine.go", "Receive", "r.HasCID() != (r.Epoch > 0 && e.cids != nil)", "r.HasCID() && (r.Epoch == 0 || e.cids == nil)"},
 	{"handshake goes on from elsewhere", "receive.go", "receiveByConnectionID", "case f.first != nil && at != pathOf(s):", "case f.second != nil && at != pathOf(s):"},

@@ -251,6 +251,9 @@ func (l *ledger) arriveCID(in *arrival, pl *place, all []wire.Record) {
 		if its == nil || r.CID() == nil || its.route == nil {
 			continue
 		}
+		if first == nil && its.route.path != pl.addr {
+			return // it is not found there
+		}
 		if n++; n > 1 {
 			its.route.mixed = true
 		}
@@ -271,7 +274,7 @@ func (l *ledger) take(in *arrival, pl *place, as *association, r wire.Record, su
 	if err == record.ErrForged || rt.taken[r.Seq] || rt.low-seq >= windowSize {
 		return
 	}
-	sure = sure && seq > rt.murky && !rt.maybe[r.Seq]
+	sure = sure && seq > rt.murky && !rt.maybe[r.Seq] && rt.high-seq < windowSize
 	newest := seq > rt.low
 	surelyNewest := sure && seq > rt.high
 	if sure {
@@ -480,14 +483,18 @@ func (l *ledger) way(rt *route, out, next *packet, twin bool, t wire.ContentType
 		return
 	}
 	echo := !twin && t == wire.ContentApplicationData && bytes.HasPrefix(content, []byte("echo "))
-	if t := rt.tabs[to]; t != nil && echo {
-		t.asked = true
+	if echo {
+		if t := rt.tabs[to]; t != nil {
+			t.asked = true
+		}
+		l.charge(rt, out)
+		return
 	}
 	if !twin && (to == rt.path || rt.allowed[to]) {
 		l.both(rt, out, next)
 		return
 	}
-	if !twin && !echo {
+	if !twin {
 		l.violate("writes", d, "sent to the candidate %v only, not to %v: %d bytes of type %d", to, rt.path, len(content), t)
 	}
 	l.charge(rt, out)
