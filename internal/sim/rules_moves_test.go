@@ -286,7 +286,9 @@ func (l *ledger) take(in *arrival, pl *place, as *association, r wire.Record, su
 	rt.high = max(rt.high, seq)
 	as.highest = max(as.highest, r.Seq)
 	pl.visit(as)
-	as.touched = now
+	if as.touched = now; sure {
+		as.surely = now
+	}
 	as.attempt.came[r.Seq] = true
 	if err != nil {
 		return // it has no type
@@ -823,20 +825,21 @@ func (l *ledger) checkReplaced() {
 	l.replaced = nil
 }
 
-// ranOut reports whether sessions have all connection IDs that were drawn for a client.
+// ranOut reports whether sessions have all connection IDs that were drawn for a client,
+// but for some that may be of handshakes whose ServerHello nobody has seen.
 func (l *ledger) ranOut() bool {
-	const most = 16
-	drawn := l.w.service.takeDrawn()
+	const most, unseen = 16, 3
+	drawn, free := l.w.service.takeDrawn(), make(map[string]bool)
 	for _, first := range drawn {
 		used := false
 		for cid := range l.given {
 			used = used || strings.HasPrefix(cid, string(first))
 		}
 		if !used {
-			return false
+			free[string(first)] = true
 		}
 	}
-	return len(drawn) >= most
+	return len(drawn) >= most && len(free) <= unseen
 }
 
 // newcomer is a session that has opened in a step.

@@ -64,7 +64,7 @@ func (l *ledger) arriveFrom(in *arrival, pl *place, all []wire.Record) {
 		}
 		if as != nil {
 			if !again && r.Seq+windowSize > as.highest {
-				as.touched = l.w.now()
+				as.touched, as.surely = l.w.now(), l.w.now()
 			}
 			as.highest = max(as.highest, r.Seq)
 		}
@@ -160,7 +160,7 @@ func (l *ledger) opened(in *arrival, e *dtlsserver.Event) {
 	l.logged = l.logged[1:]
 	l.newcome(e.Remote)
 	l.sessions[e.Session] = as
-	as.opened, as.since, as.touched = true, l.w.now(), l.w.now()
+	as.opened, as.since, as.touched, as.surely = true, l.w.now(), l.w.now(), l.w.now()
 	as.made = as.since
 	pl := l.place(e.Remote)
 	as.place = pl
@@ -266,7 +266,7 @@ func (l *ledger) evicted(as *association, e *dtlsserver.Event) {
 	if d := deviceOf(as.attempt); d != nil && (as.since == l.w.now() && same > ofOneDevice || same > 1 && d.sharesIdentity()) {
 		d.hoarded = l.w.now()
 	}
-	silent := l.w.now() - as.touched
+	silent := l.w.now() - as.surely
 	if silent < time.Minute && same < 2 && as.since != l.w.now() && identity != (dtlsserver.Identity{}) {
 		l.violate("evicted", deviceOf(as.attempt), "gave way at MaxSessions, though its client was heard %v ago", silent)
 	}

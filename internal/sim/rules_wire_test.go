@@ -68,7 +68,8 @@ type association struct {
 	since    time.Duration // when it was told to be open
 	made     time.Duration // when its full handshake was complete
 	heard    time.Duration // when something was delivered last
-	touched  time.Duration // when its client was heard last
+	touched  time.Duration // when its client may have been heard last
+	surely   time.Duration // when it was
 	endedAt  time.Duration
 	endedOn  *conn  // and the server's socket then
 	highest  uint64 // of the records that came while it was open
