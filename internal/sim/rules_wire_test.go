@@ -380,8 +380,12 @@ func (l *ledger) leftAlone(a *attempt) bool {
 // add adds an association that may be alive.
 func (pl *place) add(as *association) {
 	const kept = 32 // some are at other addresses now
-	if pl.assocs = append(pl.assocs, as); len(pl.assocs) > kept {
-		pl.assocs = pl.assocs[1:]
+	if pl.assocs = append(pl.assocs, as); len(pl.assocs) <= kept {
+		return
+	}
+	over := func(as *association) bool { return as.closed || !as.opened }
+	if i := slices.IndexFunc(pl.assocs[:kept], over); i >= 0 {
+		pl.assocs = slices.Delete(pl.assocs, i, i+1)
 	}
 }
 
