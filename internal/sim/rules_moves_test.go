@@ -784,7 +784,7 @@ func (l *ledger) checkAnswer(rt *route, q pathAsked) {
 func (l *ledger) forsaken(a *attempt) {
 	const short = 20 // bytes of the client's connection ID, with which an answer is in the budget
 	for _, rt := range l.routes {
-		if rt.as.attempt == a && len(rt.as.theirs) <= short && !rt.as.closed && a.askedFirst > l.w.drawn.storm && a.d.changed <= a.askedFirst && !l.w.has(movesNever) && a.d.honest() {
+		if rt.as.attempt == a && len(rt.as.theirs) <= short && !rt.as.closed && a.askedFirst > l.w.drawn.storm && a.d.changed <= a.askedFirst && a.d.old == nil && !l.w.has(movesNever) && a.d.honest() {
 			l.violate("follows", a.d, "%s has got no answer since %v, and the session at %v is open", a.name(), a.askedFirst, rt.path)
 		}
 	}
