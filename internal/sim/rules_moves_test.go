@@ -102,7 +102,7 @@ func (l *ledger) gave(in *arrival, pl *place, h *serverHello, a *attempt) {
 		in.withoutCID = true
 	case h.cid != nil && len(h.cid) != l.w.cidLen:
 		l.violate("cids", deviceOf(a), "a connection ID has %d bytes, not %d", len(h.cid), l.w.cidLen)
-	case h.cid != nil && l.living(h.cid) != nil && l.w.conn.ready(): // or that has ended, which is still to be told
+	case h.cid != nil && l.living(h.cid) != nil && !l.w.has(slowHandler): // or it has ended, which is still to be told
 		l.violate("cids", deviceOf(a), "got the connection ID %x of another session", h.cid)
 	case h.cid != nil && h.paths != (h.offer.paths && l.w.server.ConnectionIDs.Move == dtlsserver.MoveWhenProven):
 		l.violate("cids", deviceOf(a), "paths are checked: %v", h.paths)
