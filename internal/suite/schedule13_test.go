@@ -227,6 +227,9 @@ func TestForget13(t *testing.T) {
 
 // TestScheduleAllocations is not parallel: AllocsPerRun counts the whole process.
 func TestScheduleAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector keeps on the heap what the stack has otherwise")
+	}
 	for _, suite := range All13() {
 		psk, shared, hash := sequence(1, 32), sequence(2, 64), sequence(3, suite.Hash.Size())
 		var s Schedule
