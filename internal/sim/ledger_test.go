@@ -55,6 +55,7 @@ type ledger struct {
 
 	theirs   map[string]bool           // connection IDs that clients have offered
 	given    map[string]bool           // connection IDs that the server has given
+	altered  bool                      // an attacker may have altered a connection ID that a client offered
 	blurred  bool                      // it may have given more
 	begunAt  map[string]netip.AddrPort // where the handshakes are that it has given them in
 	byCID    map[string]*association   // by the server's connection ID: sessions that are or were open

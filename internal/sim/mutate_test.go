@@ -18,7 +18,7 @@ import (
 
 var (
 	flagMutants = flag.String("sim.mutants", "", "run mutants: all, a number of the first, a part of a name, or tenth:WORD for a tenth that WORD chooses")
-	flagBudget  = flag.Uint64("sim.budget", 2500, "within how many seeds a mutant must be found")
+	flagBudget  = flag.Uint64("sim.budget", 4000, "within how many seeds a mutant must be found")
 )
 
 // top is the module's top, from here.

@@ -160,6 +160,11 @@ func (w *world) crowded() bool {
 			keys++
 		}
 	}
+	for _, d := range w.devices {
+		if d != nil && d.has(roams) && d.sharesIdentity() { // two addresses are two of no identity
+			keys++
+		}
+	}
 	return w.server.MaxSessions > 0 && w.server.MaxSessions < keys
 }
 

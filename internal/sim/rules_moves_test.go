@@ -78,6 +78,7 @@ type pathAsked struct {
 	n        int  // bytes of the record
 	sure     bool // that it was taken
 	answered bool
+	paid     bool // by the candidate's budget
 }
 
 // Of the return routability check (RFC 9853), and of RFC 9147 section 11.
@@ -329,7 +330,9 @@ func (rt *route) cameFrom(l *ledger, from netip.AddrPort, n int, newest, surelyN
 			rt.since, rt.questions, rt.answers = now, 0, 0
 		}
 		rt.questions++
-		rt.asked = append(rt.asked, pathAsked{m.Cookie, from, n, sure && rt.questions <= mostPathAnswers, false})
+		rt.asked = append(rt.asked, pathAsked{m.Cookie, from, n, sure && rt.questions <= mostPathAnswers, false, false})
+		asked := &rt.asked[len(rt.asked)-1]
+		defer func() { asked.paid = rt.tabs[from] != nil && (from == rt.candidate || rt.unsure) }()
 	}
 	answersOld := m != nil && rt.oldCookie != nil && m.Cookie == *rt.oldCookie && !rt.unsure
 	perhaps := m != nil && rt.unsure && rt.oldCookies[m.Cookie] && m.Type != wire.PathChallenge
@@ -617,7 +620,7 @@ func (l *ledger) pathAnswer(rt *route, out *packet, m wire.PathMessage) {
 		q.answered = true
 		switch {
 		case q.from == rt.path || rt.allowed[q.from]:
-		case rt.tabs[q.from] != nil && (q.from == rt.candidate || rt.unsure):
+		case rt.tabs[q.from] != nil && q.paid:
 			l.charge(rt, out)
 		case len(out.b) > mostAmplified*q.n:
 			l.violate("budget", d, "answers %v with %d bytes for %d", q.from, len(out.b), q.n)
@@ -833,7 +836,12 @@ func (l *ledger) ranOut() bool {
 	for _, first := range drawn {
 		used := false
 		for cid := range l.given {
-			used = used || strings.HasPrefix(cid, string(first))
+			if strings.HasPrefix(cid, string(first)) {
+				used = true
+				if as := l.byCID[cid]; as != nil && as.closed { // a handshake has it now, perhaps
+					delete(l.byCID, cid)
+				}
+			}
 		}
 		if !used {
 			free[string(first)] = true

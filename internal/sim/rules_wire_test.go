@@ -141,7 +141,8 @@ func (l *ledger) arriveHello(in *arrival, pl *place, all []wire.Record) {
 		return
 	}
 	in.hello, in.random = true, string(h.Random)
-	if whole, ok := wire.ParseClientHello(body); ok {
+	whole, ok := wire.ParseClientHello(body)
+	if l.altered = l.altered || !ok && in.random != ""; ok {
 		versions := wire.SupportedVersions(whole.Extensions)
 		if x, ok := wire.ParseClientExtensions(whole.Extensions); ok {
 			in.offer = offer{true, bytes.Clone(x.ConnectionID), x.ReturnRoutability}
@@ -196,6 +197,9 @@ func (l *ledger) sent(s *stimulus, in *arrival, out, next *packet) {
 	pl := l.place(out.remote)
 	l.twin = twin{out: out}
 	all, ok := l.recordsTo(out.b)
+	if !ok && l.altered && l.w.has(alter) { // the connection ID that was offered is not known
+		return
+	}
 	if !ok || len(all) == 0 {
 		l.violate("wire", nil, "sent to %v what are no records: %x", out.remote, out.b)
 		return
