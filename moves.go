@@ -117,16 +117,16 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 	policy := s.loop.cfg.connectionIDs.Move
 	switch {
 	case policy == MoveNever:
-		return
 	case s.moving.isCandidate(at):
-		if s.moving.received += int64(n); s.moving.check == checkShort {
+		s.moving.received += int64(n)
+		if r := result.Path; r != nil && r.Type == engine.PathResponse && s.moving.proves(r) {
+			s.moveLocked(now, at)
+		} else if s.moving.check == checkShort {
 			s.checkNewLocked(now)
 		}
 	case !result.Newest:
-		return
 	case policy == MoveAtOnce:
 		s.moveLocked(now, at)
-		return
 	default:
 		m := s.movingLocked()
 		m.forget()
@@ -134,9 +134,6 @@ func (s *Session) cameFromNewLocked(now time.Time, at path, n int, result *engin
 		if s.eng.ChecksPaths() {
 			s.beginCheckLocked(now)
 		}
-	}
-	if r := result.Path; r != nil && r.Type == engine.PathResponse && s.moving.proves(r) {
-		s.moveLocked(now, at)
 	}
 }
 
