@@ -648,7 +648,7 @@ func (l *ledger) confirms(said []told) {
 		}
 		rt := as.route
 		if tab := rt.tabs[t.confirm]; tab != nil && (tab.asked || rt.mixed) && (rt.candidate == t.confirm || rt.unsure) {
-			l.mayMove(rt, t.confirm, !rt.unsure && !rt.mixed)
+			l.mayMove(rt, t.confirm, !rt.unsure && !rt.mixed && !tab.blurred) // of which it may be another candidate that was asked
 		}
 	}
 }

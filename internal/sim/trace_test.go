@@ -28,7 +28,9 @@ func newTrace(on bool) trace { return trace{on: on, hash: fnv.New64a(), lengths:
 // knows notes a length of connection IDs.
 func (t *trace) knows(length int) {
 	if !slices.Contains(t.lengths, length) {
+		// The longest first: what is taken for a long one of somebody's is that.
 		t.lengths = append(t.lengths, length)
+		slices.SortFunc(t.lengths, func(a, b int) int { return b - a })
 	}
 }
 
