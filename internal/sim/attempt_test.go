@@ -67,7 +67,6 @@ type attempt struct {
 	came       map[uint64]bool             // sealed records of it, by sequence number
 	strange    map[uint64]bool             // handshake messages in its session that are no Finished
 	kinds      map[uint64]wire.ContentType // of sealed records that are no Finished, since the wire may not say it
-	asks       int                         // challenges of its own
 	askedFirst time.Duration               // when it sent the first request that has no answer yet
 }
 

@@ -194,9 +194,6 @@ func (d *device) settle(slow time.Duration, limit int) {
 	}
 }
 
-// address is where the server's datagrams reach it; zero: nowhere.
-func (d *device) address() netip.AddrPort { return d.mapped }
-
 // outside returns the address that the server sees, for a datagram that leaves.
 func (d *device) outside() netip.AddrPort {
 	w := d.w

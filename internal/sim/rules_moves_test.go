@@ -54,7 +54,6 @@ type route struct {
 	refused   bool                    // it has moved to nowhere, since too many are there
 	confirmed []told                  // what ConfirmAddr said in this step
 	asked     []pathAsked             // that came in this step
-	alone     bool                    // the next datagram need not go to the candidate too
 }
 
 // tab is what came from a candidate, and was sent to it.
