@@ -145,7 +145,7 @@ func (s *service) confirm(session *dtlsserver.Session, plain []byte) {
 	if !ok || asked && sent.addr == candidate && s.e.chance(0.7) {
 		return
 	}
-	p := probe{candidate, fmt.Sprintf("%08x", s.e.below(1<<32))}
+	p := probe{candidate, fmt.Sprintf("%08x", s.e.below(1<<31-1))}
 	s.probes[session] = p
 	if _, err := session.WriteCandidate(candidate, []byte("echo "+p.nonce)); err == nil {
 		s.wroteOne()
